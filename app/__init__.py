@@ -1,0 +1,16 @@
+"""Client Area. `create_app` builds the house; it is the only module that knows every other."""
+
+from flask import Flask
+
+import config
+from app import db
+
+
+def create_app(settings: config.Settings) -> Flask:
+    """The application for these settings."""
+    config.use(settings)
+    app = Flask(__name__, template_folder="../templates", static_folder="../static")
+    app.config["SECRET_KEY"] = settings.secret_key
+    app.config["TESTING"] = settings.testing
+    db.init(app, settings.database_url)
+    return app

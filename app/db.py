@@ -1,0 +1,183 @@
+"""The database: PostgreSQL, spoken to in SQL, with one door for writes.
+
+Reads outside a transaction run on an autocommit connection whose session is read-only, so a write that forgot the door is refused by
+the server itself. `transaction()` is that door: it commits once, rolls back on any exception and does not nest.
+Statements are constants with ``%(name)s`` placeholders; rows are psycopg named tuples.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, cast
+
+import psycopg
+from flask import Flask, g, has_app_context
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from psycopg.rows import namedtuple_row
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, PoolProxiedConnection
+
+Row = Any
+"""One psycopg named tuple; its fields are the statement's column names."""
+
+APP_ROLE = "client_area_app"
+"""The role the app acts as when it exists: it may insert into the ledger, never update or delete there."""
+
+db = SQLAlchemy()
+migrate = Migrate()
+_open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
+_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class TransactionError(RuntimeError):
+    """A write outside `transaction()`, or a transaction inside another one: a mistake in the program."""
+
+
+def init(app: Flask, database_url: str) -> None:
+    """Bind the two engines: the default one for writes, ``read`` for everything else."""
+    pool = {"pool_size": 4, "max_overflow": 8, "pool_timeout": 10, "pool_recycle": 1800}
+    app.config["SQLALCHEMY_DATABASE_URI"] = database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
+    app.config["SQLALCHEMY_BINDS"] = {
+        "read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}
+    }
+    db.init_app(app)
+    migrate.init_app(app, db)
+    app.teardown_appcontext(_release)
+    with app.app_context():
+        event.listen(db.engine, "connect", _prepare)
+        event.listen(db.engines["read"], "connect", _prepare_read)
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("set time zone 'UTC'")
+        cursor.execute("select 1 from pg_roles where rolname = %s and pg_has_role(oid, 'member')", (APP_ROLE,))
+        if cursor.fetchone():
+            cursor.execute(f"set role {APP_ROLE}")
+    if not connection.autocommit:
+        connection.commit()
+
+
+def _prepare_read(connection: Any, record: object) -> None:
+    connection.autocommit = True
+    _prepare(connection, record)
+    connection.execute("set default_transaction_read_only = on")
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """The one door for writes. Commits when the block ends, rolls back on any exception, refuses to nest."""
+    if _open.get() is not None:
+        raise TransactionError("a transaction is already open: the verb that opens it is the outermost one")
+    connection = _engine().raw_connection()
+    token = _open.set(connection)
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        with suppress(*_BROKEN):
+            connection.rollback()
+        raise
+    finally:
+        _open.reset(token)
+        connection.close()
+
+
+def in_transaction() -> bool:
+    """Whether `transaction()` is open here."""
+    return _open.get() is not None
+
+
+def rows(sql: str, /, **params: object) -> list[Row]:
+    """All rows of a statement; inside a transaction on its connection, else on the read-only one."""
+    connection = _open.get()
+    if connection is not None:
+        return _fetch(connection, sql, params)
+    fresh = "read_connection" not in g
+    try:
+        return _fetch(_read_connection(), sql, params)
+    except _BROKEN:
+        _discard()
+        if not fresh:
+            raise
+        return _fetch(_read_connection(), sql, params)
+
+
+def row(sql: str, /, **params: object) -> Row | None:
+    """The first row, or None."""
+    found = rows(sql, **params)
+    return found[0] if found else None
+
+
+def scalar(sql: str, /, **params: object) -> Any:
+    """The first column of the first row, or None."""
+    found = rows(sql, **params)
+    return found[0][0] if found else None
+
+
+def execute(sql: str, /, **params: object) -> int:
+    """Run a write and return the number of rows it touched. Within a transaction."""
+    with _cursor(_inside()) as cursor:
+        cursor.execute(sql, params)
+        return int(cursor.rowcount)
+
+
+def many(sql: str, params: Sequence[dict[str, object]]) -> None:
+    """Run one write for each set of parameters, pipelined. Within a transaction."""
+    with _cursor(_inside()) as cursor:
+        cursor.executemany(sql, params)
+
+
+def stream(sql: str, /, chunk: int = 5_000, **params: object) -> Iterator[Row]:
+    """Rows from a server-side cursor in bounded memory, at one snapshot."""
+    connection = _engine().raw_connection()
+    try:
+        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+        with driver.cursor(name="stream", row_factory=namedtuple_row) as cursor:
+            cursor.itersize = chunk
+            cursor.execute(sql, params or None)
+            yield from cursor
+        connection.rollback()
+    finally:
+        connection.close()
+
+
+def _inside() -> PoolProxiedConnection:
+    connection = _open.get()
+    if connection is None:
+        raise TransactionError("a write needs transaction()")
+    return connection
+
+
+def _fetch(connection: PoolProxiedConnection, sql: str, params: dict[str, object]) -> list[Row]:
+    with _cursor(connection) as cursor:
+        cursor.execute(sql, params or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _cursor(connection: PoolProxiedConnection) -> Any:
+    return connection.driver_connection.cursor(row_factory=namedtuple_row)  # type: ignore[union-attr]
+
+
+def _engine() -> Engine:
+    return db.engine
+
+
+def _read_connection() -> PoolProxiedConnection:
+    if "read_connection" not in g:
+        g.read_connection = db.engines["read"].raw_connection()
+    return cast(PoolProxiedConnection, g.read_connection)
+
+
+def _discard() -> None:
+    connection = g.pop("read_connection", None)
+    if connection is not None:
+        connection.invalidate()
+
+
+def _release(_error: BaseException | None = None) -> None:
+    connection = g.pop("read_connection", None) if has_app_context() else None
+    if connection is not None:
+        connection.close()
