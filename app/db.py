@@ -16,7 +16,8 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, PoolProxiedConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import PoolProxiedConnection
 
 Row = Any
 """One psycopg named tuple; its fields are the statement's column names."""
@@ -137,7 +138,7 @@ def stream(sql: str, /, chunk: int = 5_000, **params: object) -> Iterator[Row]:
         driver = cast("psycopg.Connection[Any]", connection.driver_connection)
         with driver.cursor(name="stream", row_factory=namedtuple_row) as cursor:
             cursor.itersize = chunk
-            cursor.execute(sql, params or None)
+            cursor.execute(sql, params)
             yield from cursor
         connection.rollback()
     finally:
@@ -153,7 +154,7 @@ def _inside() -> PoolProxiedConnection:
 
 def _fetch(connection: PoolProxiedConnection, sql: str, params: dict[str, object]) -> list[Row]:
     with _cursor(connection) as cursor:
-        cursor.execute(sql, params or None)
+        cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
 
 

@@ -1,0 +1,105 @@
+"""Bills, their lines, the documents made of them and the gapless number series."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+UP = """
+create table number_series (
+  kind text not null,
+  year integer not null,
+  last bigint not null,
+  primary key (kind, year)
+);
+
+create table bills (
+  id bigint generated always as identity primary key,
+  customer_id bigint not null references customers,
+  beneficiary_id bigint not null references customers,
+  kind text not null check (kind in ('topup', 'service')),
+  status text not null default 'unpaid' check (status in ('unpaid', 'paid', 'cancelled', 'expired', 'refunded')),
+  proforma_number text unique,
+  invoice_number text unique,
+  title text not null,
+  currency char(3) not null,
+  net bigint not null,
+  tax bigint not null,
+  total bigint not null check (total > 0 and total = net + tax),
+  tax_category text not null,
+  tax_rate numeric(6, 3) not null,
+  tax_note text not null default '',
+  seller jsonb not null,
+  buyer jsonb not null,
+  locale text not null default 'en',
+  timezone text not null default 'UTC',
+  issued_at timestamptz not null,
+  due_at timestamptz not null,
+  paid_at timestamptz,
+  closed_at timestamptz,
+  period_start date,
+  period_end date,
+  months integer,
+  po_number text not null default '',
+  check ((status in ('paid', 'refunded')) = (paid_at is not null)),
+  check (status not in ('paid', 'refunded') or invoice_number is not null)
+);
+create index bills_list on bills (customer_id, issued_at desc, id desc);
+create index bills_status on bills (customer_id, status, issued_at desc, id desc);
+
+create table bill_lines (
+  bill_id bigint not null references bills,
+  position integer not null,
+  service_id bigint,
+  description text not null,
+  detail text not null default '',
+  quantity integer not null default 1 check (quantity > 0),
+  unit_price bigint not null,
+  net bigint not null,
+  tax_rate numeric(6, 3) not null,
+  period_start date,
+  period_end date,
+  primary key (bill_id, position)
+);
+
+create table documents (
+  id bigint generated always as identity primary key,
+  bill_id bigint not null references bills,
+  customer_id bigint not null references customers,
+  kind text not null check (kind in ('proforma', 'invoice', 'receipt', 'credit_note')),
+  number text not null unique,
+  issued_at timestamptz not null,
+  total bigint not null,
+  currency char(3) not null,
+  content jsonb not null,
+  corrects bigint references documents
+);
+create unique index documents_bill on documents (bill_id, kind) where kind <> 'credit_note';
+create index documents_customer on documents (customer_id, id);
+
+create table document_files (
+  document_id bigint primary key references documents,
+  pdf bytea not null,
+  sha256 bytea not null check (sha256 = sha256(pdf)),
+  rendered_at timestamptz not null
+);
+
+create function refuse_change() returns trigger language plpgsql as $$
+begin
+  raise exception '% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
+end $$;
+create trigger documents_append_only before update or delete on documents for each row execute function refuse_change();
+create trigger documents_no_truncate before truncate on documents for each statement execute function refuse_change();
+create trigger document_files_append_only before update or delete on document_files for each row execute function refuse_change();
+create trigger document_files_no_truncate before truncate on document_files for each statement execute function refuse_change();
+"""
+
+
+def upgrade() -> None:
+    op.execute(UP)
+
+
+def downgrade() -> None:
+    op.execute("drop table document_files, documents, bill_lines, bills, number_series; drop function refuse_change()")

@@ -1,0 +1,81 @@
+"""The house under test: one real PostgreSQL database for the session, cleaned between tests, the ledger checked after each."""
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from flask import Flask
+from flask_migrate import upgrade
+from sqlalchemy import make_url
+
+import config
+from app import create_app, db
+
+
+def _server() -> str:
+    url = os.environ.get("TEST_DATABASE_URL")
+    if not url:
+        raise pytest.UsageError("TEST_DATABASE_URL names no server: run bin/test, which brings its own PostgreSQL.")
+    return url
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A fresh database on the test server, dropped at the end."""
+    server = make_url(_server())
+    name = f"client_area_test_{uuid4().hex[:12]}"
+    with _admin(_server()) as connection:
+        connection.execute(f"create database {name}")
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with _admin(_server()) as connection:
+        connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> config.Settings:
+    """The settings of the house under test: sandbox on, no outside world."""
+    return config.Settings(database_url=database_url, secret_key="t" * 48, base_url="http://localhost", testing=True)
+
+
+@pytest.fixture(scope="session")
+def application(settings: config.Settings) -> Flask:
+    """The migrated application, built once."""
+    app = create_app(settings)
+    with app.app_context():
+        upgrade(directory="migrations")
+    return app
+
+
+@pytest.fixture
+def app(application: Flask) -> Iterator[Flask]:
+    """The application on an empty database, inside an application context."""
+    _empty(application)
+    with application.app_context():
+        yield application
+
+
+@pytest.fixture
+def superuser(app: Flask, database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection past every safeguard, to plant faults and to see what the app may not."""
+    with _admin(database_url) as connection:
+        yield connection
+
+
+def _admin(url: str) -> psycopg.Connection:
+    return psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
+
+
+def _empty(application: Flask) -> None:
+    with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
+        tables = connection.execute("select string_agg(format('%I', tablename), ', ') from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'").fetchone()
+        assert tables is not None
+        connection.execute("set session_replication_role = replica")
+        connection.execute(f"truncate {tables[0]} restart identity")
+
+
+@pytest.fixture
+def client(app: Flask):
+    """A browser without cookies."""
+    return app.test_client()

@@ -1,0 +1,47 @@
+"""The one door for writes."""
+
+import psycopg
+import pytest
+
+from app import clock, db
+
+
+def test_a_read_connection_cannot_write(app):
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        db.rows("insert into number_series values ('x', 2026, 1) returning 1")
+
+
+def test_execute_needs_a_transaction(app):
+    with pytest.raises(db.TransactionError):
+        db.execute("insert into number_series values ('x', 2026, 1)")
+
+
+def test_transactions_do_not_nest(app):
+    with db.transaction(), pytest.raises(db.TransactionError), db.transaction():
+        pass
+
+
+def test_an_exception_rolls_everything_back(app):
+    with pytest.raises(ValueError, match="stop"), db.transaction():
+        db.execute("insert into number_series values ('x', 2026, 1)")
+        raise ValueError("stop")
+    assert db.scalar("select count(*) from number_series") == 0
+
+
+def test_a_broken_connection_is_replaced(app, superuser):
+    assert db.scalar("select 1") == 1
+    superuser.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+    with db.transaction():
+        assert db.scalar("select 1") == 1
+    assert db.scalar("select 1") == 1
+
+
+def test_streams_stay_on_one_snapshot(app):
+    assert [row.n for row in db.stream("select n from generate_series(1, 12000) n")] == list(range(1, 12001))
+
+
+def test_the_clock_travels_and_ticks_on(app):
+    from datetime import UTC, datetime
+
+    with clock.travel(datetime(2025, 3, 1, tzinfo=UTC)):
+        assert clock.today().isoformat() == "2025-03-01"
