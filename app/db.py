@@ -96,13 +96,10 @@ def rows(sql: str, /, **params: object) -> list[Row]:
     connection = _open.get()
     if connection is not None:
         return _fetch(connection, sql, params)
-    fresh = "read_connection" not in g
     try:
         return _fetch(_read_connection(), sql, params)
-    except _BROKEN:
+    except _BROKEN:  # the server went away since the pool was filled: one try on a new connection
         _discard()
-        if not fresh:
-            raise
         return _fetch(_read_connection(), sql, params)
 
 
@@ -176,6 +173,7 @@ def _discard() -> None:
     connection = g.pop("read_connection", None)
     if connection is not None:
         connection.invalidate()
+    db.engines["read"].dispose()
 
 
 def _release(_error: BaseException | None = None) -> None:
