@@ -1,8 +1,11 @@
 """The door for servers and the flask command: ``flask --app wsgi …``."""
 
-import os
+import sys
 
 import config
 from app import create_app
 
-app = create_app(config.load(os.environ))
+try:
+    app = create_app(config.load(config.environment()))
+except config.ConfigError as error:
+    sys.exit(str(error))

@@ -1,0 +1,244 @@
+"""Starts the house and stays with it: database, schema, demo, web server, clock. ``bin/run`` calls it in the ready environment."""
+
+import ctypes
+import http.client
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, NoReturn
+
+import psycopg
+from _postgres import PROJECT, PostgresError, lasting
+
+sys.path.insert(0, str(PROJECT))
+import config
+
+INSTANCE: Final = PROJECT / "instance"
+WEB_WORKERS: Final = 2
+OLDEST_SERVER: Final = 15
+READY_TIMEOUT_S: Final = 60
+STOP_TIMEOUT_S: Final = 10
+POLL_S: Final = 0.02
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG: Final = 1
+
+
+class StartError(RuntimeError):
+    """Why the house cannot start or go on, as one sentence for the person at the keyboard."""
+
+
+def start() -> None:
+    """Everything in order; what was started is stopped in the opposite order."""
+    given = config.given()
+    host, port = given.get("HOST", "127.0.0.1"), config.port(given)
+    _refuse_busy(host, port)
+    with ExitStack() as house:
+        house.callback(_heed, signal.SIG_IGN)
+        environ = {"SECRET_KEY": _secret_key(), **given}
+        if "DATABASE_URL" not in given:
+            environ["DATABASE_URL"] = house.enter_context(_embedded())
+        settings = config.load(environ)
+        demo = _prepare(settings, environ)
+        web = house.enter_context(_running(_web(host, port), environ))
+        _await_answer(host, port, web)
+        clock = house.enter_context(_running(_flask("jobs", "run"), environ))
+        _greet(settings, demo=demo)
+        _watch({web.pid: "web server", clock.pid: "jobs process"})
+
+
+def _refuse_busy(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except PermissionError as error:
+        raise StartError(f"Port {port} is reserved for root; choose another one: PORT=8000 bin/run") from error
+    except OSError as error:
+        raise StartError(f"Port {port} on {host} cannot be used ({error.strerror}); choose another one: PORT={port + 1} bin/run") from error
+
+
+def _secret_key() -> str:
+    """The key of this clone, made at its first start and readable by its owner alone."""
+    file = INSTANCE / "secret_key"
+    if not file.exists():
+        _keep(file, secrets.token_urlsafe(48))
+    return file.read_text().strip()
+
+
+def _keep(file: Path, text: str) -> None:
+    """Write a private file whole or not at all."""
+    INSTANCE.mkdir(exist_ok=True)
+    fresh = file.with_name(f"{file.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        stream.write(f"{text}\n")
+    fresh.rename(file)
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    """Our own server's URL, kept where the flask commands find it while the server runs."""
+    cluster = lasting()
+    kept = INSTANCE / "database_url"
+    with cluster.serving() as url:
+        _keep(kept, url)
+        yield url
+    if cluster.postmaster() is None:
+        kept.unlink(missing_ok=True)
+
+
+def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
+    """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there."""
+    with _connect(settings) as connection:
+        if connection.info.server_version // 10_000 < OLDEST_SERVER:
+            raise StartError(f"The database server is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer is needed.")
+        if _versions(connection) != _newest_versions():
+            _do("Bringing the database to the newest schema", _flask("db", "upgrade"), environ)
+        if settings.sandbox and not _has(connection, "select 1 from users"):
+            _do("Writing the demo's history", _flask("demo", "seed"), environ)
+        return _has(connection, "select 1 from users where login = 'demo'")
+
+
+def _connect(settings: config.Settings) -> "psycopg.Connection[tuple[object, ...]]":
+    try:
+        return psycopg.connect(settings.database_url.replace("+psycopg", "", 1), autocommit=True, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise StartError(f"The database does not answer: {str(error).strip()}") from error
+
+
+def _versions(connection: "psycopg.Connection[tuple[object, ...]]") -> set[object]:
+    if not _has(connection, "select 1 where to_regclass('alembic_version') is not null"):
+        return set()
+    return {version for (version,) in connection.execute("select version_num from alembic_version")}
+
+
+def _newest_versions() -> set[str]:
+    """The migrations that no other one follows; read from their text, because asking Alembic costs more than all the rest of a start."""
+    texts = [file.read_text() for file in (PROJECT / "migrations" / "versions").glob("*.py")]
+    made = {match[1] for text in texts for match in re.finditer(r'^revision = "(.+)"', text, re.MULTILINE)}
+    followed = {match[1] for text in texts for match in re.finditer(r'^down_revision = "(.+)"', text, re.MULTILINE)}
+    return made - followed
+
+
+def _has(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> bool:
+    return connection.execute(query).fetchone() is not None
+
+
+def _do(what: str, command: list[str], environ: Mapping[str, str]) -> None:
+    print(what, flush=True)
+    with _running(command, environ) as process:
+        if process.wait():
+            raise StartError(f"{what} failed; the lines above say why.")
+
+
+def _flask(*words: str) -> list[str]:
+    return [sys.executable, "-m", "flask", "--app", "wsgi", *words]
+
+
+def _web(host: str, port: int) -> list[str]:
+    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", "1"]
+    return [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), *workers, "--no-access-log", "--log-level", "warning", "wsgi:app"]
+
+
+@contextmanager
+def _running(command: list[str], environ: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process of ours, out of reach of the terminal's Ctrl-C, so that we decide the order in which things stop."""
+    process = subprocess.Popen(command, env={**os.environ, **environ}, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: S603, PLW1509 - one thread here
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """On Linux a child asks to be stopped when we are killed outright; otherwise it would hold the port for ever."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+def _await_answer(host: str, port: int, web: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if web.poll() is not None:
+            raise StartError("The web server ended; the lines above say why.")
+        if _answers(host, port):
+            return
+        time.sleep(POLL_S)
+    raise StartError(f"The web server did not answer within {READY_TIMEOUT_S} seconds.")
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=READY_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status < http.client.INTERNAL_SERVER_ERROR
+    except (ConnectionError, http.client.RemoteDisconnected):
+        return False
+    finally:
+        connection.close()
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _greet(settings: config.Settings, *, demo: bool) -> None:
+    lines = [f"Client Area is open at {settings.base_url}   (Ctrl-C closes it)"]
+    if demo:
+        lines += ["", "    customer   demo      demo-client-area", "    support    support   demo-client-area"]
+    if settings.sandbox:
+        lines += ["", f"    its mail   {settings.base_url}/sandbox/mail"]
+    print("\n".join(["", *lines, ""]), flush=True)
+
+
+def _watch(parts: dict[int, str]) -> NoReturn:
+    """Stay until a signal asks us to leave, or a part ends by itself."""
+    while True:
+        pid, _status = os.wait()
+        if pid in parts:
+            raise StartError(f"The {parts[pid]} ended by itself, so everything is stopped.")
+
+
+def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+    for number in STOPPING:
+        signal.signal(number, handler)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Start, stay, leave. The exit code: 0 after Ctrl-C, 1 with a sentence when something is wrong."""
+    _heed(_leave)
+    os.chdir(PROJECT)
+    try:
+        start()
+    except KeyboardInterrupt:
+        return 0
+    except (StartError, PostgresError, config.ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
