@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-
 PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
 SECRET_BYTES: Final = 32
@@ -145,7 +144,7 @@ def load(environ: Mapping[str, str]) -> Settings:
 def port(environ: Mapping[str, str]) -> int:
     """The port of a local start. Raises `ConfigError`."""
     text = environ.get("PORT", "8000")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):  # noqa: PLR2004 - the ports there are
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise ConfigError(f"PORT={text} is not a port: give a number from 1 to 65535.")
     return int(text)
 

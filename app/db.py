@@ -166,7 +166,7 @@ def _engine() -> Engine:
 def _read_connection() -> PoolProxiedConnection:
     if "read_connection" not in g:
         g.read_connection = db.engines["read"].raw_connection()
-    return cast(PoolProxiedConnection, g.read_connection)
+    return cast("PoolProxiedConnection", g.read_connection)
 
 
 def _discard() -> None:

@@ -13,9 +13,11 @@ Called as a program, it runs a command beside a throw-away server: ``_postgres.p
 import fcntl
 import hashlib
 import os
+import platform
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -157,7 +159,7 @@ class Cluster:
 
     def _state(self) -> str:
         lines = self._pid_file()
-        return lines[7].strip() if len(lines) > 7 else ""  # noqa: PLR2004 - the eighth line is the state, as pg_ctl reads it
+        return lines[7].strip() if len(lines) > 7 else ""
 
     def _disown_stranger(self) -> None:
         """When the pid in a left-over file belongs to a stranger now, put a dead one there.
@@ -193,22 +195,18 @@ class Cluster:
         fresh.rename(self.data)
 
     def _run(self, command: list[str], words: str = "") -> None:
-        done = subprocess.run(  # noqa: S603 - the wheel's own programs
-            [str(self.bin / command[0]), *command[1:]],
-            input=words, capture_output=True, text=True, check=False, **self._as_user(),
-        )
+        programme = [str(self.bin / command[0]), *command[1:]]
+        done = subprocess.run(programme, input=words, capture_output=True, text=True, check=False, **self._as_user())
         if done.returncode or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
             raise PostgresError(f"{command[0]} failed: {done.stderr.strip()}")
 
-    def _launch(self) -> "subprocess.Popen[bytes]":
+    def _launch(self) -> subprocess.Popen[bytes]:
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{self.socket}"', "-c", "unix_socket_permissions=0700"]
+        programme = [str(self.bin / "postgres"), "-D", str(self.data), *listen, *self.options]
         with self.log.open("wb") as log:
-            return subprocess.Popen(  # noqa: S603 - the wheel's own program
-                [str(self.bin / "postgres"), "-D", str(self.data), *listen, *self.options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user(),
-            )
+            return subprocess.Popen(programme, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user())
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         who = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
         return {"cwd": "/", "env": environment, **who}
@@ -306,7 +304,7 @@ def _open_to_readers(tree: Path) -> None:
     tree.parent.chmod(0o755)
     for path in (tree, *tree.rglob("*")):
         if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) and path.stat().st_mode & 0o100 else 0o644)
+            path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def _socket_folder(preferred: Path) -> Path:
@@ -327,7 +325,7 @@ def _server_user(private: Path) -> pwd.struct_passwd:
     if not shutil.which("useradd"):
         raise PostgresError("PostgreSQL does not run as root, and no system user can be made here: start as an ordinary user, or set DATABASE_URL.")
     command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "client-area"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a constant command
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PostgresError(f"The system user for PostgreSQL could not be made: {done.stderr.strip()}")
     return pwd.getpwnam("client-area")
@@ -335,15 +333,15 @@ def _server_user(private: Path) -> pwd.struct_passwd:
 
 def _command_line(pid: int) -> str:
     """What a process was started as, empty when there is no such process."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         with suppress(OSError):
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         return ""
-    return subprocess.run(["/bin/ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout  # noqa: S603 - a number
+    return subprocess.run(["/bin/ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
 
 
 def _dead_pid() -> int:
-    child = subprocess.Popen([sys.executable, "-S", "-c", ""])  # noqa: S603 - our own interpreter
+    child = subprocess.Popen([sys.executable, "-S", "-c", ""])
     child.wait()
     return child.pid
 
@@ -365,7 +363,7 @@ def main(command: list[str]) -> int:
     """Run a command with TEST_DATABASE_URL naming a throw-away server; its exit code is ours."""
     try:
         with throwaway() as cluster:
-            child = subprocess.Popen(command, env={**os.environ, "TEST_DATABASE_URL": cluster.url("postgres")})  # noqa: S603 - the caller's command
+            child = subprocess.Popen(command, env={**os.environ, "TEST_DATABASE_URL": cluster.url("postgres")})
             # The terminal's Ctrl-C reaches the command by itself; what reaches only us is handed on. We stay to clean up.
             signal.signal(signal.SIGINT, lambda *_: None)
             for request in (signal.SIGTERM, signal.SIGHUP):

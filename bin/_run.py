@@ -3,6 +3,7 @@
 import ctypes
 import http.client
 import os
+import platform
 import re
 import secrets
 import signal
@@ -148,7 +149,7 @@ def _web(host: str, port: int) -> list[str]:
 @contextmanager
 def _running(command: list[str], environ: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
     """A process of ours, out of reach of the terminal's Ctrl-C, so that we decide the order in which things stop."""
-    process = subprocess.Popen(command, env={**os.environ, **environ}, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: S603, PLW1509 - one thread here
+    process = subprocess.Popen(command, env={**os.environ, **environ}, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509 - one thread here
     try:
         yield process
     finally:
@@ -162,7 +163,7 @@ def _running(command: list[str], environ: Mapping[str, str]) -> "Iterator[subpro
 
 def _die_with(parent: int) -> Callable[[], None] | None:
     """On Linux a child asks to be stopped when we are killed outright; otherwise it would hold the port for ever."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return None
     libc = ctypes.CDLL(None)
 
