@@ -86,6 +86,24 @@ def transaction() -> Iterator[None]:
         connection.close()
 
 
+@contextmanager
+def exclusive(name: str) -> Iterator[bool]:
+    """Hold the installation's lock of that name for the block; False when another process holds it. Opens no transaction."""
+    connection = _engine().raw_connection()
+    held = False
+    try:
+        with _cursor(connection) as cursor:
+            held = cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()[0]
+        connection.commit()
+        yield held
+    finally:
+        if held:
+            with suppress(*_BROKEN), _cursor(connection) as cursor:  # a dead connection has let go of it already
+                cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+                connection.commit()
+        connection.close()
+
+
 def in_transaction() -> bool:
     """Whether `transaction()` is open here."""
     return _open.get() is not None

@@ -38,11 +38,14 @@ create table services (
   started_on date not null,
   paid_through date not null,
   created_at timestamptz not null,
-  ended_at timestamptz
+  ended_at timestamptz,
+  check (paid_through >= started_on - 1)
 );
 create index services_customer on services (customer_id, paid_through);
 create index services_due on services (paid_through) where status = 'active' and auto_renew;
 
+-- One row per period, made with its bill: the unique key is what charges a period once, whoever tries and however often.
+-- It waits for money while transfer_id is null; both dates are days the service runs.
 create table renewals (
   service_id bigint not null references services,
   period_start date not null,
@@ -54,6 +57,8 @@ create table renewals (
   primary key (service_id, period_start),
   check (period_end > period_start)
 );
+create index renewals_bill on renewals (bill_id);
+create index renewals_waiting on renewals (service_id) where transfer_id is null;
 
 alter table transfers add foreign key (service_id) references services;
 alter table bill_lines add foreign key (service_id) references services;

@@ -1,0 +1,79 @@
+"""For the machines around the house: is the process alive, may it get traffic, what does it measure."""
+
+from collections.abc import Iterator
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+
+import psycopg
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Response, abort, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import clock, db
+
+operations = Blueprint("operations", __name__)
+
+PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+GAUGES = (
+    ("client_area_balance_minor", "Wallet balances owed to customers, in minor units", "currency",
+     "select currency, sum(balance)::bigint from accounts where kind = 'wallet' group by 1 order by 1"),
+    ("client_area_bills", "Bills by state", "status", "select status, count(*) from bills group by 1 order by 1"),
+    ("client_area_payments_open", "Payments without an end yet", "state",
+     "select state, count(*) from payments where state in ('created', 'unknown', 'pending', 'review') group by 1 order by 1"),
+    ("client_area_webhooks_waiting", "Webhooks received and not yet worked", "state",
+     "select state, count(*) from webhooks where state in ('new', 'parked') group by 1 order by 1"),
+    ("client_area_mails_waiting", "Mails due and not yet sent", "tried",
+     "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and due_at <= %(now)s group by 1 order by 1"),
+    ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
+    ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
+)
+
+
+@operations.get("/healthz")
+def healthz() -> Response:
+    """Whether this process answers; asks nothing of anything else."""
+    return _text("ok\n")
+
+
+@operations.get("/readyz")
+def readyz() -> Response:
+    """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason."""
+    try:
+        found = db.scalar("select version_num from alembic_version")
+    except psycopg.errors.UndefinedTable:
+        found = None
+    except (psycopg.Error, SQLAlchemyError):
+        return _text("The database does not answer.\n", 503)
+    if found != _newest_migration():
+        return _text(f"The database stands at migration {found}, this program needs {_newest_migration()}: run flask db upgrade.\n", 503)
+    return _text("ready\n")
+
+
+@operations.get("/metrics")
+def metrics() -> Response:
+    """Gauges in the Prometheus text format; answered on the loopback alone, and never through a proxy."""
+    if not _local():
+        abort(404)
+    return _text("".join(_gauges()))
+
+
+def _gauges() -> Iterator[str]:
+    for name, says, label, sql in GAUGES:
+        yield f"# HELP {name} {says}\n# TYPE {name} gauge\n"
+        for value, number in db.rows(sql, now=clock.now()):
+            yield f'{name}{{{label}="{value}"}} {number}\n' if label else f"{name} {number}\n"
+
+
+def _local() -> bool:
+    proxied = any(header in request.headers for header in PROXY_HEADERS)
+    return not proxied and ip_address(request.remote_addr or "0.0.0.0").is_loopback
+
+
+@cache
+def _newest_migration() -> str | None:
+    return ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_current_head()
+
+
+def _text(body: str, status: int = 200) -> Response:
+    return Response(body, status, mimetype="text/plain", headers={"Cache-Control": "no-store"})
