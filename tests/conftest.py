@@ -40,12 +40,15 @@ def settings(database_url: str) -> config.Settings:
 
 
 @pytest.fixture(scope="session")
-def application(settings: config.Settings) -> Flask:
+def application(settings: config.Settings) -> Iterator[Flask]:
     """The migrated application, built once."""
     app = create_app(settings)
     with app.app_context():
         upgrade(directory="migrations")
-    return app
+    yield app
+    with app.app_context():
+        for engine in db.db.engines.values():
+            engine.dispose()
 
 
 @pytest.fixture

@@ -1,0 +1,462 @@
+"""Bills: issued, settled, cancelled, expired, found.
+
+Amounts are integers in minor units of the bill's currency. Dates on documents are UTC, the seller's book-keeping day, so that the
+dates of a series never run backwards for readers in different zones.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import config
+from app import clock, db
+from app.invoicing import documents, series
+from app.invoicing.totals import total
+from app.money import Money
+
+DUE_AFTER = timedelta(days=14)
+
+DEPOSIT_NOTE = (
+    "Deposit to the account balance. Which services it will pay for is not yet known, so no VAT is due now "
+    "(Articles 63 and 65, Directive 2006/112/EC). VAT is on the invoice of each service charged."
+)
+
+
+class BillError(Exception):
+    """A bill that cannot do what was asked."""
+
+
+class AlreadySettled(BillError):
+    """The bill is paid: this money belongs elsewhere."""
+
+
+class NotCancellable(BillError):
+    """Only an unpaid bill can be cancelled. `str()` is a sentence for the customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: what, how many, at which net price a piece (minor units), for which period (both dates included)."""
+
+    description: str
+    unit_price: int
+    quantity: int = 1
+    detail: str = ""
+    service_id: int | None = None
+    period_start: date | None = None
+    period_end: date | None = None
+
+    @property
+    def net(self) -> int:
+        """Quantity times unit price, in minor units."""
+        return self.unit_price * self.quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A bill about to be issued: who pays, for what. Tax is added when it is issued.
+
+    `proforma` is False for what is settled in the same transaction, like a renewal from the balance: nobody could read it unpaid.
+    """
+
+    customer_id: int
+    title: str
+    currency: str
+    lines: tuple[Line, ...]
+    kind: str = "service"
+    beneficiary_id: int | None = None
+    months: int | None = None
+    period_start: date | None = None
+    period_end: date | None = None
+    due_at: datetime | None = None
+    proforma: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a bill was paid. Printed on the receipt, kept with the bill for ever.
+
+    `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
+    the bill's, and `rate_note` the sentence about the rate. `transfer_id` is the ledger transfer that moved the payer's wallet: its
+    entry's hash and balance-after are printed.
+    """
+
+    paid_at: datetime
+    method_label: str
+    source: str = "payment"
+    paid: Money | None = None
+    rate_note: str = ""
+    reference: str = ""
+    transfer_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One bill as it was issued, and its state. Amounts in minor units of `currency`."""
+
+    id: int
+    customer_id: int
+    beneficiary_id: int
+    kind: str
+    status: str
+    proforma_number: str | None
+    invoice_number: str | None
+    receipt_number: str | None
+    title: str
+    currency: str
+    net: int
+    tax: int
+    total: int
+    tax_category: str
+    tax_rate: Decimal
+    tax_note: str
+    seller: dict[str, str]
+    buyer: dict[str, str]
+    locale: str
+    timezone: str
+    issued_at: datetime
+    due_at: datetime
+    paid_at: datetime | None
+    closed_at: datetime | None
+    period_start: date | None
+    period_end: date | None
+    months: int | None
+    po_number: str
+    payment: dict[str, Any] | None
+    lines: tuple[Line, ...]
+
+    @property
+    def number(self) -> str:
+        """The number its reader knows it by: the invoice's once paid, else the pro forma's."""
+        return self.invoice_number or self.proforma_number or ""
+
+    @property
+    def amount(self) -> Money:
+        """The total as money."""
+        return Money(self.total, self.currency)
+
+    @property
+    def unpaid(self) -> bool:
+        """Whether it waits for money."""
+        return self.status == "unpaid"
+
+
+def issue_topup_bill(customer_id: int, beneficiary_id: int, amount: Money) -> Bill:
+    """A bill for a deposit of exactly `amount` to the beneficiary's balance, paid by the customer. Within a transaction."""
+    detail = "" if beneficiary_id == customer_id else "To another account, as ordered"
+    line = Line("Account funds", amount.minor, detail=detail)
+    return issue_many([Draft(customer_id, "Account funds", amount.currency, (line,), kind="topup", beneficiary_id=beneficiary_id)])[0]
+
+
+def issue_service_bill(customer_id: int, title: str, currency: str, lines: Sequence[Line], **more: Any) -> Bill:
+    """A bill for services, taxed by who buys where; `more` are the other fields of `Draft`. Within a transaction."""
+    return issue_many([Draft(customer_id, title, currency, tuple(lines), **more)])[0]
+
+
+_BUYERS = """
+select c.id, jsonb_build_object('kind', c.kind, 'name', c.name, 'company', c.company, 'street', c.street, 'postcode', c.postcode, 'city', c.city,
+    'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email) as snapshot,
+  c.po_number, coalesce(u.locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone
+from customers c
+left join lateral (select locale, timezone from users where customer_id = c.id order by id limit 1) u on true
+where c.id = any(%(ids)s)
+"""
+
+_ISSUE = """
+with wanted as materialized (
+  select nextval(pg_get_serial_sequence('bills', 'id')) as id, position, draft
+  from jsonb_array_elements(%(drafts)s::jsonb) with ordinality as given (draft, position)
+), bill as (
+  insert into bills (id, customer_id, beneficiary_id, kind, proforma_number, title, currency, net, tax, total, tax_category, tax_rate, tax_note,
+    seller, buyer, locale, timezone, issued_at, due_at, period_start, period_end, months, po_number, words)
+  overriding system value
+  select w.id, r.customer_id, r.beneficiary_id, r.kind, r.proforma_number, r.title, r.currency, r.net, r.tax, r.total, r.tax_category, r.tax_rate, r.tax_note,
+    %(seller)s::jsonb, r.buyer, r.locale, r.timezone, %(now)s, r.due_at, r.period_start, r.period_end, r.months, r.po_number, r.words
+  from wanted w, jsonb_to_record(w.draft) as r (customer_id bigint, beneficiary_id bigint, kind text, proforma_number text, title text, currency text, net bigint,
+    tax bigint, total bigint, tax_category text, tax_rate numeric, tax_note text, buyer jsonb, locale text, timezone text, due_at timestamptz, period_start date,
+    period_end date, months integer, po_number text, words text)
+  returning id
+), line as (
+  insert into bill_lines (bill_id, position, service_id, description, detail, quantity, unit_price, net, tax_rate, period_start, period_end)
+  select w.id, l.position, r.service_id, r.description, r.detail, r.quantity, r.unit_price, r.unit_price * r.quantity, (w.draft->>'tax_rate')::numeric, r.period_start, r.period_end
+  from wanted w, jsonb_array_elements(w.draft->'lines') with ordinality as l (line, position),
+    jsonb_to_record(l.line) as r (service_id bigint, description text, detail text, quantity integer, unit_price bigint, period_start date, period_end date)
+), document as (
+  insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
+  select w.id, (w.draft->>'customer_id')::bigint, 'proforma', w.draft->>'proforma_number', %(now)s, (w.draft->>'total')::bigint, w.draft->>'currency', w.draft->'content'
+  from wanted w where w.draft->>'proforma_number' is not null
+)
+select id from wanted order by position
+"""
+
+
+def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
+    """Issue bills in three statements, however many: snapshots, numbers, bills with lines and pro formas. Within a transaction.
+
+    Raises BillError for a total that is not above zero.
+    """
+    if not drafts:
+        return []
+    now = clock.now()
+    buyers = {buyer.id: buyer for buyer in db.rows(_BUYERS, ids=list({draft.customer_id for draft in drafts}))}
+    numbers = iter(series.take(["proforma"], now.year, sum(draft.proforma for draft in drafts))["proforma"])
+    bills = [_compose(draft, buyers[draft.customer_id], next(numbers) if draft.proforma else None, now) for draft in drafts]
+    seller = json.dumps(asdict(config.current().seller))
+    ids = db.rows(_ISSUE, drafts=json.dumps([_as_row(bill) for bill in bills]), seller=seller, now=now)
+    return [replace(bill, id=found.id) for bill, found in zip(bills, ids, strict=True)]
+
+
+def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: datetime) -> Bill:
+    seller = config.current().seller
+    category, rate, note = _tax(draft, buyer.snapshot, now.date())
+    sums = total((line.net for line in draft.lines), rate)
+    if sums.total <= 0:
+        raise BillError(f"a bill is for more than nothing, not {sums.total}")
+    return Bill(
+        id=0,
+        customer_id=draft.customer_id,
+        beneficiary_id=draft.beneficiary_id or draft.customer_id,
+        kind=draft.kind,
+        status="unpaid",
+        proforma_number=proforma_number,
+        invoice_number=None,
+        receipt_number=None,
+        title=draft.title,
+        currency=draft.currency,
+        net=sums.net,
+        tax=sums.tax,
+        total=sums.total,
+        tax_category=category,
+        tax_rate=rate,
+        tax_note=note,
+        seller=asdict(seller),
+        buyer=buyer.snapshot,
+        locale=buyer.locale,
+        timezone=buyer.timezone,
+        issued_at=now,
+        due_at=draft.due_at or now + DUE_AFTER,
+        paid_at=None,
+        closed_at=None,
+        period_start=draft.period_start,
+        period_end=draft.period_end,
+        months=draft.months,
+        po_number=buyer.po_number,
+        payment=None,
+        lines=draft.lines,
+    )
+
+
+def _tax(draft: Draft, buyer: dict[str, str], on: date) -> tuple[str, Decimal, str]:
+    if draft.kind == "topup":
+        return "O", Decimal(0), DEPOSIT_NOTE
+    from app import tax
+
+    found = tax.treatment(config.current().seller, buyer, on)
+    return found.category, found.rate, found.legal_note
+
+
+def _as_row(bill: Bill) -> dict[str, Any]:
+    row = {name: _plain(getattr(bill, name)) for name in _ROW}
+    row["lines"] = [_line_row(line) for line in bill.lines]
+    row["words"] = " ".join([bill.proforma_number or "", bill.title, *(f"{line.description} {line.detail}" for line in bill.lines)]).lower()
+    row["content"] = documents.proforma(bill) if bill.proforma_number else None
+    return row
+
+
+_ROW = (
+    "customer_id",
+    "beneficiary_id",
+    "kind",
+    "proforma_number",
+    "title",
+    "currency",
+    "net",
+    "tax",
+    "total",
+    "tax_category",
+    "tax_rate",
+    "tax_note",
+    "buyer",
+    "locale",
+    "timezone",
+    "due_at",
+    "period_start",
+    "period_end",
+    "months",
+    "po_number",
+)
+
+
+def _line_row(line: Line) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in asdict(line).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value
+
+
+_BILL = """
+select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_number, b.invoice_number,
+  (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number,
+  b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at, b.paid_at,
+  b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
+  (select jsonb_agg(jsonb_build_object('description', l.description, 'unit_price', l.unit_price, 'quantity', l.quantity, 'detail', l.detail, 'service_id', l.service_id,
+      'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines
+from bills b
+"""
+
+_FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
+_LOCK = _BILL + "where b.id = %(bill_id)s for update of b"
+
+
+def find(customer_id: int, number: str) -> Bill | None:
+    """A customer's own bill by its invoice or pro forma number. A stranger's, a wrong and a missing number are the same None."""
+    found = db.row(_FIND, customer_id=customer_id, number=number)
+    return _read(found) if found else None
+
+
+def lock(bill_id: int) -> Bill:
+    """A bill by its id, held against every other change until the transaction ends. Within a transaction.
+
+    For whoever brings money to it: look at `status`, move the money, then `settle`.
+    """
+    found = db.row(_LOCK, bill_id=bill_id)
+    if found is None:
+        raise BillError(f"there is no bill {bill_id}")
+    return _read(found)
+
+
+def _read(row: db.Row) -> Bill:
+    lines = tuple(Line(**{**plain, "period_start": _day(plain["period_start"]), "period_end": _day(plain["period_end"])}) for plain in row.lines)
+    return Bill(**{**row._asdict(), "lines": lines})
+
+
+def _day(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
+
+
+_SETTLE = """
+with given as materialized (
+  select r.* from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, customer_id bigint, invoice_number text, receipt_number text, paid_at timestamptz, source text,
+    payment jsonb, invoice jsonb, receipt jsonb, total bigint, currency text)
+), settled as (
+  update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, closed_at = null, settled_by = g.source, payment = g.payment,
+    words = b.words || ' ' || lower(g.invoice_number)
+  from given g where b.id = g.id and b.status in ('unpaid', 'expired', 'cancelled')
+  returning b.id
+), invoice as (
+  insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
+  select g.id, g.customer_id, 'invoice', g.invoice_number, %(now)s, g.total, g.currency, g.invoice from given g join settled using (id)
+), receipt as (
+  insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
+  select g.id, g.customer_id, 'receipt', g.receipt_number, %(now)s, g.total, g.currency, g.receipt from given g join settled using (id)
+)
+select id from settled
+"""
+
+_ENTRIES = """
+select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after
+from entries e join accounts a on a.id = e.account_id
+where a.kind = 'wallet' and e.transfer_id = any(%(ids)s) order by e.transfer_id, e.seq desc
+"""
+
+
+def settle(bill: Bill, settlement: Settlement) -> str:
+    """Mark a bill paid, give it its invoice and its receipt, return the invoice number. Within a transaction, after the money moved.
+
+    An expired or cancelled bill that is paid late is settled too. Raises AlreadySettled for a paid one and BillError for a top-up
+    out of the balance: nothing can be written then, the transaction has to fall.
+    """
+    return settle_many([(bill, settlement)])[0]
+
+
+def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
+    """`settle` for many bills in three statements; the invoice numbers in the same order. Within a transaction."""
+    if not paid:
+        return []
+    now = clock.now()
+    _refuse_topups_from_balance(paid)
+    entries = _entries(settlement.transfer_id for _, settlement in paid)
+    numbers = series.take(["invoice", "receipt"], now.year, len(paid))
+    settled = [
+        replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, payment=_facts(settlement, entries))
+        for (bill, settlement), invoice, receipt in zip(paid, numbers["invoice"], numbers["receipt"], strict=True)
+    ]
+    rows = [_settled_row(bill, now) for bill in settled]
+    found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
+    if len(found) != len(paid):
+        raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
+    return numbers["invoice"]
+
+
+def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None:
+    for bill, settlement in paid:
+        if bill.kind == "topup" and settlement.source != "payment":
+            raise BillError(f"{bill.number} adds to the balance: it is paid from outside, never from the balance itself")
+
+
+def _entries(transfer_ids: Iterable[int | None]) -> dict[int, db.Row]:
+    ids = [transfer_id for transfer_id in transfer_ids if transfer_id is not None]
+    return {entry.transfer_id: entry for entry in db.rows(_ENTRIES, ids=ids)} if ids else {}
+
+
+def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]:
+    entry = entries.get(settlement.transfer_id or 0)
+    return {
+        "source": settlement.source,
+        "method": settlement.method_label,
+        "paid_at": settlement.paid_at.isoformat(),
+        "paid": settlement.paid.minor if settlement.paid else None,
+        "paid_currency": settlement.paid.currency if settlement.paid else None,
+        "rate_note": settlement.rate_note,
+        "reference": settlement.reference,
+        "entry": entry.hash if entry else "",
+        "balance_after": entry.balance_after if entry else None,
+    }
+
+
+def _settled_row(bill: Bill, now: datetime) -> dict[str, Any]:
+    payment = bill.payment or {}
+    return {
+        "id": bill.id,
+        "customer_id": bill.customer_id,
+        "invoice_number": bill.invoice_number,
+        "receipt_number": bill.receipt_number,
+        "paid_at": payment["paid_at"],
+        "source": payment["source"],
+        "payment": payment,
+        "invoice": documents.invoice(bill, now.date()),
+        "receipt": documents.receipt(bill, now.date()),
+        "total": bill.total,
+        "currency": bill.currency,
+    }
+
+
+_CANCEL = """
+update bills set status = 'cancelled', closed_at = %(now)s
+where customer_id = %(customer_id)s and (invoice_number = %(number)s or proforma_number = %(number)s) and status = 'unpaid'
+"""
+
+
+def cancel(customer_id: int, number: str) -> Bill | None:
+    """Cancel a customer's own unpaid bill and return it; None when there is none of that number. Opens the transaction.
+
+    Raises NotCancellable with a sentence. Money that arrives later still counts: see `settle`.
+    """
+    with db.transaction():
+        cancelled = db.execute(_CANCEL, customer_id=customer_id, number=number, now=clock.now())
+    bill = find(customer_id, number)
+    if bill is not None and not cancelled:
+        raise NotCancellable(f"{bill.number} is {bill.status}, so it can no longer be cancelled.")
+    return bill
+
+
+def expire_due() -> int:
+    """Close every unpaid bill whose due date has passed and return how many. Opens the transaction."""
+    with db.transaction():
+        return db.execute("update bills set status = 'expired', closed_at = %(now)s where status = 'unpaid' and due_at < %(now)s", now=clock.now())

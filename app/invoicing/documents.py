@@ -1,0 +1,62 @@
+"""Documents: what is printed, kept as data when it is issued; the PDF is made from that data alone and kept for ever.
+
+The content is a snapshot: profile, rates, seller and settings may change afterwards, the document does not. Amounts are minor units
+of `currency`, dates ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.invoicing.bills import Bill, Line
+
+VERSION = 1
+"""Of the content's shape. A template that needs another shape raises it and keeps reading this one."""
+
+
+def proforma(bill: Bill) -> dict[str, Any]:
+    """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
+    return _content(bill, "proforma", bill.proforma_number or "", bill.issued_at.date()) | {"due_on": bill.due_at.date().isoformat()}
+
+
+def invoice(bill: Bill, issued_on: date) -> dict[str, Any]:
+    """The content of the invoice of a bill that was just settled."""
+    return _content(bill, "invoice", bill.invoice_number or "", issued_on) | {"payment": bill.payment}
+
+
+def receipt(bill: Bill, issued_on: date) -> dict[str, Any]:
+    """The content of the receipt beside that invoice: how it was paid. It is not a VAT invoice."""
+    return _content(bill, "receipt", bill.receipt_number or "", issued_on) | {"payment": bill.payment, "invoice_number": bill.invoice_number}
+
+
+def _content(bill: Bill, kind: str, number: str, issued_on: date) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "kind": kind,
+        "number": number,
+        "bill_kind": bill.kind,
+        "proforma_number": bill.proforma_number,
+        "issued_on": issued_on.isoformat(),
+        "ordered_on": bill.issued_at.date().isoformat(),
+        "locale": bill.locale,
+        "seller": bill.seller,
+        "buyer": bill.buyer,
+        "po_number": bill.po_number,
+        "currency": bill.currency,
+        "lines": [_line(line) for line in bill.lines],
+        "net": bill.net,
+        "tax": bill.tax,
+        "total": bill.total,
+        "tax_category": bill.tax_category,
+        "tax_rate": str(bill.tax_rate),
+        "tax_note": bill.tax_note,
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    plain = asdict(line) | {"net": line.net}
+    del plain["service_id"]
+    return plain | {name: plain[name].isoformat() for name in ("period_start", "period_end") if plain[name]}
