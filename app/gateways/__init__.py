@@ -1,0 +1,39 @@
+"""The gateways that are configured. One line each; not configured is not offered."""
+
+from collections.abc import Mapping
+
+import config
+from app.gateways import sandbox
+from app.gateways.base import Gateway, Method
+from app.money import Money
+
+_gateways: dict[str, Gateway] = {}
+
+
+def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, Gateway]:
+    """The gateways of these settings, real ones first. `processor` is the pretend company behind the sandbox."""
+    built: list[Gateway] = []
+    if settings.stripe_secret_key:
+        from app.gateways.stripe import Stripe  # noqa: PLC0415 - its SDK takes half a second: only where it is used
+
+        built.append(Stripe(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base))
+    if settings.sandbox:
+        built.append(sandbox.Sandbox(processor))
+    return {gateway.name: gateway for gateway in built}
+
+
+def use(gateways: Mapping[str, Gateway]) -> None:
+    """Make these the gateways of this process."""
+    _gateways.clear()
+    _gateways.update(gateways)
+
+
+def get(name: str) -> Gateway | None:
+    """A configured gateway, or None."""
+    return _gateways.get(name)
+
+
+def methods(country: str | None, amount: Money) -> list[Method]:
+    """Every method of every gateway, each judged for this payer and amount; the ones that work come first."""
+    found = [method for gateway in _gateways.values() for method in gateway.methods(country, amount)]
+    return sorted(found, key=lambda method: bool(method.unavailable))

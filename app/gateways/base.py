@@ -1,0 +1,184 @@
+"""What every gateway is: five verbs, and the values they take and return.
+
+A gateway carries money between a customer and a processor and knows nothing else: no ledger, no Flask, no database, no other gateway.
+It returns values; only `payments.apply` changes anything.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, Protocol
+
+from app.money import Money
+
+State = Literal["open", "pending", "paid", "failed", "expired"]
+"""What a processor can say of a payment; `open` means its page still waits for the customer."""
+
+SIGNATURE_TOLERANCE_S = 300
+"""How far, in seconds, a webhook's signed time may lie from ours, before or after."""
+
+NO_ANSWER = "The processor does not answer at the moment. Your bill stays payable: try again in a minute or choose another method."
+
+
+class GatewayError(Exception):
+    """A call that brought no answer we can use.
+
+    `permanent` says that nothing happened at the processor and the same call will not succeed; otherwise the outcome is unknown and
+    only the same key or a look-up may settle it. `str()` is a sentence for the customer, `detail` is for the operator.
+    """
+
+    def __init__(self, message: str, *, permanent: bool, detail: str = "") -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.detail = detail or message
+
+
+class BadSignature(ValueError):
+    """A webhook that is not proven to come from the processor, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What the customer clicks. `currencies` and `countries` None means all; limits are in minor units per currency."""
+
+    name: str
+    label: str
+    mark: str
+    detail: str
+    settles_in: str
+    gateway: str = ""
+    fee: str = "no fee"
+    currencies: frozenset[str] | None = None
+    countries: frozenset[str] | None = None
+    minimums: Mapping[str, int] | None = None
+    maximums: Mapping[str, int] | None = None
+    unavailable: str = ""
+
+    @property
+    def key(self) -> str:
+        """The form's value: gateway and name, so two gateways may both offer a card."""
+        return f"{self.gateway}-{self.name}"
+
+    def judged(self, country: str | None, amount: Money) -> "Method":
+        """This method, with the reason it is not available for this payer and amount, if there is one."""
+        return replace(self, unavailable=self.unavailable or self._refusal(country, amount))
+
+    def _refusal(self, country: str | None, amount: Money) -> str:
+        if self.currencies is not None and amount.currency not in self.currencies:
+            return f"Only for payments in {_either(sorted(self.currencies))}"
+        if self.countries is not None and country not in self.countries:
+            return f"Only for payers in {_either(sorted(self.countries))}"
+        if amount.minor < (self.minimums or {}).get(amount.currency, 0):
+            return f"From {Money((self.minimums or {})[amount.currency], amount.currency)}"
+        if amount.minor > (self.maximums or {}).get(amount.currency, amount.minor):
+            return f"Up to {Money((self.maximums or {})[amount.currency], amount.currency)}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One payment to be made. `id` is our payment's public id and the idempotency key; the same id always carries the same fields."""
+
+    id: str
+    amount: Money
+    method: str
+    title: str
+    description: str
+    return_url: str
+    cancel_url: str
+    expires_at: datetime
+    email: str = ""
+    locale: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The customer goes to the processor's own page."""
+
+    url: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """The customer pays by what these lines say (label, value)."""
+
+    lines: tuple[tuple[str, str], ...]
+    reference: str
+
+
+Handoff = Redirect | Instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A proven webhook: a hint to look `reference` up, never a reason to believe an amount.
+
+    An empty `reference` is an event about nothing of ours; `fault` says why it must not be followed (foreign account, other mode).
+    """
+
+    id: str
+    reference: str
+    kind: str
+    occurred_at: datetime
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the processor's API says of one payment now.
+
+    `charge_id` is our id as the processor kept it, `received` what arrived there, `fee` what it kept of it (when it says), `paid_at`
+    when the customer paid; `fault` says why the money must not be credited although it was received.
+    """
+
+    reference: str
+    charge_id: str
+    state: State
+    received: Money | None = None
+    fee: Money | None = None
+    paid_at: datetime | None = None
+    method_label: str = ""
+    failure_code: str = ""
+    failure_message: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefundSnapshot:
+    """What the processor says of one refund now."""
+
+    reference: str
+    state: Literal["pending", "settled", "failed"]
+    amount: Money
+    failure_message: str = ""
+
+
+class Gateway(Protocol):
+    """The five verbs. Each may raise GatewayError; none opens a transaction of ours."""
+
+    name: str
+
+    def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
+        """What this gateway carries, each judged for this payer and amount. No network."""
+        ...
+
+    def checkout(self, charge: Charge) -> Handoff:
+        """Open the processor's page for a charge; the same charge again opens nothing new and returns the same."""
+        ...
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
+        """Verify and read a webhook (header names in lower case). Raises BadSignature. No network."""
+        ...
+
+    def lookup(self, reference: str) -> Snapshot | None:
+        """The truth about a payment, by any reference an event named or by our own charge id; None when there is none."""
+        ...
+
+    def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
+        """Send money back; the same key again sends nothing new and returns the same."""
+        ...
+
+
+def _either(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,162 @@
+"""The sandbox: a pretend processor's gateway, so that the whole way of a payment needs no keys.
+
+The processor itself is somebody else's company (`sandbox_processor`), reached through the three calls of `Processor`; only its
+signed webhooks and its answers come here, as from any other.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from app import clock
+from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State
+from app.money import Money
+
+SIGNATURE_HEADER = "sandbox-signature"
+
+_EUROPE = frozenset({"EUR", "PLN", "CZK", "GBP", "SEK", "DKK"})
+METHODS = (
+    Method("card", "Bank card", "CARD", "Sandbox: no real money", "Instant", "sandbox"),
+    Method("paypal", "PayPal", "PayPal", "Sandbox: no real money", "Instant", "sandbox"),
+    Method("bank", "Online bank transfer", "BANK", "Sandbox: no real money", "Up to a minute", "sandbox", currencies=_EUROPE),
+    Method("crypto", "Cryptocurrency", "BTC", "Sandbox: no real money", "After confirmation", "sandbox", minimums={"EUR": 10_00, "USD": 10_00}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One payment as the pretend processor answers for it. `amount` was asked, `received` came; both in minor units."""
+
+    reference: str
+    charge_id: str
+    url: str
+    state: State
+    received: int | None
+    currency: str
+    fee: int | None
+    account: str
+    label: str
+    failure_code: str
+    failure_message: str
+    paid_at: datetime | None
+
+
+class Processor(Protocol):
+    """The pretend processor's API. Its account and its webhook secret are what a merchant would copy from its dashboard."""
+
+    account: str
+    secret: str
+
+    def open(self, charge: Charge) -> Session:
+        """The session of this charge, made once. Raises ProcessorDown."""
+        ...
+
+    def session(self, reference: str) -> Session | None:
+        """A session by its reference or by the charge's id. Raises ProcessorDown."""
+        ...
+
+    def refund(self, reference: str, minor: int, key: str) -> str:
+        """Send back once per key; its reference. Raises ProcessorDown."""
+        ...
+
+
+class ProcessorDown(Exception):
+    """The pretend processor does not answer, as real ones sometimes do not."""
+
+
+class Sandbox:
+    """The gateway to the pretend processor."""
+
+    name = "sandbox"
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+
+    def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
+        """What it carries, each judged for this payer and amount."""
+        return [method.judged(country, amount) for method in METHODS]
+
+    def checkout(self, charge: Charge) -> Redirect:
+        """The hosted page of this charge."""
+        session = self._answer(self._processor.open, charge)
+        return Redirect(session.url, session.reference)
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
+        """Verify the HMAC and its time, then read. Raises BadSignature."""
+        verify(body, headers.get(SIGNATURE_HEADER, ""), self._processor.secret)
+        return self._event(_parse(body))
+
+    def lookup(self, reference: str) -> Snapshot | None:
+        """The session as the processor keeps it, by its reference or by our charge id."""
+        session = self._answer(self._processor.session, reference)
+        return self._snapshot(session) if session else None
+
+    def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
+        """Send back; the same key again sends nothing new."""
+        return RefundSnapshot(self._answer(self._processor.refund, reference, amount.minor, key), "settled", amount)
+
+    def _answer(self, call: Any, *arguments: object) -> Any:
+        try:
+            return call(*arguments)
+        except ProcessorDown as error:
+            raise GatewayError(NO_ANSWER, permanent=False) from error
+
+    def _event(self, event: dict[str, Any]) -> Event:
+        try:
+            occurred_at = datetime.fromtimestamp(event["created"], UTC)
+            found = Event(str(event["id"]), str(event["reference"]), str(event["type"]), occurred_at, self._foreign(event["account"]))
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            raise BadSignature(f"signed, but no event: {error!r}") from error
+        return found
+
+    def _foreign(self, account: object) -> str:
+        return "" if account == self._processor.account else f"of the account {account}, not ours"
+
+    def _snapshot(self, session: Session) -> Snapshot:
+        def money(minor: int | None) -> Money | None:
+            return None if minor is None else Money(minor, session.currency)
+
+        return Snapshot(
+            session.reference,
+            session.charge_id,
+            session.state,
+            received=money(session.received),
+            fee=money(session.fee),
+            paid_at=session.paid_at,
+            method_label=session.label,
+            failure_code=session.failure_code,
+            failure_message=session.failure_message,
+            fault=self._foreign(session.account),
+        )
+
+
+def sign(body: bytes, secret: str, at: int) -> str:
+    """The signature header for a body at a Unix time."""
+    mac = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={mac}"
+
+
+def verify(body: bytes, header: str, secret: str) -> None:
+    """Raise BadSignature unless the header signs this body within the tolerance, before or after now."""
+    parts = dict(part.split("=", 1) for part in header.split(",") if "=" in part)
+    stamp = parts.get("t", "")
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
+        raise BadSignature("no signed time")
+    if not hmac.compare_digest(sign(body, secret, int(stamp)).encode(), header.encode()):
+        raise BadSignature("the signature does not match")
+    if abs(clock.now().timestamp() - int(stamp)) > SIGNATURE_TOLERANCE_S:
+        raise BadSignature("signed too far from now")
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(body)
+    except ValueError as error:
+        raise BadSignature("signed, but not JSON") from error
+    if not isinstance(event, dict):
+        raise BadSignature("signed, but no event")
+    return event

@@ -1,0 +1,317 @@
+"""Stripe, by its hosted Checkout page. Speaks SDK 16 and the API version that SDK is pinned to.
+
+The SDK takes half a second to import, so the registry loads this module only where Stripe is configured. Nothing here relies on the
+SDK's defaults: its client retries nothing unless told, waits 80 seconds, accepts webhooks signed in the future and sends telemetry.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+import stripe
+from stripe.checkout import Session
+from stripe.params.checkout import SessionCreateParams
+
+from app import clock
+from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State
+from app.money import CURRENCIES, Money, UnknownCurrency, exponent
+
+SIGNATURE_HEADER = "stripe-signature"
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
+SEARCH_BACK = timedelta(hours=48)
+"""How far back a session is searched by our own id. A session lives 24 hours at most."""
+
+_ZERO_DECIMAL = frozenset({"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"})
+_THREE_DECIMAL = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
+_LARGEST = 99_999_999
+
+_MINIMUMS = {
+    **dict.fromkeys(("USD", "EUR", "CHF", "CAD", "AUD", "SGD", "JPY"), 50),
+    "GBP": 30,
+    "DKK": 2_50,
+    "NOK": 3_00,
+    "SEK": 3_00,
+    "MXN": 10_00,
+    "HKD": 4_00,
+    "PLN": 2_00,
+    "CZK": 15_00,
+}
+_EURO = frozenset({"EUR"})
+METHODS = (
+    Method("card", "Bank card", "CARD", "Visa, Mastercard, American Express, Apple Pay, Google Pay", "Instant", "stripe", minimums=_MINIMUMS),
+    Method("ideal", "iDEAL", "iDEAL", "Netherlands", "Instant", "stripe", currencies=_EURO, countries=frozenset({"NL"})),
+    Method("bancontact", "Bancontact", "BC", "Belgium", "Instant", "stripe", currencies=_EURO, countries=frozenset({"BE"})),
+    Method("eps", "EPS", "EPS", "Austria", "Instant", "stripe", currencies=_EURO, countries=frozenset({"AT"})),
+    Method("blik", "BLIK", "BLIK", "Poland", "Within a minute", "stripe", currencies=frozenset({"PLN"}), countries=frozenset({"PL"})),
+    Method("p24", "Przelewy24", "P24", "Poland", "Within minutes", "stripe", currencies=frozenset({"PLN", "EUR"}), countries=frozenset({"PL"})),
+)
+_LABELS = {"card": "Bank card", **{method.name: method.label for method in METHODS}}
+_LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
+
+_EXPAND = ["payment_intent.latest_charge.balance_transaction"]
+
+
+class Stripe:
+    """The gateway to one Stripe account. `webhook_secrets` may hold two, by comma, while one is being replaced."""
+
+    name = "stripe"
+
+    def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com") -> None:
+        self._secret_key = secret_key
+        self._webhook_secrets = [secret.strip() for secret in webhook_secrets.split(",") if secret.strip()]
+        self._api_base = api_base
+        self.live = "_live_" in secret_key
+
+    @cached_property
+    def _client(self) -> stripe.StripeClient:
+        stripe.enable_telemetry = False
+        http_client = stripe.RequestsClient(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        return stripe.StripeClient(self._secret_key, base_addresses={"api": self._api_base}, max_network_retries=RETRIES, http_client=http_client)
+
+    def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
+        """What this account may offer, each judged for this payer and amount; Checkout itself decides last."""
+        return [self._fitting(method.judged(country, amount), amount) for method in METHODS]
+
+    def checkout(self, charge: Charge) -> Redirect:
+        """The hosted page of this charge."""
+        with _translated():
+            session = self._client.v1.checkout.sessions.create(_session_params(charge), {"idempotency_key": f"{charge.id}:checkout"})
+        if not session.url:
+            raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{session.id} has no url")
+        return Redirect(session.url, session.id)
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
+        """Verify the signature and its time on both sides, then read. Raises BadSignature."""
+        self._verify(body, headers.get(SIGNATURE_HEADER, ""))
+        try:
+            event = json.loads(body)
+            about = event["data"]["object"]
+            occurred_at = datetime.fromtimestamp(event["created"], UTC)
+            return Event(str(event["id"]), _reference(about), str(event["type"]), occurred_at, self._fault(event))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise BadSignature(f"signed, but no event: {error!r}") from error
+
+    def lookup(self, reference: str) -> Snapshot | None:
+        """The session by its own id, its payment intent's, or ours."""
+        with _translated():
+            session = self._session(reference)
+        return self._snapshot(session) if session else None
+
+    def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
+        """Send back to the original method; the same key again sends nothing new."""
+        with _translated():
+            session = self._session(reference)
+            if session is None or session.payment_intent is None:
+                raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} has no payment intent")
+            refund = self._client.v1.refunds.create(
+                {"payment_intent": _id(session.payment_intent), "amount": to_stripe(amount), "metadata": {"refund": key}},
+                {"idempotency_key": f"{key}:refund"},
+            )
+        return RefundSnapshot(refund.id, _REFUND_STATES.get(refund.status or "", "pending"), amount, refund.failure_reason or "")
+
+    def _fitting(self, method: Method, amount: Money) -> Method:
+        if method.unavailable:
+            return method
+        try:
+            to_stripe(amount)
+        except GatewayError as error:
+            return replace(method, unavailable=str(error))
+        return method
+
+    def _verify(self, body: bytes, header: str) -> None:
+        for secret in self._webhook_secrets:
+            try:
+                # Without a tolerance: the SDK's own looks only backwards, and past the clock that the house keeps.
+                stripe.WebhookSignature.verify_header(body, header, secret)
+            except stripe.SignatureVerificationError:
+                continue
+            except ValueError as error:
+                raise BadSignature("not text") from error
+            stamp = next(part[2:] for part in header.split(",") if part.startswith("t="))
+            if abs(clock.now().timestamp() - int(stamp)) > SIGNATURE_TOLERANCE_S:
+                raise BadSignature("signed too far from now")
+            return
+        raise BadSignature("the signature does not match")
+
+    def _fault(self, event: dict[str, Any]) -> str:
+        if event.get("livemode") is not self.live:
+            return f"of {'live' if event.get('livemode') else 'test'} mode, not ours"
+        return f"of the account {event['account']}, not ours" if event.get("account") else ""
+
+    def _session(self, reference: str) -> Session | None:
+        sessions = self._client.v1.checkout.sessions
+        if reference.startswith("cs_"):
+            return _found(lambda: sessions.retrieve(reference, {"expand": _EXPAND}))
+        among = [f"data.{path}" for path in _EXPAND]
+        if reference.startswith("pi_"):
+            return next(iter(sessions.list({"payment_intent": reference, "limit": 1, "expand": among}).data), None)
+        since = int((clock.now() - SEARCH_BACK).timestamp())
+        every = sessions.list({"created": {"gte": since}, "limit": 100, "expand": among}).auto_paging_iter()
+        return next((session for session in every if session.client_reference_id == reference), None)
+
+    def _snapshot(self, session: Session) -> Snapshot:
+        intent: Any = session.payment_intent
+        charge: Any = getattr(intent, "latest_charge", None)
+        error: Any = getattr(intent, "last_payment_error", None)
+        paid = session.payment_status == "paid" or getattr(intent, "status", None) == "succeeded"
+        return Snapshot(
+            session.id,
+            session.client_reference_id or "",
+            "paid" if paid else _state(session, intent),
+            received=_received(session, intent) if paid else None,
+            fee=_fee(charge),
+            paid_at=datetime.fromtimestamp(charge.created, UTC) if paid and charge else None,
+            method_label=_label(charge),
+            failure_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
+            failure_message=getattr(error, "message", None) or "",
+            fault=self._mismatch(session, intent),
+        )
+
+    def _mismatch(self, session: Session, intent: Any) -> str:
+        if session.livemode is not self.live:
+            return f"of {'live' if session.livemode else 'test'} mode, not ours"
+        kept = getattr(getattr(intent, "metadata", None), "payment", session.client_reference_id)
+        return f"the intent names {kept}" if kept != session.client_reference_id else ""
+
+
+_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded": "settled", "failed": "failed", "canceled": "failed"}
+
+
+def to_stripe(amount: Money) -> int:
+    """The whole number Stripe writes for an amount. Raises a permanent GatewayError when it cannot be written exactly."""
+    scaled = amount.decimal.scaleb(gateway_exponent(amount.currency))
+    step = 10 if amount.currency in _THREE_DECIMAL else 1
+    if scaled != scaled.to_integral_value() or scaled % step or (amount.currency in _COARSE and scaled % 100):
+        raise GatewayError("Not for an amount this fine", permanent=True, detail=f"{amount} at Stripe")
+    if scaled > _LARGEST:
+        raise GatewayError("Not for an amount this large", permanent=True, detail=f"{amount} at Stripe")
+    return int(scaled)
+
+
+def from_stripe(number: int, currency: str) -> Money:
+    """The amount that Stripe's whole number says."""
+    return Money.of(Decimal(number).scaleb(-gateway_exponent(currency.upper())), currency.upper())
+
+
+_COARSE = frozenset({"ISK", "UGX"})
+
+
+def gateway_exponent(currency: str) -> int:
+    """Decimals Stripe writes a currency with; not ISO 4217's for ISK and UGX (two, always 00) and MGA (none)."""
+    if currency in _COARSE:
+        return 2
+    if currency in _ZERO_DECIMAL:
+        return 0
+    return 3 if currency in _THREE_DECIMAL else max(exponent(currency), 2)
+
+
+def _session_params(charge: Charge) -> SessionCreateParams:
+    params: SessionCreateParams = {
+        "mode": "payment",
+        "client_reference_id": charge.id,
+        "allowed_payment_method_types": [charge.method],
+        "line_items": [
+            {
+                "quantity": 1,
+                "price_data": {
+                    "currency": charge.amount.currency.lower(),
+                    "unit_amount": to_stripe(charge.amount),
+                    "product_data": {"name": charge.title, "description": charge.description},
+                },
+            }
+        ],
+        # A session's metadata is not copied to its payment intent: said twice.
+        "metadata": {"payment": charge.id},
+        "payment_intent_data": {"metadata": {"payment": charge.id}, "description": charge.description},
+        # Otherwise a dashboard setting may price it again in another currency.
+        "adaptive_pricing": {"enabled": False},
+        "submit_type": "pay",
+        "locale": charge.locale if charge.locale in _LOCALES else "auto",
+        "expires_at": int(charge.expires_at.timestamp()),
+        "success_url": charge.return_url,
+        "cancel_url": charge.cancel_url,
+    }
+    if charge.method == "card":
+        params["payment_method_options"] = {"card": {"request_three_d_secure": "automatic"}}
+    if charge.email:
+        params["customer_email"] = charge.email
+    return params
+
+
+def _reference(about: dict[str, Any]) -> str:
+    """What to look up for an event's object: sessions and intents by themselves, charges, refunds and disputes by their intent."""
+    if about.get("object") in ("checkout.session", "payment_intent"):
+        return str(about["id"])
+    if about.get("object") in ("charge", "refund", "dispute"):
+        return str(about.get("payment_intent") or "")
+    return ""
+
+
+def _state(session: Session, intent: Any) -> State:
+    if session.status == "open":
+        return "open"
+    if session.status == "expired":
+        return "expired"
+    return "pending" if getattr(intent, "status", None) in ("processing", "requires_action", "requires_capture") else "failed"
+
+
+def _received(session: Session, intent: Any) -> Money | None:
+    """What arrived; None when it is in a currency the house does not know, which nobody may credit."""
+    number, currency = (intent.amount_received, intent.currency) if intent is not None else (session.amount_total, session.currency)
+    try:
+        return from_stripe(number or 0, currency or "")
+    except UnknownCurrency:
+        return None
+
+
+def _fee(charge: Any) -> Money | None:
+    balance = getattr(charge, "balance_transaction", None)
+    if balance is None or isinstance(balance, str) or balance.currency.upper() not in CURRENCIES:
+        return None
+    return from_stripe(balance.fee, balance.currency)
+
+
+def _label(charge: Any) -> str:
+    details = getattr(charge, "payment_method_details", None)
+    if details is None:
+        return ""
+    card = getattr(details, "card", None)
+    if card is None:
+        return _LABELS.get(str(details.type), str(details.type))
+    wallet = getattr(getattr(card, "wallet", None), "type", "")
+    by = {"apple_pay": " by Apple Pay", "google_pay": " by Google Pay"}.get(wallet, "")
+    return f"{str(card.brand).title()} •••• {card.last4}{by}"
+
+
+def _found(retrieve: Callable[[], Session]) -> Session | None:
+    try:
+        return retrieve()
+    except stripe.InvalidRequestError as error:
+        if error.http_status == 404:
+            return None
+        raise
+
+
+def _id(expandable: Any) -> str:
+    return expandable if isinstance(expandable, str) else str(expandable.id)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Stripe's errors in our two words: nothing happened, or nobody knows yet."""
+    try:
+        yield
+    except stripe.CardError as error:
+        raise GatewayError(error.user_message or "The card was declined.", permanent=True, detail=str(error)) from error
+    except (stripe.AuthenticationError, stripe.PermissionError) as error:
+        raise GatewayError("Payments by this method are switched off at the moment. Nothing was charged.", permanent=True, detail=str(error)) from error
+    except stripe.InvalidRequestError as error:
+        raise GatewayError("The processor refused to open a payment. Nothing was charged.", permanent=True, detail=str(error)) from error
+    except stripe.StripeError as error:
+        # Limits, connections, 5xx, a key in use, and a key with other parameters (a mistake of ours, never to be retried with a new key).
+        raise GatewayError(NO_ANSWER, permanent=False, detail=str(error)) from error
