@@ -1,5 +1,7 @@
 """The one door for writes."""
 
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 
@@ -41,7 +43,5 @@ def test_streams_stay_on_one_snapshot(app):
 
 
 def test_the_clock_travels_and_ticks_on(app):
-    from datetime import UTC, datetime
-
     with clock.travel(datetime(2025, 3, 1, tzinfo=UTC)):
         assert clock.today().isoformat() == "2025-03-01"
