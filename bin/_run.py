@@ -42,7 +42,6 @@ def start() -> None:
     host, port = given.get("HOST", "127.0.0.1"), config.port(given)
     _refuse_busy(host, port)
     with ExitStack() as house:
-        house.callback(_heed, signal.SIG_IGN)
         environ = {"SECRET_KEY": _secret_key(), **given}
         if "DATABASE_URL" not in given:
             environ["DATABASE_URL"] = house.enter_context(_embedded())
@@ -86,11 +85,13 @@ def _embedded() -> Iterator[str]:
     """Our own server's URL, kept where the flask commands find it while the server runs."""
     cluster = lasting()
     kept = INSTANCE / "database_url"
-    with cluster.serving() as url:
-        _keep(kept, url)
-        yield url
-    if cluster.postmaster() is None:
-        kept.unlink(missing_ok=True)
+    try:
+        with cluster.serving() as url:
+            _keep(kept, url)
+            yield url
+    finally:
+        if cluster.postmaster() is None:
+            kept.unlink(missing_ok=True)
 
 
 def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
@@ -224,6 +225,8 @@ def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
+    """Leave in order; a second Ctrl-C does not hurry what is already on its way out."""
+    _heed(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
