@@ -127,8 +127,8 @@ class Formats:
         return numbers.format_decimal(rate, f"#,##0.00{'#' * (decimals - 2)}", self.locale)
 
     def percent(self, rate: Decimal) -> str:
-        """A fraction as a percentage, exact: 0.255 is "25.5%" or "25,5 %"."""
-        return numbers.format_percent(rate, locale=self.locale, decimal_quantization=False)
+        """A rate in percent, exact: 25.5 is "25.5%" or "25,5 %"."""
+        return numbers.format_percent(rate / 100, locale=self.locale, decimal_quantization=False)
 
     def date(self, day: dt.date) -> str:
         """A date, medium: "4 Mar 2026", "04.03.2026". A datetime is taken to the reader's zone first."""

@@ -1,0 +1,215 @@
+"""Who is taxed how. Hosting is an electronically supplied service, so VAT follows the place of the customer.
+
+Rates are data with dates (`app/data/vat-rates.csv`). Categories are those of EN 16931: S standard rate, AE reverse charge,
+E exempt, O outside the scope. The rules are the Directive's (2006/112/EC); whoever runs the house has them signed by their adviser.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import stdnum.ch.uid
+import stdnum.ch.vat
+import stdnum.eu.vat
+import stdnum.gb.vat
+from babel import Locale
+from stdnum import get_cc_module
+
+from app.money import Money
+
+RATES = Path(__file__).parent / "data" / "vat-rates.csv"
+
+Category = Literal["S", "AE", "E", "O"]
+VatPoint = Literal["on_supply", "on_topup", "none"]
+
+EU = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())
+
+# Inside a member state and outside its VAT area, told by the postcode: the Canaries, Ceuta and Melilla; Büsingen and
+# Heligoland; Livigno and Campione. Territories with a country code of their own (GP, RE, AX …) are not in EU at all.
+# Northern Ireland (GB, VAT IDs with XI) is in the Union's VAT area for goods alone, so for us it lies outside.
+_OUTSIDE_BY_POSTCODE: Mapping[str, tuple[str, ...]] = {
+    "ES": ("35", "38", "51", "52"),
+    "DE": ("78266", "27498"),
+    "IT": ("23041", "22061"),
+}
+_TREATED_AS = {"MC": "FR"}
+"""Monaco is taxed as France."""
+
+_REVERSE_CHARGE = "Reverse charge: the customer owes the VAT (Articles 44 and 196, Directive 2006/112/EC)."
+_OUTSIDE = "Not subject to EU VAT: supplied where the customer is established (Articles 44 and 58, Directive 2006/112/EC)."
+_SMALL_BUSINESS = "Exempt from VAT: small business scheme (Article 284, Directive 2006/112/EC)."
+_NO_VAT = "No VAT is charged: the seller is not registered for it."
+_PREPAYMENT = "Prepayment to your balance. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+
+
+class Seller(Protocol):
+    """What the rules ask of a seller. `country` is ISO 3166 alpha-2."""
+
+    @property
+    def country(self) -> str: ...
+    @property
+    def vat_id(self) -> str: ...
+
+
+class Buyer(Protocol):
+    """What the rules ask of a buyer. A VAT ID whose `vat_id_state` is "invalid" makes no business of them."""
+
+    @property
+    def country(self) -> str | None: ...
+    @property
+    def postcode(self) -> str: ...
+    @property
+    def vat_id(self) -> str: ...
+    @property
+    def vat_id_state(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A seller or a buyer, where no fuller record is at hand."""
+
+    country: str
+    vat_id: str = ""
+    postcode: str = ""
+    vat_id_state: str = "unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """How a supply is taxed: EN 16931 category, rate in percent (19, 25.5), and the sentence that the document must carry."""
+
+    category: Category
+    rate: Decimal
+    legal_note: str = ""
+
+    def vat(self, net: Money) -> Money:
+        """The VAT on a net amount, rounded half up, once."""
+        return Money.rounded(net.decimal * self.rate / 100, net.currency)
+
+    def split(self, gross: Money) -> tuple[Money, Money]:
+        """Net amount and VAT of an amount that includes it; they sum to exactly that amount."""
+        vat = Money.rounded(gross.decimal * self.rate / (100 + self.rate), gross.currency)
+        return gross - vat, vat
+
+
+def treatment(seller: Seller, buyer: Buyer, on: date) -> Treatment:
+    """How a service supplied on a date is taxed. Raises LookupError when the buyer's country, or the rate of that date, is unknown."""
+    here, there = _area(seller.country, ""), _area(buyer.country or "", buyer.postcode)
+    if not seller.vat_id:
+        return Treatment("E", Decimal(0), _SMALL_BUSINESS) if here in EU else Treatment("O", Decimal(0), _NO_VAT)
+    if there == here:
+        return Treatment("S", rate(here, on))
+    if there not in EU or here not in EU:
+        return Treatment("O", Decimal(0), _OUTSIDE)
+    if _is_business(buyer):
+        return Treatment("AE", Decimal(0), _REVERSE_CHARGE)
+    return Treatment("S", rate(there, on), f"VAT of {_country_name(there)}, declared through the One Stop Shop.")
+
+
+def for_topup(seller: Seller, buyer: Buyer, on: date, vat_point: VatPoint = "on_supply") -> Treatment:
+    """How a top-up is taxed. By default not at all: what the balance will pay for is not known yet.
+
+    A prepayment is taxed only when the supply it pays for is known in its particulars (C-419/02 BUPA; Articles 65 and 73a of the
+    Directive), and a balance may buy servers, domains or licences, or be refunded. `on_topup` is for a seller whose only
+    service is known beforehand. Raises LookupError as `treatment` does.
+    """
+    if vat_point == "on_topup":
+        return treatment(seller, buyer, on)
+    return Treatment("O", Decimal(0), _PREPAYMENT if vat_point == "on_supply" else _NO_VAT)
+
+
+def rate(country: str, on: date) -> Decimal:
+    """The standard rate of a country on a date, in percent. Raises LookupError when none is known."""
+    found = [percent for since, percent in _rates().get(country, ()) if since <= on]
+    if not found:
+        raise LookupError(f"no VAT rate of {country or 'no country'} is known for {on}")
+    return found[-1]
+
+
+# VAT IDs, by their form: whether one is registered is for the Commission's VIES to say.
+
+
+def compact_vat_id(country: str, vat_id: str) -> str:
+    """A VAT ID as documents print it: capitals, no spaces, the country's prefix set before it in the Union (EL for Greece)."""
+    country = _TREATED_AS.get(country, country)
+    compact = "".join(char for char in vat_id.upper() if char not in " .-/\u00a0\u202f")
+    if not compact or country not in EU:
+        return compact
+    if country == "GR" and compact.startswith("GR"):
+        return f"EL{compact[2:]}"
+    return compact if compact[:2].isalpha() else f"{_vat_prefix(country)}{compact}"
+
+
+def vat_id_problem(country: str, vat_id: str) -> str | None:
+    """Why this cannot be a VAT ID of that country, as a sentence for the customer; None when its form and check digits are right.
+
+    None too when it is empty, which says that there is no VAT ID. Raises nothing, whatever was typed. A country whose
+    numbers we do not know takes any that has digits.
+    """
+    country = _TREATED_AS.get(country, country)
+    compact = compact_vat_id(country, vat_id)
+    if not compact:
+        return None
+    if re.fullmatch(r"(EU|IM)[0-9]+", compact):
+        return "This is a One Stop Shop number, not the VAT ID of a business. Enter your VAT ID, or leave the field empty."
+    if country in EU:
+        return _eu_problem(country, compact)
+    if _is_valid_outside(country, compact):
+        return None
+    return f"This is not a valid VAT ID of {_country_name(country)}. Check it for a typing mistake."
+
+
+def _eu_problem(country: str, compact: str) -> str | None:
+    prefix, name = _vat_prefix(country), _country_name(country)
+    if not compact.startswith(prefix):
+        return f"A VAT ID of {name} starts with {prefix}. Check the number, or the country of your address."
+    if not (compact.isascii() and stdnum.eu.vat.is_valid(compact)):
+        return f"This is not a valid VAT ID of {name}. Check it for a typing mistake."
+    return None
+
+
+def _is_valid_outside(country: str, compact: str) -> bool:
+    if not (compact.isascii() and compact.isalnum()):
+        return False
+    if country == "GB":
+        return stdnum.eu.vat.is_valid(compact) if compact.startswith("XI") else stdnum.gb.vat.is_valid(compact)
+    if country in ("CH", "LI"):
+        return stdnum.ch.uid.is_valid(compact) if compact[-1].isdigit() else stdnum.ch.vat.is_valid(compact)
+    form = get_cc_module(country.lower(), "vat") if re.fullmatch("[A-Z]{2}", country) else None
+    return form.is_valid(compact) if form else len(compact) <= 20 and any(char.isdigit() for char in compact)
+
+
+def _is_business(buyer: Buyer) -> bool:
+    return bool(buyer.vat_id) and buyer.vat_id_state != "invalid" and vat_id_problem(buyer.country or "", buyer.vat_id) is None
+
+
+def _area(country: str, postcode: str) -> str:
+    """The VAT area a place belongs to: its country, or none of the Union's."""
+    if not country:
+        raise LookupError("the buyer's country is not known")
+    outside = postcode.startswith(_OUTSIDE_BY_POSTCODE.get(country, ("none",)))
+    return f"{country} outside" if outside else _TREATED_AS.get(country, country)
+
+
+def _vat_prefix(country: str) -> str:
+    return "EL" if country == "GR" else country
+
+
+def _country_name(country: str) -> str:
+    return str(Locale("en").territories.get(country, country))
+
+
+@cache
+def _rates() -> Mapping[str, list[tuple[date, Decimal]]]:
+    with RATES.open(encoding="ascii", newline="") as file:
+        lines = sorted((line["country"], date.fromisoformat(line["since"]), Decimal(line["percent"])) for line in csv.DictReader(file))
+    found: dict[str, list[tuple[date, Decimal]]] = {}
+    for country, since, percent in lines:
+        found.setdefault(country, []).append((since, percent))
+    return found
