@@ -35,6 +35,7 @@ class Seller:
     register: str = "HRB 204587 B, Amtsgericht Charlottenburg"
     email: str = SELLER_EMAIL
     website: str = "northbyte.example"
+    accent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from flask import Flask
 
 import config
-from app import db
+from app import db, web
 
 
 def create_app(settings: config.Settings) -> Flask:
     """The application for these settings."""
     config.use(settings)
-    app = Flask(__name__, template_folder="../templates", static_folder="../static")
+    app = Flask(__name__, template_folder="../templates", static_folder=None)
     app.config["SECRET_KEY"] = settings.secret_key
     app.config["TESTING"] = settings.testing
     db.init(app, settings.database_url)
+    web.init(app, settings)
     return app

@@ -1,0 +1,205 @@
+"""HTTP's side of the house: how a view answers. The only user of htmx-flask.
+
+One URL has two representations: a page, and for a partial request one named block of that page. The block's name is its element's
+id and the view's `fragment`; the view chooses it, never the client.
+"""
+
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import flask
+from flask import Flask, Response, current_app, flash, get_flashed_messages
+from flask_login import current_user
+from flask_wtf.csrf import generate_csrf
+from htmx_flask import Htmx, request
+from jinja2 import StrictUndefined
+
+import config
+from app.formats import Formats, formats
+from app.web import assets, faults, safety
+from app.web.safety import csrf, safe_next
+
+__all__ = ["csrf", "fragment", "go", "init", "is_partial", "page", "reader", "safe_next", "sign_in", "toast", "writer"]
+
+NAVIGATION: Final = (
+    (
+        "Billing",
+        (
+            ("/balance", "Balance", "credit-card"),
+            ("/add-funds", "Add funds", "plus"),
+            ("/transactions", "Transactions", "list"),
+            ("/invoices", "Invoices", "file-text"),
+            ("/refunds", "Refunds", "undo-2"),
+        ),
+    ),
+    ("Products", (("/services", "Services", "server"),)),
+    ("Account", (("/profile", "Profile", "user"), ("/security", "Security", "lock"), ("/notifications", "Notifications", "bell"))),
+)
+FILTERS: Final = (
+    *("money", "amount", "signed", "parts", "symbol", "rate", "percent"),
+    *("date", "long_date", "day_month", "long_day_month", "time", "datetime", "day_time", "relative_days"),
+)
+THEMES: Final = {"light", "dark"}
+
+_formats: ContextVar[Formats] = ContextVar("formats")
+
+
+def init(app: Flask, settings: config.Settings) -> None:
+    """Templates, static files, safety and error pages for this app."""
+    Htmx(app)
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.autoescape = True
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.config["TEMPLATES_AUTO_RELOAD"] = app.debug
+    for name in FILTERS:
+        app.jinja_env.filters[name] = _format_filter(name)
+    assets.init(app, settings.seller.accent)
+    safety.init(app, settings)
+    faults.init(app, _show_problem)
+    _install_macros(app)
+
+
+def page(
+    template: str,
+    fragment: str | None = None,
+    *,
+    also: Iterable[str] = (),
+    status_code: int = 200,
+    push_url: str | None = None,
+    **context: Any,
+) -> Response:
+    """The answer of a view: the whole page, or for a partial request its block `fragment`.
+
+    `also` names shared pieces (`_balance_chip.html`) that a partial answer replaces beside it, each by the id its file name says.
+    `push_url` is the canonical URL of a filtered list. Raises ValueError if it is not a path of this site.
+    """
+    if push_url is not None and safe_next(push_url, "") != push_url:
+        raise ValueError(f"{push_url!r} is not a path of this site")
+    if fragment is None or not is_partial():
+        return _whole(template, context, status_code)
+    frame = _frame() | context
+    response = flask.make_response(_block(template, fragment, frame) + "".join(_beside(name, frame) for name in also) + _toasts(frame), status_code)
+    if push_url is not None:
+        response.headers["HX-Push-Url"] = push_url
+    return response
+
+
+def fragment(piece: str, *, status_code: int = 200, **context: Any) -> Response:
+    """A shared piece alone (`_balance_chip.html`), for a view that has checked `is_partial()`."""
+    frame = _frame() | context
+    return flask.make_response(_piece(piece, frame) + _toasts(frame), status_code)
+
+
+def is_partial() -> bool:
+    """Whether htmx asked for a part of a page; not when it restores history, nor when the address was opened by hand."""
+    if not request.htmx or request.htmx.history_restore_request:
+        return False
+    return request.headers.get("HX-Request-Type") != "full" and request.headers.get("Sec-Fetch-Mode") != "navigate"
+
+
+def go(path: str) -> Response:
+    """Send the browser to a path of this site: 303, or HX-Redirect when htmx asks. An unsafe path leads to the start."""
+    path = safe_next(path)
+    if not is_partial():
+        return flask.make_response("", 303, {"Location": path})
+    return flask.make_response("", 200, {"HX-Redirect": path})
+
+
+def sign_in() -> Response:
+    """Send someone who is not logged in to the login page and back; a partial request is sent there whole."""
+    back = safe_next(request.full_path.rstrip("?"), "") if request.method == "GET" else ""
+    return go("/login" if back in {"", "/"} else f"/login?{urlencode({'next': back})}")
+
+
+def toast(text: str, link: str = "", label: str = "") -> None:
+    """Say what happened, with a link to it, on the next answer of this session: page or fragment."""
+    flash({"text": text, "link": link, "label": label}, "toast")
+
+
+def writer() -> Formats:
+    """The reader's formats: the customer's locale and time zone, or English for someone not logged in."""
+    me = reader()
+    return formats(me.locale, me.timezone) if me else formats("en_GB", "UTC")
+
+
+def reader() -> Any:
+    """Who is logged in, or None."""
+    if not hasattr(current_app, "login_manager") or not current_user.is_authenticated:
+        return None
+    return current_user._get_current_object()
+
+
+def _whole(template: str, context: dict[str, Any], status_code: int, *, bare: bool = False) -> Response:
+    frame = _frame(bare=bare) | context
+    return flask.make_response(current_app.jinja_env.get_template(template).render(frame), status_code)
+
+
+def _frame(*, bare: bool = False) -> dict[str, Any]:
+    """What every template may use. `bare` asks nothing of the database, for when it does not answer."""
+    me = None if bare else reader()
+    _formats.set(formats(me.locale, me.timezone) if me else formats("en_GB", "UTC"))
+    theme = request.cookies.get("theme", "")
+    return {
+        "me": me,
+        "seller": config.current().seller,
+        "theme": theme if theme in THEMES else "",
+        "page_language": "en",
+        "csrf": generate_csrf(),
+        "navigation": _navigation(),
+        "here": "/" + request.path.split("/", 2)[1],
+        "here_url": safe_next(request.full_path.rstrip("?")),
+        "toasts": [] if bare else get_flashed_messages(category_filter=["toast"]),
+    }
+
+
+def _block(template: str, name: str, context: dict[str, Any]) -> str:
+    """One named block of a template, rendered alone. Raises KeyError when the template itself has no such block."""
+    known = current_app.jinja_env.get_template(template)
+    return "".join(known.blocks[name](known.new_context(context)))
+
+
+def _piece(name: str, context: dict[str, Any]) -> str:
+    return current_app.jinja_env.get_template(name).render(context)
+
+
+def _beside(name: str, context: dict[str, Any]) -> str:
+    target = name.removeprefix("_").removesuffix(".html").replace("_", "-")
+    return f'<hx-partial hx-target="#{target}" hx-swap="outerMorph">{_piece(name, context)}</hx-partial>'
+
+
+def _toasts(context: dict[str, Any]) -> str:
+    said = "".join(_piece("_toast.html", {"toast": toast}) for toast in context["toasts"])
+    return f'<hx-partial hx-target="#toasts" hx-swap="beforeend">{said}</hx-partial>' if said else ""
+
+
+def _navigation() -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """The pages that exist in this house, so that no link leads nowhere."""
+    known: list[tuple[str, list[tuple[str, str, str]]]] | None = current_app.extensions.get("navigation")
+    if known is None:
+        paths = {rule.rule for rule in current_app.url_map.iter_rules()}
+        groups = [(title, [link for link in links if link[0] in paths]) for title, links in NAVIGATION]
+        known = current_app.extensions["navigation"] = [(title, links) for title, links in groups if links]
+    return known
+
+
+def _show_problem(problem: faults.Problem, status: int, reference: str) -> Response:
+    """An error as a page; as a notice above the region, which stays as it was, when htmx asked."""
+    context = {"problem": problem, "reference": reference, "status": status}
+    if not is_partial():
+        return _whole("errors/error.html", context, status, bare=status >= 500)
+    notice = _piece("errors/_notice.html", {**context, "here_url": safe_next(urlsplit(request.referrer or "").path)})
+    return flask.make_response(notice, status, {"HX-Retarget": "#problem", "HX-Reswap": "innerHTML", "HX-Push-Url": "false"})
+
+
+def _format_filter(name: str) -> Callable[..., Any]:
+    return lambda *values: getattr(_formats.get(), name)(*values)
+
+
+def _install_macros(app: Flask) -> None:
+    """The macros of templates/components as globals: a block rendered alone does not see its page's imports."""
+    environment = app.jinja_env
+    for name in environment.list_templates(filter_func=lambda name: name.startswith("components/")):
+        module = environment.get_template(name).module
+        environment.globals.update({key: value for key, value in vars(module).items() if not key.startswith("_")})

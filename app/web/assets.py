@@ -1,0 +1,130 @@
+"""Static files: read once at the start, named by their content, compressed once, served from memory for ever.
+
+The style sheets are authored one file per component and delivered as one sheet, `app.css`; there is no build step. A file's URL
+holds the hash of its bytes, so it may be cached without an expiry, and a new version is a new URL.
+"""
+
+import gzip
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from hashlib import sha256, sha384
+from pathlib import Path
+from typing import Final
+
+import brotli
+from flask import Flask, Response, abort, request
+from markupsafe import Markup
+
+FOLDER: Final = Path(__file__).parents[2] / "static"
+SHEETS: Final = ("css/tokens.css", "css/reset.css", "css/base.css", "css/layout.css", "css/components/*.css", "css/utilities.css")
+TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file as it travels: its URL, its bytes, and the same bytes compressed where that helps."""
+
+    url: str
+    content_type: str
+    body: bytes
+    encoded: dict[str, bytes]
+    integrity: str
+
+
+class Assets:
+    """All static files by their authored name (`js/app.js`), and the one sheet `app.css`."""
+
+    def __init__(self, folder: Path = FOLDER, accent: str = "") -> None:
+        self.folder = folder
+        self.accent = accent
+        self.read()
+
+    def read(self) -> None:
+        """Read every file again: at the start, and in debug mode when one has changed."""
+        files = [path for path in sorted(self.folder.rglob("*")) if path.suffix in TYPES and path.suffix != ".css"]
+        self.by_name = {str(path.relative_to(self.folder)): _asset(str(path.relative_to(self.folder)), path.read_bytes()) for path in files}
+        self.by_name["app.css"] = _asset("app.css", self._sheet().encode())
+        self.by_url = {asset.url: asset for asset in self.by_name.values()}
+        self._icons: dict[tuple[str, str], Markup] = {}
+        self.stamp = self._newest()
+
+    def refresh(self) -> None:
+        """Read again if a file has changed since."""
+        if self._newest() != self.stamp:
+            self.read()
+
+    def url(self, name: str) -> str:
+        """The URL of a file by its authored name. Raises KeyError for one that does not exist."""
+        return self.by_name[name].url
+
+    def integrity(self, name: str) -> str:
+        """The file's subresource integrity value."""
+        return self.by_name[name].integrity
+
+    def icon(self, symbol: str, kind: str = "") -> Markup:
+        """An icon of the sprite as inline SVG, hidden from screen readers: the word beside it speaks."""
+        known = self._icons.get((symbol, kind))
+        if known is None:
+            look = kind if kind == "mark" else f"icon {kind}".strip()
+            known = Markup('<svg class="{}" aria-hidden="true"><use href="{}#{}"/></svg>').format(look, self.url("img/icons.svg"), symbol)
+            self._icons[symbol, kind] = known
+        return known
+
+    def _sheet(self) -> str:
+        files = [path for pattern in SHEETS for path in sorted(self.folder.glob(pattern))]
+        text = "\n".join(path.read_text() for path in files)
+        if self.accent:
+            text += f"\n@layer base {{ :root {{ --accent: {self.accent}; }} }}"
+        text = re.sub(r"url\(\"(?:\.\./)+([^\"]+)\"\)", lambda found: f"url({self.url(found[1])})", text)
+        return _without_air(text)
+
+    def _newest(self) -> tuple[int, int]:
+        times = [path.stat().st_mtime_ns for path in self.folder.rglob("*") if path.is_file()]
+        return len(times), max(times)
+
+
+def _asset(name: str, body: bytes) -> Asset:
+    path = Path(name)
+    digest = sha256(body).hexdigest()[:12]
+    encoded = {} if path.suffix in {".woff2", ".png"} else {"br": brotli.compress(body), "gzip": gzip.compress(body, 9, mtime=0)}
+    return Asset(
+        url=f"/static/{path.with_suffix('')}-{digest}{path.suffix}",
+        content_type=TYPES[path.suffix],
+        body=body,
+        encoded=encoded,
+        integrity="sha384-" + b64encode(sha384(body).digest()).decode(),
+    )
+
+
+def _without_air(css: str) -> str:
+    css = re.sub(r"/\*.*?\*/", "", css, flags=re.S)
+    return re.sub(r"\s*([{};,])\s*", r"\1", re.sub(r"\s+", " ", css)).strip()
+
+
+def init(app: Flask, accent: str = "") -> Assets:
+    """Serve the static files of this app and give templates the filters `asset`, `integrity` and `icon`."""
+    assets = Assets(accent=accent)
+    app.jinja_env.filters.update(asset=assets.url, integrity=assets.integrity, icon=assets.icon)
+    app.add_url_rule("/static/<path:name>", "static", lambda name: _serve(assets, name))
+    if app.debug:
+        app.before_request(assets.refresh)
+    return assets
+
+
+def _serve(assets: Assets, name: str) -> Response:
+    asset = assets.by_url.get(f"/static/{name}") or abort(404)
+    encoding = next((known for known in asset.encoded if request.accept_encodings[known]), "")
+    response = Response(asset.encoded.get(encoding, asset.body), content_type=asset.content_type)
+    if encoding:
+        response.headers["Content-Encoding"] = encoding
+    if asset.encoded:
+        response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response

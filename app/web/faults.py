@@ -1,0 +1,132 @@
+"""What went wrong: one request log, one reference per request, and pages that say what happened and what to do next."""
+
+import json
+import logging
+import secrets
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy.exc
+from flask import Flask, Response, g, request
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from app import clock
+
+log = logging.getLogger("client_area")
+"""One JSON object per line on standard error. Routes are logged by their pattern, never with the tokens or searches in them."""
+
+_DATABASE_DOWN: Final = (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
+RETRY_AFTER_S: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the customer reads it."""
+
+    title: str
+    sentence: str
+    symbol: str = "info"
+    tone: str = ""
+    retry: bool = False
+    reload: bool = False
+
+
+EXPIRED: Final = Problem(
+    "This page was open too long", "Nothing was sent and no money has moved. Reload the page and send the form once more.", "clock", "wait", reload=True, retry=True
+)
+PROBLEMS: Final = {
+    400: Problem("That request could not be read", "Nothing was changed. Go back, check what you entered and send it again."),
+    401: Problem("Please log in", "This page is only for people who are logged in.", "lock"),
+    403: Problem("This page is not yours to open", "Your login may not do this. If you think it should, write to us and name the reference below.", "lock"),
+    404: Problem("Nothing here", "There is no such page, or it does not belong to your account.", "search"),
+    405: Problem("That cannot be done here", "The address exists, but not for this kind of request. Nothing was changed."),
+    413: Problem("That is too much at once", "The form or file is larger than we accept. Nothing was changed.", "triangle-alert", "wait"),
+    422: Problem("Something in the form is not right", "Nothing was changed. Go back and check the marked fields.", "triangle-alert", "wait"),
+    429: Problem("Too many attempts", "Wait a minute, then try again. Nothing was changed.", "hourglass", "wait", retry=True),
+    500: Problem("Something broke on our side", "It has been logged. If you were paying, look at your invoices before you pay again: what was paid is never lost.", "triangle-alert", "danger", retry=True),
+    503: Problem("We cannot reach our books right now", "No money is lost and nothing was changed. This usually passes within a minute.", "hourglass", "wait", retry=True),
+}
+
+
+def init(app: Flask, show: Any) -> None:
+    """Log every request of this app and answer every error with `show(problem, status, reference)`."""
+    _to_standard_error()
+    app.before_request(_begin)
+    app.after_request(_end)
+    app.log_exception = _log_exception  # type: ignore[method-assign]
+    app.register_error_handler(HTTPException, lambda error: _answer_http(error, show))
+    for kind in _DATABASE_DOWN:
+        app.register_error_handler(kind, lambda error: _answer_down(error, show))
+
+
+def reference() -> str:
+    """This request's reference: in the log, in the X-Request-Id header, and on the error page."""
+    if "reference" not in g:
+        g.reference = secrets.token_hex(6)
+    return str(g.reference)
+
+
+def _answer_http(error: HTTPException, show: Any) -> Response | HTTPException:
+    status = error.code or 500
+    if status < 400 or error.response is not None:
+        return error
+    problem = EXPIRED if isinstance(error, CSRFError) else PROBLEMS.get(status)
+    if problem is None:
+        problem = PROBLEMS[500 if status >= 500 else 400]
+    answer: Response = show(problem, status, reference())
+    if status == InternalServerError.code:
+        return answer
+    for name, value in error.get_headers():
+        if name not in {"Content-Type", "Content-Length"}:
+            answer.headers.setdefault(name, value)
+    return answer
+
+
+def _answer_down(error: Exception, show: Any) -> Response:
+    _write(logging.ERROR, event="database", reference=reference(), error=type(error).__name__, detail=str(error).splitlines()[0] if str(error) else "")
+    answer: Response = show(PROBLEMS[503], 503, reference())
+    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-Id"] = reference()
+    if request.endpoint == "static":
+        return response
+    _write(
+        logging.INFO,
+        event="request",
+        reference=reference(),
+        method=request.method,
+        route=request.url_rule.rule if request.url_rule else None,
+        status=response.status_code,
+        partial=request.headers.get("HX-Request") == "true",
+        ms=round((time.perf_counter() - g.began) * 1000, 1) if "began" in g else None,
+        bytes=response.content_length,
+    )
+    return response
+
+
+def _log_exception(exc_info: Any) -> None:
+    _write(logging.ERROR, event="exception", reference=reference(), route=request.url_rule.rule if request.url_rule else None, trace="".join(traceback.format_exception(*exc_info)))
+
+
+def _write(level: int, **facts: object) -> None:
+    if log.isEnabledFor(level):
+        log.log(level, json.dumps({"at": clock.now().isoformat(timespec="milliseconds"), "level": logging.getLevelName(level).lower(), **facts}))
+
+
+def _to_standard_error() -> None:
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stderr))
+        log.setLevel(logging.INFO)
+        log.propagate = False

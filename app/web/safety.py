@@ -1,0 +1,128 @@
+"""What every answer carries: security headers, the rule for caches, compression; and the one check of addresses to go to."""
+
+import gzip
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+import brotli
+from flask import Flask, Response, request
+from flask_wtf.csrf import CSRFProtect
+
+from config import Settings
+
+csrf = CSRFProtect()
+"""Every POST carries the session's token; the webhooks' blueprint, which signs its bodies, is exempt: `csrf.exempt(blueprint)`."""
+
+_STRIPE: Final = "https://api.stripe.com"
+_PATH: Final = re.compile(r"/(?![/\\])[\x21-\x7e]*")
+_LOOPBACK: Final = ["localhost", "127.0.0.1", "[::1]"]
+_SMALLEST: Final = 1_000
+_COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/svg+xml")
+
+
+def safe_next(value: str | None, default: str = "/") -> str:
+    """A path of this site to go to next, or `default`: no other host, no backslash, no control or non-ASCII character.
+
+    The only way by which a value from outside may reach Location, HX-Redirect, HX-Location or HX-Push-Url.
+    """
+    if value is None or not _PATH.fullmatch(value) or "\\" in value:
+        return default
+    parts = urlsplit(value)
+    return default if parts.scheme or parts.netloc else value
+
+
+def init(app: Flask, settings: Settings) -> None:
+    """Cookies, trusted hosts, body limits, CSRF and headers for this app."""
+    app.config.update(
+        SESSION_COOKIE_NAME="__Host-session" if settings.secure else "session",
+        SESSION_COOKIE_SECURE=settings.secure,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        MAX_CONTENT_LENGTH=512 * 1024,
+        MAX_FORM_MEMORY_SIZE=256 * 1024,
+        TRUSTED_HOSTS=trusted_hosts(settings),
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    csrf.init_app(app)
+    headers = security_headers(settings)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return compress(vary(response))
+
+
+def trusted_hosts(settings: Settings) -> list[str]:
+    """The hosts this site answers to: its public one, and on a plain-http machine the machine's own names."""
+    host = settings.host.rsplit(":", 1)[0] if not settings.host.endswith("]") else settings.host
+    return [host] if settings.secure else [host, *_LOOPBACK]
+
+
+def security_headers(settings: Settings) -> dict[str, str]:
+    """The headers of every answer, errors included."""
+    headers = {
+        "Content-Security-Policy": content_policy(settings),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        "Cache-Control": "no-store",
+    }
+    if settings.secure:
+        headers["Strict-Transport-Security"] = "max-age=63072000; includeSubDomains"
+    return headers
+
+
+def content_policy(settings: Settings) -> str:
+    """The content security policy: our own files only, and forms that may lead to the configured processors."""
+    sources = "script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'"
+    forms = " ".join(["'self'", *processors(settings)])
+    return f"default-src 'none'; {sources}; form-action {forms}; frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
+
+
+def processors(settings: Settings) -> list[str]:
+    """Origins of the hosted pages to which a payment form may lead."""
+    if not settings.stripe_secret_key:
+        return []
+    if settings.stripe_api_base.rstrip("/") == _STRIPE:
+        return ["https://checkout.stripe.com"]
+    parts = urlsplit(settings.stripe_api_base)
+    return [f"{parts.scheme}://{parts.netloc}"]
+
+
+def vary(response: Response) -> Response:
+    """Say on what a page's form depends, so that no cache mixes a page with its fragment or two people's pages."""
+    if response.mimetype == "text/html":
+        for name in ("HX-Request", "HX-Request-Type", "Cookie"):
+            response.vary.add(name)
+    return response
+
+
+def compress(response: Response) -> Response:
+    """Compress a text answer that is worth it and is not streamed; its ETag becomes weak, as the bytes differ."""
+    if not _worth_compressing(response):
+        return response
+    response.vary.add("Accept-Encoding")
+    accepted = request.accept_encodings
+    encoding = "br" if accepted["br"] else "gzip" if accepted["gzip"] else ""
+    if not encoding:
+        return response
+    body = response.get_data()
+    response.set_data(brotli.compress(body, quality=4) if encoding == "br" else gzip.compress(body, 5, mtime=0))
+    response.headers["Content-Encoding"] = encoding
+    tag, weak = response.get_etag()
+    if tag and not weak:
+        response.set_etag(tag, weak=True)
+    return response
+
+
+def _worth_compressing(response: Response) -> bool:
+    if response.is_streamed or response.direct_passthrough or "Content-Encoding" in response.headers:
+        return False
+    if response.status_code in {204, 206, 304} or not response.mimetype.startswith(_COMPRESSIBLE):
+        return False
+    return len(response.get_data()) >= _SMALLEST

@@ -1,0 +1,232 @@
+// The page's own small behaviours. Everything works without this file; it only makes things quicker and kinder.
+const root = document.documentElement;
+const $ = (selector, from = document) => from.querySelector(selector);
+const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+root.dataset.js = "";
+
+// Theme: kept in a cookie, so the server can draw the right one at once.
+const markTheme = () =>
+  $$("[data-set-theme]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.setTheme === (root.dataset.theme || "system"))));
+
+function setTheme(theme) {
+  const age = theme === "system" ? 0 : 31536000;
+  const secure = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `theme=${theme}; path=/; max-age=${age}; samesite=lax${secure}`;
+  if (theme === "system") delete root.dataset.theme;
+  else root.dataset.theme = theme;
+  markTheme();
+}
+
+// The balance chip counts from the old value to the new one inside the new text's own separators.
+const chipFigure = () => $("#balance-chip [data-minor]");
+let known = null;
+
+function drawDigits(template, value) {
+  let digits = String(Math.abs(Math.round(value)));
+  const wanted = template.replace(/\D/g, "").length;
+  if (digits.length > wanted) return template;
+  digits = digits.padStart(wanted, "0").split("");
+  return template.replace(/\d/g, () => digits.shift());
+}
+
+function count(figure, from, to) {
+  const text = figure.textContent;
+  const chip = figure.closest(".chip");
+  const start = performance.now();
+  chip.classList.add("moved");
+  setTimeout(() => chip.classList.remove("moved"), 1300);
+  if (calm.matches) return;
+  const step = (now) => {
+    const part = Math.min(1, (now - start) / 600);
+    const eased = 1 - (1 - part) ** 3;
+    figure.textContent = part < 1 ? drawDigits(text, from + (to - from) * eased) : text;
+    if (part < 1 && figure.isConnected) requestAnimationFrame(step);
+  };
+  requestAnimationFrame(step);
+}
+
+function noticeBalance() {
+  const figure = chipFigure();
+  if (!figure) return;
+  const now = { minor: Number(figure.dataset.minor), currency: figure.dataset.currency };
+  if (known && known.currency === now.currency && known.minor !== now.minor) count(figure, known.minor, now.minor);
+  known = now;
+}
+
+// Countdown: <time data-until="2026-11-20T14:32:00Z">; says data-over when it is over and fires "expired".
+function tick() {
+  for (const clock of $$("time[data-until]:not([data-done])")) {
+    const left = Math.ceil((Date.parse(clock.dataset.until) - Date.now()) / 1000);
+    if (left > 0) {
+      clock.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+    } else {
+      clock.dataset.done = "";
+      clock.textContent = clock.dataset.over || "0:00";
+      clock.dispatchEvent(new CustomEvent("expired", { bubbles: true }));
+    }
+  }
+}
+
+// Toasts leave by themselves, but never while the pointer or the focus is on them.
+function dismiss(toast) {
+  if (toast.matches(":hover, :focus-within")) return setTimeout(dismiss, 2000, toast);
+  toast.classList.add("going");
+  setTimeout(() => toast.remove(), 220);
+}
+
+const armToasts = () =>
+  $$(".toast:not([data-armed])").forEach((toast) => {
+    toast.dataset.armed = "";
+    setTimeout(dismiss, 7000, toast);
+  });
+
+function say(text, tone = "") {
+  const piece = $("#toast-template")?.content.cloneNode(true);
+  if (!piece) return;
+  $("[data-text]", piece).textContent = text;
+  if (tone) $(".toast", piece).classList.add(tone);
+  $("#toasts").append(piece);
+  armToasts();
+}
+
+async function copy(button) {
+  const text = button.dataset.copy.startsWith("/") ? location.origin + button.dataset.copy : button.dataset.copy;
+  try {
+    await navigator.clipboard.writeText(text);
+    say(button.dataset.copied || "Copied");
+  } catch {
+    window.prompt(button.dataset.label || "Copy this", text);
+  }
+}
+
+function problem(text) {
+  const piece = $("#problem-template")?.content.cloneNode(true);
+  if (!piece) return;
+  $("[data-text]", piece).textContent = text;
+  $("#problem").replaceChildren(piece);
+}
+
+// Menus and the drawer are details elements: close them on a click outside, on Escape and when focus leaves.
+const openMenus = () => $$("details.menu[open]");
+
+function close(menu, back = false) {
+  menu.open = false;
+  if (back) $("summary", menu).focus();
+}
+
+function place(menu) {
+  const pop = $(".pop", menu);
+  if (!menu.open || !pop || menu.classList.contains("drawer")) return;
+  pop.classList.remove("up");
+  const box = pop.getBoundingClientRect();
+  if (box.bottom > innerHeight && box.height < menu.getBoundingClientRect().top) pop.classList.add("up");
+}
+
+function walk(menu, event) {
+  const items = $$(".item:not([disabled])", menu);
+  const at = items.indexOf(document.activeElement);
+  const next = { ArrowDown: at + 1, ArrowUp: at < 0 ? items.length - 1 : at - 1, Home: 0, End: items.length - 1 }[event.key];
+  if (next === undefined || !items.length) return;
+  event.preventDefault();
+  items.at(next % items.length).focus();
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-set-theme], [data-copy], [data-dismiss], [data-fill], [data-print]");
+  for (const menu of openMenus()) if (!menu.contains(event.target) || (target && menu.contains(target) && !target.dataset.setTheme)) close(menu);
+  if (!target) {
+    const drawer = event.target.closest(".drawer > .pop");
+    if (drawer && !event.target.closest("nav, button")) close(drawer.parentElement);
+    return;
+  }
+  if (target.dataset.setTheme) setTheme(target.dataset.setTheme);
+  if (target.dataset.copy) copy(target);
+  if ("dismiss" in target.dataset) target.closest(".toast, .notice").remove();
+  if ("print" in target.dataset) window.print();
+  if (target.dataset.fill) fill(target);
+});
+
+// A suggested value: <button type="button" data-fill="100" data-into="amount">.
+function fill(button) {
+  const input = document.getElementById(button.dataset.into);
+  input.value = button.dataset.fill;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
+document.addEventListener("keydown", (event) => {
+  const menu = event.target.closest?.("details.menu[open]");
+  if (event.key === "Escape") openMenus().forEach((open) => close(open, open === menu || open.contains(document.activeElement)));
+  else if (menu) walk(menu, event);
+});
+
+document.addEventListener("focusout", (event) => {
+  const menu = event.target.closest?.("details.menu[open]:not(.drawer)");
+  if (menu && event.relatedTarget && !menu.contains(event.relatedTarget)) close(menu);
+});
+
+document.addEventListener("toggle", (event) => {
+  if (event.target.matches?.("details.menu")) place(event.target);
+}, true);
+
+// "Select all" of a table: <input type="checkbox" data-all="number"> ticks every [name=number].
+document.addEventListener("change", (event) => {
+  const all = event.target.dataset?.all;
+  if (all) $$(`input[name="${all}"]`).forEach((box) => (box.checked = event.target.checked));
+});
+
+// htmx: the line of a request in flight, focus on the first error, one place for what went wrong.
+const flights = new WeakMap();
+const regionOf = (ctx) => {
+  const target = ctx.target instanceof Element ? ctx.target : ctx.sourceElement;
+  return target?.closest(".region") || target;
+};
+
+document.addEventListener("htmx:before:request", (event) => {
+  const ctx = event.detail.ctx;
+  const region = regionOf(ctx);
+  if (region) flights.set(ctx, [region, setTimeout(() => region.classList.add("busy"), 150)]);
+});
+
+document.addEventListener("htmx:finally:request", (event) => {
+  const [region, timer] = flights.get(event.detail.ctx) || [];
+  clearTimeout(timer);
+  region?.classList.remove("busy");
+});
+
+document.addEventListener("htmx:after:request", (event) => {
+  if (event.detail.ctx.response.status < 400) $("#problem")?.replaceChildren();
+});
+
+document.addEventListener("htmx:error", (event) => {
+  if (!event.detail.ctx?.response) problem("The server could not be reached. Nothing was sent twice; try again in a moment.");
+});
+
+document.addEventListener("htmx:after:swap", (event) => {
+  arrive();
+  if (event.detail.ctx?.response?.status === 422) $('[aria-invalid="true"]')?.focus();
+});
+
+function arrive() {
+  noticeBalance();
+  armToasts();
+  markTheme();
+  tick();
+}
+
+// Coming back: a page from the browser's memory may show money that has moved, or belong to someone who has left.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+document.addEventListener("visibilitychange", () => {
+  const chip = $("#balance-chip");
+  if (document.visibilityState === "visible" && chip && window.htmx) htmx.ajax("GET", "/balance", { source: chip, target: chip, swap: "outerMorph" });
+});
+
+setInterval(tick, 1000);
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+else start();
+
+function start() {
+  arrive();
+  if (!$("[autofocus]")) $('[aria-invalid="true"]')?.focus();
+}
