@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from heapq import heapify, heappop, heapreplace
 
-
 from app.money import Money
 
 DAY = timedelta(days=1)

@@ -41,6 +41,7 @@ STOP_TIMEOUT_S: Final = 30
 POLL_S: Final = 0.02
 UNDURABLE: Final = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0")
 IN_USE: Final = "pre-existing shared memory block"
+_children: Final[dict[int, subprocess.Popen[bytes]]] = {}
 
 
 class PostgresError(RuntimeError):
@@ -112,21 +113,24 @@ class Cluster:
         if not self.data.exists():
             self._initialise()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while self.postmaster() is None:
-            self._disown_stranger()
-            process = self._launch()
-            while process.poll() is None and self._state() != "ready" and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-            if process.poll() is None and self._state() == "ready":
-                return
-            # Workers of a server that was killed hold the memory for a moment longer; the server itself finds that out, then we try again.
-            if IN_USE not in self._last_words() or time.monotonic() > deadline:
-                raise PostgresError(f"PostgreSQL did not start; its log {self.log} ends with:\n{self._last_words()}")
-            time.sleep(POLL_S * 10)
-        while self._state() != "ready":
-            if time.monotonic() > deadline or self.postmaster() is None:
+        while not self._ready():
+            if self.postmaster() is None:
+                self._disown_stranger()
+                self._await(self._launch(), deadline)
+            elif time.monotonic() > deadline:
                 raise PostgresError(f"PostgreSQL does not become ready; its log {self.log} ends with:\n{self._last_words()}")
+            else:
+                time.sleep(POLL_S)
+
+    def _await(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        """Until it is ready, or ended for a reason that passes: the workers of a killed server hold its memory for a moment longer."""
+        while process.poll() is None and not self._ready() and time.monotonic() < deadline:
             time.sleep(POLL_S)
+        if process.poll() is None and self._ready():
+            return
+        if IN_USE not in self._last_words() or time.monotonic() > deadline:
+            raise PostgresError(f"PostgreSQL did not start; its log {self.log} ends with:\n{self._last_words()}")
+        time.sleep(POLL_S * 10)
 
     def stop(self) -> None:
         """Shut the server down: open sessions are cut, everything committed is kept."""
@@ -157,9 +161,10 @@ class Cluster:
             return (self.data / "postmaster.pid").read_text().splitlines()
         return []
 
-    def _state(self) -> str:
+    def _ready(self) -> bool:
+        """The eighth line of a living server's pid file is its state; pg_ctl reads it too."""
         lines = self._pid_file()
-        return lines[7].strip() if len(lines) > 7 else ""
+        return len(lines) > 7 and lines[7].strip() == "ready" and self.postmaster() is not None
 
     def _disown_stranger(self) -> None:
         """When the pid in a left-over file belongs to a stranger now, put a dead one there.
@@ -168,11 +173,11 @@ class Cluster:
         the killed server still writes to the data, so only the number is changed.
         """
         file = self.data / "postmaster.pid"
-        lines = self._pid_file()
-        if not lines:
+        pid = self._pid_in_file()
+        if pid is None:
             file.unlink(missing_ok=True)
-        elif (pid := self._pid_in_file()) and _command_line(pid):
-            file.write_text("\n".join([str(_dead_pid()), *lines[1:]]) + "\n")
+        elif _command_line(pid):
+            file.write_text("\n".join([str(_dead_pid()), *self._pid_file()[1:]]) + "\n")
 
     def _make_home(self) -> None:
         for folder in (self.home, self.private, self.socket):
@@ -204,7 +209,9 @@ class Cluster:
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{self.socket}"', "-c", "unix_socket_permissions=0700"]
         programme = [str(self.bin / "postgres"), "-D", str(self.data), *listen, *self.options]
         with self.log.open("wb") as log:
-            return subprocess.Popen(programme, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user())
+            process = subprocess.Popen(programme, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user())
+        _children[process.pid] = process
+        return process
 
     def _as_user(self) -> dict[str, Any]:
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -347,8 +354,9 @@ def _dead_pid() -> int:
 
 
 def _reap(pid: int) -> None:
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    """A child that ended stays in the process table until its parent asks."""
+    if pid in _children and _children[pid].poll() is not None:
+        del _children[pid]
 
 
 def _alone(users: IO[str]) -> bool:

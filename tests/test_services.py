@@ -10,7 +10,7 @@ from app import services
 from app.money import Money
 from app.services import DAY, Fund, Service
 
-EUR = lambda text: Money.of(text, "EUR") 
+EUR = lambda text: Money.of(text, "EUR")
 
 VPS = Service(
     id=7, public_id="vps-7", customer_id=1, kind="vps", plan="VPS NVMe-4", label="vps-7", detail="", months=1, status="active", auto_renew=True, payment_source="balance",
