@@ -11,7 +11,7 @@ from flask_migrate import upgrade
 from sqlalchemy import make_url
 
 import config
-from app import create_app
+from app import create_app, db
 
 
 def _server() -> str:
