@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from sqlalchemy import make_url
 
 import config
-from app import create_app, db
+from app import create_app, customers
 
 
 def _server() -> str:
@@ -81,4 +83,54 @@ def _empty(application: Flask) -> None:
 @pytest.fixture
 def client(app: Flask):
     """A browser without cookies."""
+    return app.test_client()
+
+
+PASSWORD = "quiet-harbour-lamp"
+"""The password of everybody in the cast."""
+PASSWORD_HASH = customers.hash_password(PASSWORD)
+BERLIN = customers.Profile(name="Anna Kowalska", street="Turmstraße 12", postcode="10559", city="Berlin", country="DE", currency="EUR")
+
+
+def person(login: str, *, role: str = "customer", name: str = "Anna Kowalska", verified: bool = True, profile: customers.Profile | None = None) -> customers.User:
+    """A user made for a test, with a complete billing profile when one is given."""
+    user = customers.create_user(login, f"{login}@example.com", PASSWORD, name=name, role=role, verified=verified, password_hash=PASSWORD_HASH)
+    if profile is not None and user.customer_id is not None:
+        customers.update_profile(user.id, user.customer_id, profile, locale="en", timezone="Europe/Berlin")
+    return user
+
+
+def sign_in(client: FlaskClient, user: customers.User) -> FlaskClient:
+    """Give a client the session cookie of this user, without going through the login page."""
+    client.set_cookie("sid", customers.open_session(user.id, ip="127.0.0.1", user_agent="Firefox Linux"))
+    return client
+
+
+@pytest.fixture
+def demo_customer(app: Flask) -> customers.User:
+    """A confirmed customer in Berlin with a complete profile and EUR as its currency."""
+    return person("anna", profile=BERLIN)
+
+
+@pytest.fixture
+def owner(app: Flask, demo_customer: customers.User) -> FlaskClient:
+    """The browser of `demo_customer`, signed in."""
+    return sign_in(app.test_client(), demo_customer)
+
+
+@pytest.fixture
+def stranger(app: Flask) -> FlaskClient:
+    """The browser of another customer, who must never see the owner's things."""
+    return sign_in(app.test_client(), person("boris", name="Boris Stranger", profile=replace(BERLIN, name="Boris Stranger")))
+
+
+@pytest.fixture
+def staff(app: Flask) -> FlaskClient:
+    """The browser of a support agent."""
+    return sign_in(app.test_client(), person("sven", role="support", name="Sven Support"))
+
+
+@pytest.fixture
+def anonymous(app: Flask) -> FlaskClient:
+    """A browser that is not signed in."""
     return app.test_client()

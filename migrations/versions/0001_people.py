@@ -52,7 +52,8 @@ create table users (
   check (role = 'support' or customer_id is not null)
 );
 create unique index users_login on users (login);
-create unique index users_email on users (email);
+create unique index users_email on users (email) where verified_at is not null;
+create index users_email_any on users (email, id desc);
 create index users_customer on users (customer_id);
 
 create table sessions (
@@ -72,10 +73,12 @@ create table tokens (
   id bytea primary key check (length(id) = 32),
   purpose text not null check (purpose in ('verify', 'reset')),
   user_id bigint not null references users,
+  email text not null,
   created_at timestamptz not null,
   expires_at timestamptz not null,
   used_at timestamptz
 );
+create index tokens_user on tokens (user_id);
 
 create table rate_limits (
   key text not null,
@@ -83,6 +86,7 @@ create table rate_limits (
   count integer not null,
   primary key (key, window_start)
 );
+create index rate_limits_old on rate_limits (window_start);
 
 create table security_events (
   id bigint generated always as identity primary key,

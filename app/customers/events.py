@@ -1,0 +1,34 @@
+"""The security log: what happened to whom, when, from where. Secrets and passwords never enter it."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import clock, db
+
+_RECORD = "insert into security_events (user_id, at, kind, ip, details) values (%(user_id)s, %(at)s, %(kind)s, %(ip)s, %(details)s)"
+_HISTORY = """
+select id, at, kind, ip, details ->> 'device' as device from security_events
+where user_id = %(user_id)s and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the sign-in history."""
+
+    id: int
+    at: datetime
+    kind: str
+    ip: str
+    device: str | None
+
+
+def record(kind: str, user_id: int | None = None, *, ip: str = "", details: dict[str, object] | None = None) -> None:
+    """Write one event. Within a transaction."""
+    db.execute(_RECORD, user_id=user_id, at=clock.now(), kind=kind, ip=ip, details=json.dumps(details or {}))
+
+
+def history(user_id: int, limit: int, before: int | None = None) -> list[Event]:
+    """A user's newest events, at most ``limit``, those before the event id ``before`` when it is given."""
+    return [Event(*row) for row in db.rows(_HISTORY, user_id=user_id, limit=limit, before=before)]

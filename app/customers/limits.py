@@ -1,0 +1,89 @@
+"""Rate limits: counters in the database, shared by every worker.
+
+A limit is counted over a sliding window, approximated from two fixed ones: what the last window held, weighted by how much of it still
+overlaps, plus this one. A refused try is not counted, so nobody can keep a door shut by knocking.
+"""
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+
+from app import clock, db
+
+_COUNT = """
+insert into rate_limits (key, window_start, count) values (%(key)s, %(start)s, 1)
+on conflict (key, window_start) do update set count = rate_limits.count + 1
+returning count, coalesce((select count from rate_limits where key = %(key)s and window_start = %(before)s), 0) as last
+"""
+_TAKE_BACK = "update rate_limits set count = count - 1 where key = %(key)s and window_start = %(start)s and count > 0"
+
+
+class RateLimited(Exception):
+    """Too many tries. ``retry_after_s`` says when the next one is welcome."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"Too many tries. Please wait {_duration(retry_after_s)} and try again.")
+        self.retry_after_s = retry_after_s
+
+
+def allow(key: str, limit: int, window: timedelta) -> bool:
+    """Count one try for ``key`` and say whether it is within ``limit`` per window. Within a transaction."""
+    return retry_after(key, limit, window) == 0
+
+
+def count(*rules: tuple[str, int, timedelta]) -> None:
+    """Count one try against every rule (key, limit, window). Raises `RateLimited`. Opens its own transaction."""
+    with db.transaction():
+        wait = max(retry_after(*rule) for rule in rules)
+    if wait:
+        raise RateLimited(wait)
+
+
+def give_back(*rules: tuple[str, int, timedelta]) -> None:
+    """Uncount a try that turned out to be a good one. Opens its own transaction."""
+    with db.transaction():
+        for key, _, window in rules:
+            db.execute(_TAKE_BACK, key=_clean(key), start=_start(window))
+
+
+def retry_after(key: str, limit: int, window: timedelta) -> int:
+    """Count one try; 0 when it is allowed, else the seconds to wait. Within a transaction."""
+    now, start = clock.now(), _start(window)
+    here = {"key": _clean(key), "start": start, "before": start - window}
+    found = db.row(_COUNT, **here)
+    assert found is not None  # an insert with returning always answers
+    remaining = (start + window - now) / window
+    if found.count + found.last * remaining <= limit:
+        return 0
+    db.execute(_TAKE_BACK, **here)
+    return max(1, _wait(found.count - 1, found.last, limit, window, remaining))
+
+
+def network(ip: str) -> str:
+    """The network a single subscriber usually holds: /24 of IPv4, /56 of IPv6."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return "unknown"
+    bits = 24 if address.version == 4 else 56
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+
+
+def _clean(key: str) -> str:
+    return key[:200].replace("\0", "")
+
+
+def _start(window: timedelta) -> datetime:
+    seconds = int(window.total_seconds())
+    return datetime.fromtimestamp(int(clock.now().timestamp()) // seconds * seconds, UTC)
+
+
+def _wait(current: int, last: int, limit: int, window: timedelta, remaining: float) -> int:
+    length = window.total_seconds()
+    if current + 1 > limit:  # this window is full by itself: wait for the next one to have forgotten enough of it
+        return int(length * (remaining + 1 - (limit - 1) / max(current, 1))) + 1
+    return int(length * (remaining - (limit - current - 1) / last)) + 1
+
+
+def _duration(seconds: int) -> str:
+    minutes = -(-seconds // 60)
+    return "a minute" if minutes <= 1 else f"{minutes} minutes"

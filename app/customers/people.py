@@ -1,0 +1,232 @@
+"""Customers, who pay, and users, who log in: what is known about them, and the billing profile a document needs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import config
+from app import clock, db
+from app.customers import passwords
+from app.customers.events import record
+
+KINDS: Final = ("individual", "company")
+WITHOUT_POSTCODE: Final = frozenset(
+    ["AE", "AG", "AO", "AW", "BF", "BI", "BJ", "BO", "BS", "BW", "BZ", "CD", "CF", "CG", "CI", "CK", "CM", "DJ", "DM", "ER", "FJ", "GA", "GD", "GH", "GM", "GQ", "GY", "HK", "KI", "KM", "KN", "KP", "LC", "ML", "MO", "MR", "MW", "NR", "NU", "QA", "RW", "SB", "SC", "SL", "SR", "ST", "SY", "TD", "TG", "TK", "TL", "TO", "TV", "UG", "VU", "YE", "ZW"]
+)
+"""Countries whose addresses have no postcode (Universal Postal Union)."""
+
+
+class Refused(ValueError):
+    """What was entered cannot be taken. ``field`` is the form field it belongs to, str() a sentence for the customer."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a customer may change about itself. ``country`` and ``currency`` are ISO codes or None."""
+
+    kind: str = "individual"
+    name: str = ""
+    company: str = ""
+    street: str = ""
+    postcode: str = ""
+    city: str = ""
+    country: str | None = None
+    vat_id: str = ""
+    billing_email: str = ""
+    po_number: str = ""
+    currency: str | None = None
+    display_currencies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Who pays. ``email`` is where its documents go: the billing address, else the first user's."""
+
+    id: int
+    profile: Profile
+    vat_id_state: str
+    email: str
+    locale: str
+    timezone: str
+    verified: bool
+    currency_fixed: bool
+    created_at: datetime
+
+    @property
+    def title(self) -> str:
+        """The name a document is made out to."""
+        return (self.profile.company if self.profile.kind == "company" else "") or self.profile.name
+
+    @property
+    def currency(self) -> str | None:
+        """The account currency, None until it is chosen or the first top-up decides it."""
+        return self.profile.currency
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who logs in. ``customer_id`` is None only for support."""
+
+    id: int
+    customer_id: int | None
+    login: str
+    email: str
+    name: str
+    role: str
+    locale: str
+    timezone: str
+    verified: bool
+    created_at: datetime
+
+
+_USER: Final = "select id, customer_id, login, email, name, role, locale, timezone, verified_at is not null as verified, created_at from users "
+_USER_BY_ID: Final = _USER + "where id = %(id)s"
+_USER_BY_LOGIN: Final = _USER + "where login = %(login)s and disabled_at is null"
+_USER_BY_EMAIL: Final = _USER + "where email = %(email)s and disabled_at is null order by verified_at is null, id desc limit 1"
+_CUSTOMER: Final = """
+select c.*, u.email as user_email, u.locale, u.timezone,
+       exists (select 1 from users where customer_id = c.id and verified_at is not null) as verified,
+       exists (select 1 from accounts a where a.customer_id = c.id and a.entry_count > 0) as currency_fixed
+from customers c
+join lateral (select email, locale, timezone from users where customer_id = c.id order by id limit 1) u on true
+where c.id = %(id)s
+"""
+_CREATE: Final = """
+with customer as (
+  insert into customers (name, created_at) select %(name)s, %(now)s where %(role)s = 'customer' returning id
+)
+insert into users (customer_id, login, email, name, password_hash, role, locale, timezone, verified_at, created_at)
+values ((select id from customer), %(login)s, %(email)s, %(name)s, %(password_hash)s, %(role)s, %(locale)s, %(timezone)s, %(verified_at)s, %(now)s)
+on conflict (login) do nothing returning id
+"""
+_UPDATE: Final = """
+update customers set kind = %(kind)s, name = %(name)s, company = %(company)s, street = %(street)s, postcode = %(postcode)s, city = %(city)s,
+  country = %(country)s, billing_email = %(billing_email)s, po_number = %(po_number)s, display_currencies = %(display_currencies)s,
+  vat_id_state = case when vat_id = %(vat_id)s then vat_id_state when %(vat_id)s = '' then 'none' else 'unverified' end, vat_id = %(vat_id)s
+where id = %(id)s
+"""
+_CHOOSE_CURRENCY: Final = """
+update customers set currency = %(currency)s
+where id = %(id)s and currency is distinct from %(currency)s
+  and not exists (select 1 from accounts a where a.customer_id = %(id)s and a.entry_count > 0)
+"""
+
+
+def get(customer_id: int) -> Customer:
+    """One customer by its id. Raises LookupError."""
+    found = db.row(_CUSTOMER, id=customer_id)
+    if found is None:
+        raise LookupError(f"no customer {customer_id}")
+    profile = Profile(
+        found.kind, found.name, found.company, found.street, found.postcode, found.city, found.country, found.vat_id,
+        found.billing_email, found.po_number, found.currency, tuple(found.display_currencies),
+    )  # fmt: skip
+    email = found.billing_email or found.user_email
+    return Customer(found.id, profile, found.vat_id_state, email, found.locale, found.timezone, found.verified, found.currency_fixed, found.created_at)
+
+
+def get_user(user_id: int) -> User:
+    """One user by id. Raises LookupError."""
+    found = db.row(_USER_BY_ID, id=user_id)
+    if found is None:
+        raise LookupError(f"no user {user_id}")
+    return User(*found)
+
+
+def find_user(login_or_email: str) -> User | None:
+    """The user of a login, or of an e-mail address: its confirmed holder, else the newest who claims it. Case and outer blanks do not count."""
+    name = login_or_email.strip().lower().replace("\0", "�")
+    found = db.row(_USER_BY_EMAIL, email=name) if "@" in name else db.row(_USER_BY_LOGIN, login=name)
+    return User(*found) if found else None
+
+
+def insert_user(
+    login: str, email: str, password_hash: str, *, name: str = "", role: str = "customer", locale: str = "en", timezone: str = "UTC", verified_at: datetime | None = None
+) -> User:
+    """A new user and, unless it is support, its customer. Raises `Refused` when the login is taken. Within a transaction."""
+    user_id = db.scalar(
+        _CREATE, login=login, email=email.strip().lower(), password_hash=password_hash, name=name, role=role, locale=locale, timezone=timezone, verified_at=verified_at, now=clock.now()
+    )
+    if user_id is None:
+        raise Refused("login", "This login is taken. Choose another one.")
+    return get_user(user_id)
+
+
+def create_user(
+    login: str, email: str, password: str, *, name: str = "", role: str = "customer", locale: str = "en", timezone: str = "UTC", verified: bool = True, password_hash: str | None = None
+) -> User:
+    """What an operator makes at the command line and the demo seed in bulk: no mail, no password rules. Opens its own transaction. Raises `Refused`."""
+    stored = password_hash or passwords.hash_password(password)
+    with db.transaction():
+        user = insert_user(login, email, stored, name=name, role=role, locale=locale, timezone=timezone, verified_at=clock.now() if verified else None)
+        record("registered", user.id, details={"by": "operator"})
+    return user
+
+
+def promote(login: str, role: str) -> User:
+    """Give a user another role and end its sessions, so nothing goes on with the old one. Raises LookupError, `Refused`."""
+    if role not in {"customer", "support"}:
+        raise Refused("role", "A role is customer or support.")
+    with db.transaction():
+        user = find_user(login)
+        if user is None:
+            raise LookupError(f"no user {login}")
+        if role == "customer" and user.customer_id is None:
+            raise Refused("role", "This user was made for support and has no customer of its own.")
+        db.execute("update users set role = %(role)s where id = %(id)s", role=role, id=user.id)
+        db.execute("update sessions set revoked_at = %(now)s where user_id = %(id)s and revoked_at is null", now=clock.now(), id=user.id)
+        record("role_changed", user.id, details={"from": user.role, "to": role})
+    return replace(user, role=role)
+
+
+def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: str, timezone: str, ip: str = "") -> None:
+    """Write the billing profile and the user's language and time zone. The currency is taken only while no money has moved.
+
+    Opens its own transaction. Raises `Refused` when the currency can no longer change.
+    """
+    values = {name: getattr(profile, name) for name in Profile.__slots__} | {"display_currencies": list(profile.display_currencies)}
+    with db.transaction():
+        db.rows("select 1 from customers where id = %(id)s for update", id=customer_id)
+        if not _choose_currency(customer_id, profile.currency):
+            raise Refused("currency", "The account already holds money in its currency, so it can no longer be chosen here.")
+        db.execute(_UPDATE, id=customer_id, **values)
+        db.execute(
+            "update users set name = %(name)s, locale = %(locale)s, timezone = %(timezone)s where id = %(id)s", name=profile.name, locale=locale, timezone=timezone, id=user_id
+        )
+        record("profile_changed", user_id, ip=ip)
+
+
+def settle_currency(customer_id: int, currency: str) -> str:
+    """The account currency; a customer that has none yet gets ``currency`` for good. Within a transaction."""
+    db.execute("update customers set currency = %(currency)s where id = %(id)s and currency is null", currency=currency, id=customer_id)
+    return str(db.scalar("select currency from customers where id = %(id)s", id=customer_id))
+
+
+def missing_fields(customer: Customer) -> list[str]:
+    """What must be filled in before money can be taken, in the words of the page; empty when nothing is missing."""
+    profile = customer.profile
+    wanted: list[tuple[str, bool]] = [
+        ("a confirmed e-mail address", customer.verified),
+        ("company", bool(profile.company)) if profile.kind == "company" else ("name", bool(profile.name)),
+        ("street", bool(profile.street)),
+        ("postcode", bool(profile.postcode) or profile.country in WITHOUT_POSTCODE),
+        ("city", bool(profile.city)),
+        ("country", bool(profile.country)),
+    ]
+    return [label for label, present in wanted if not present]
+
+
+def context_words(*words: str) -> Iterable[str]:
+    """The words a password must not lean on: what is given, and the seller's brand."""
+    return (*words, config.current().seller.brand, "client area", "password")
+
+
+def _choose_currency(customer_id: int, currency: str | None) -> bool:
+    if currency == db.scalar("select currency from customers where id = %(id)s", id=customer_id):
+        return True
+    return db.execute(_CHOOSE_CURRENCY, id=customer_id, currency=currency) == 1

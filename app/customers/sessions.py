@@ -1,0 +1,171 @@
+"""Server-side sessions. The cookie holds 256 random bits, the database only their SHA-256; what is revoked here is dead everywhere.
+
+A session ends two hours after its last request and twelve hours after sign-in, whichever comes first; one that was asked to stay lasts
+thirty days. Several at once are allowed: each is listed and can be signed out on the security page.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from app import clock, db
+from app.customers.events import record
+from app.customers.tokens import digest
+
+IDLE: Final = timedelta(hours=2)
+ABSOLUTE: Final = timedelta(hours=12)
+REMEMBERED: Final = timedelta(days=30)
+SEEN_EVERY: Final = timedelta(minutes=5)
+"""How often a living session is noted: one write in five minutes, not one per page."""
+
+_LOAD: Final = """
+select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_id, u.login, u.name, u.email, u.role, u.locale, u.timezone,
+       u.verified_at is not null as verified, c.currency, coalesce(w.balance, 0) as balance, coalesce(b.balance, 0) as bonus,
+       coalesce(w.entry_count, 0) as version,
+       (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid
+from sessions s
+join users u on u.id = s.user_id and u.disabled_at is null
+left join customers c on c.id = u.customer_id
+left join accounts w on w.kind = 'wallet' and w.customer_id = c.id and w.currency = c.currency and w.key = ''
+left join accounts b on b.kind = 'bonus' and b.customer_id = c.id and b.currency = c.currency and b.key = ''
+where s.id = %(id)s and s.revoked_at is null and s.expires_at > %(now)s and (s.remembered or s.seen_at > %(idle)s)
+"""
+_OPEN: Final = """
+insert into sessions (id, user_id, created_at, seen_at, expires_at, remembered, ip, user_agent)
+values (%(id)s, %(user_id)s, %(now)s, %(now)s, %(expires_at)s, %(remembered)s, %(ip)s, %(user_agent)s)
+"""
+_LIST: Final = """
+select encode(id, 'hex') as reference, user_agent, ip, created_at, seen_at, remembered, id = %(current)s as current from sessions
+where user_id = %(user_id)s and revoked_at is null and expires_at > %(now)s and (remembered or seen_at > %(idle)s)
+order by id = %(current)s desc, seen_at desc
+"""
+_REVOKE: Final = "update sessions set revoked_at = %(now)s where revoked_at is null and "
+_REVOKE_ONE: Final = _REVOKE + "user_id = %(user_id)s and encode(id, 'hex') = %(reference)s"
+_REVOKE_THIS: Final = _REVOKE + "id = %(id)s returning user_id"
+_REVOKE_ALL: Final = _REVOKE + "user_id = %(user_id)s and id is distinct from %(keep)s"
+_BROWSERS: Final = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"), ("curl", "curl"))
+_SYSTEMS: Final = (("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows"), ("Mac OS", "macOS"), ("Linux", "Linux"))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Who is asking, and what the frame around every page shows of them. Balances in minor units of ``currency``.
+
+    ``customer_id`` is 0 for support without a customer of its own: no row belongs to it. ``version`` counts the wallet's entries, so it
+    changes whenever its balance does. Speaks Flask-Login's user protocol.
+    """
+
+    session_id: bytes
+    seen_at: datetime
+    user_id: int
+    customer_id: int
+    login: str
+    name: str
+    email: str
+    role: str
+    locale: str
+    timezone: str
+    verified: bool
+    currency: str | None
+    balance_minor: int
+    bonus_minor: int
+    version: int
+    unpaid_count: int
+
+    is_authenticated = True
+    is_active = True
+    is_anonymous = False
+
+    def get_id(self) -> str:
+        """Flask-Login's name for the user."""
+        return str(self.user_id)
+
+    @property
+    def initials(self) -> str:
+        """One or two letters for the round mark in the top bar."""
+        words = re.findall(r"\w+", self.name) or [self.login]
+        return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One living session as its owner sees it. ``reference`` names it without being able to use it."""
+
+    reference: str
+    device: str
+    ip: str
+    created_at: datetime
+    seen_at: datetime
+    remembered: bool
+    current: bool
+
+
+def load_session(token: str) -> SignedIn | None:
+    """Who holds this cookie, with the wallet and the unpaid bills of the frame, in one query; None when it is not, or no longer, good."""
+    now = clock.now()
+    row = db.row(_LOAD, id=digest(token), now=now, idle=now - IDLE)
+    return SignedIn(*row) if row else None
+
+
+def open_session(user_id: int, *, remember: bool = False, ip: str = "", user_agent: str = "") -> str:
+    """Sign a user in and return the secret for the cookie. Opens its own transaction."""
+    token, now = secrets.token_urlsafe(32), clock.now()
+    lifetime = REMEMBERED if remember else ABSOLUTE
+    with db.transaction():
+        db.execute(
+            _OPEN, id=digest(token), user_id=user_id, now=now, expires_at=now + lifetime, remembered=remember, ip=ip, user_agent=user_agent[:300]
+        )  # fmt: skip
+        record("signed_in", user_id, ip=ip, details={"device": describe_device(user_agent)})
+    return token
+
+
+def touch(session_id: bytes) -> None:
+    """Note that a session is alive. Opens its own transaction."""
+    with db.transaction():
+        db.execute("update sessions set seen_at = %(now)s where id = %(id)s and seen_at < %(now)s", id=session_id, now=clock.now())
+
+
+def close_session(token: str, *, ip: str = "") -> None:
+    """Sign out: this cookie is dead from now on. Opens its own transaction."""
+    with db.transaction():
+        row = db.row(_REVOKE_THIS, id=digest(token), now=clock.now())
+        if row is not None:
+            record("signed_out", row.user_id, ip=ip)
+
+
+def list_sessions(user_id: int, current: bytes) -> list[Session]:
+    """A user's living sessions, the current one first."""
+    now = clock.now()
+    found = db.rows(_LIST, user_id=user_id, current=current, now=now, idle=now - IDLE)
+    return [Session(row.reference, describe_device(row.user_agent), *row[2:]) for row in found]
+
+
+def revoke_session(user_id: int, reference: str, *, ip: str = "") -> bool:
+    """Sign out one of a user's sessions; False when it is not theirs or already over. Opens its own transaction."""
+    with db.transaction():
+        if not db.execute(_REVOKE_ONE, user_id=user_id, reference=reference, now=clock.now()):
+            return False
+        record("session_revoked", user_id, ip=ip)
+    return True
+
+
+def revoke_others(user_id: int, keep: bytes, *, ip: str = "") -> int:
+    """Sign out everywhere but here; returns how many sessions ended. Opens its own transaction."""
+    with db.transaction():
+        ended = revoke_all(user_id, keep=keep)
+        record("sessions_revoked", user_id, ip=ip, details={"ended": ended})
+    return ended
+
+
+def revoke_all(user_id: int, *, keep: bytes | None = None) -> int:
+    """End a user's sessions but ``keep``. Within a transaction."""
+    return db.execute(_REVOKE_ALL, user_id=user_id, keep=keep, now=clock.now())
+
+
+def describe_device(user_agent: str) -> str:
+    """A browser's name for itself in words: ``Firefox on Linux``."""
+    browser = next((name for mark, name in _BROWSERS if mark in user_agent), "Unknown browser")
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
+    return f"{browser} on {system}" if system else browser

@@ -1,0 +1,253 @@
+"""The outbox. A mail is written in the transaction that causes it, under a key that lets it exist once, and carried to the server later.
+
+A delivery first claims the mail for some minutes and commits, so no transaction is open while the mail server is spoken to and two
+deliveries never carry the same mail. A crash between the server's yes and our note of it is the one case that sends again; both copies
+then bear the same Message-ID, by which mailboxes know them as one.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import re
+import smtplib
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from email.utils import format_datetime, formataddr
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+import config
+from app import clock, db
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S: Final = 10
+LEASE: Final = timedelta(minutes=5)
+FIRST_WAIT: Final = timedelta(minutes=1)
+LONGEST_WAIT: Final = timedelta(hours=6)
+SECRET_KINDS: Final = frozenset({"verify", "reset"})
+"""Kinds that hold a one-time link: their text is not shown in the archive and not kept once a mail server has taken it."""
+_ADDRESS: Final = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.IGNORECASE)
+_TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
+
+_ENQUEUE: Final = """
+insert into mails (key, customer_id, kind, recipient, subject, body_text, body_html, attachments, created_at, due_at)
+values (%(key)s, %(customer_id)s, %(kind)s, %(to)s, %(subject)s, %(text)s, %(html)s, %(attachments)s, %(now)s, %(now)s)
+on conflict (key) do nothing
+"""
+_CLAIM: Final = """
+update mails set due_at = %(lease)s, tries = tries + 1
+where id = (select id from mails where sent_at is null and due_at <= %(now)s order by due_at, id limit 1 for update skip locked)
+returning *
+"""
+_SENT: Final = """
+update mails set sent_at = %(now)s, error = null,
+  body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
+where id = %(id)s
+"""
+_FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
+_LIST: Final = "select id, key, kind, recipient, subject, body_text, body_html, created_at, sent_at, error from mails "
+_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s"
+_ONE_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and id = %(id)s"
+_NEWEST: Final = _LIST + "order by id desc limit %(limit)s"
+_ONE: Final = _LIST + "where id = %(id)s"
+
+
+class MailError(ValueError):
+    """A mail that must not be sent as it is: an address or subject that could forge a header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that travels with a mail."""
+
+    filename: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail of the outbox. ``sent_at`` is None while it waits; ``error`` says why the last try failed."""
+
+    id: int
+    key: str
+    kind: str
+    recipient: str
+    subject: str
+    text: str
+    html: str | None
+    created_at: datetime
+    sent_at: datetime | None
+    error: str | None
+
+    @property
+    def secret(self) -> bool:
+        """Whether the text holds a one-time link."""
+        return self.kind in SECRET_KINDS
+
+
+class Composed(NamedTuple):
+    """A mail's subject and its two bodies."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def is_address(text: str) -> bool:
+    """Whether this has the shape of one plain mail address, at most 254 characters of ASCII."""
+    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None and ".." not in text
+
+
+def send(kind: str, to: str, *, key: str, customer_id: int | None = None, attachments: Sequence[Attachment] = (), **context: object) -> None:
+    """Compose ``templates/mail/<kind>`` and put it into the outbox. Within a transaction."""
+    composed = compose(kind, **context)
+    enqueue(kind, to, composed.subject, composed.text, composed.html, customer_id=customer_id, key=key, attachments=attachments)
+
+
+def compose(template: str, **context: object) -> Composed:
+    """Render a mail: the first line of its text template is the subject, values are escaped in the HTML one."""
+    names = {"seller": config.current().seller, "base_url": config.current().base_url, **context}
+    subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
+    return Composed(subject.strip(), text.strip() + "\n", _environment().get_template(f"{template}.html").render(names))
+
+
+def enqueue(
+    kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment] = ()
+) -> bool:
+    """Put one mail into the outbox; False when this key is there already. Raises `MailError`. Within a transaction."""
+    if not is_address(to):
+        raise MailError(f"not a mail address: {to!r}")
+    if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", subject) or not subject:
+        raise MailError(f"not a subject: {subject!r}")
+    files = [{"filename": file.filename, "type": file.content_type, "base64": base64.b64encode(file.content).decode()} for file in attachments]
+    values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "subject": subject, "text": text, "html": html}
+    return db.execute(_ENQUEUE, **values, attachments=json.dumps(files), now=clock.now()) == 1
+
+
+def deliver(limit: int = 100) -> int:
+    """Carry what is due, at most ``limit`` mails, and return how many were sent. A failed one waits longer each time; none is lost.
+
+    Without MAIL_URL the sandbox takes every mail as sent (it is read at /sandbox/mail); outside the sandbox they wait for a server.
+    """
+    settings = config.current()
+    if not settings.mail_url and not settings.sandbox:
+        return 0
+    sent = 0
+    try:
+        with _server(settings.mail_url) if settings.mail_url else nullcontext() as server:
+            for _ in range(limit):
+                outcome = _deliver_one(server)
+                if outcome is None:
+                    break
+                sent += outcome
+    except (OSError, smtplib.SMTPException) as error:
+        log.warning("the mail server cannot be reached: %s", error)
+    return sent
+
+
+def of_customer(customer_id: int, limit: int, before: int | None = None) -> list[Mail]:
+    """The mails written to a customer, newest first, those before the id ``before`` when it is given."""
+    return [Mail(*row) for row in db.rows(_OF_CUSTOMER, customer_id=customer_id, limit=limit, before=before)]
+
+
+def one_of_customer(customer_id: int, mail_id: int) -> Mail | None:
+    """One mail of this customer."""
+    row = db.row(_ONE_OF_CUSTOMER, customer_id=customer_id, id=mail_id)
+    return Mail(*row) if row else None
+
+
+def newest(limit: int) -> list[Mail]:
+    """Everybody's newest mails, for the sandbox reader."""
+    return [Mail(*row) for row in db.rows(_NEWEST, limit=limit)]
+
+
+def find(mail_id: int) -> Mail | None:
+    """Anybody's mail, for the sandbox reader."""
+    row = db.row(_ONE, id=mail_id)
+    return Mail(*row) if row else None
+
+
+@cache
+def _environment() -> Environment:
+    escape = select_autoescape(enabled_extensions=("html",), disabled_extensions=("txt",), default=True)
+    return Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _deliver_one(server: smtplib.SMTP | None) -> int | None:
+    """1 sent, 0 failed, None nothing due."""
+    with db.transaction():
+        row = db.row(_CLAIM, now=clock.now(), lease=clock.now() + LEASE)
+    if row is None:
+        return None
+    try:
+        if server is not None:
+            server.send_message(_message(row))
+    except smtplib.SMTPServerDisconnected as error:
+        _note_failure(row, error)
+        raise
+    except (OSError, smtplib.SMTPException) as error:
+        _note_failure(row, error)
+        return 0
+    with db.transaction():
+        db.execute(_SENT, id=row.id, now=clock.now(), forget=server is not None and row.kind in SECRET_KINDS)
+    return 1
+
+
+def _note_failure(row: db.Row, error: Exception) -> None:
+    wait = min(FIRST_WAIT * 2 ** min(row.tries - 1, 20), LONGEST_WAIT)
+    log.warning("mail %s was not sent (try %s): %s", row.id, row.tries, error)
+    with db.transaction():
+        db.execute(_FAILED, id=row.id, due_at=clock.now() + wait, error=str(error)[:500])
+
+
+def _message(row: db.Row) -> EmailMessage:
+    settings = config.current()
+    message = EmailMessage()
+    message["From"] = formataddr((settings.seller.brand, settings.mail_from))
+    message["To"] = row.recipient
+    message["Subject"] = row.subject
+    message["Date"] = format_datetime(row.created_at)
+    message["Message-ID"] = f"<{hashlib.sha256(row.key.encode()).hexdigest()[:32]}@{settings.mail_from.rpartition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(row.body_text)
+    if row.body_html:
+        message.add_alternative(row.body_html, subtype="html")
+    for file in row.attachments:
+        _attach(message, file)
+    return message
+
+
+def _attach(message: EmailMessage, file: dict[str, Any]) -> None:
+    main, _, sub = file["type"].partition("/")
+    message.add_attachment(base64.b64decode(file["base64"]), maintype=main, subtype=sub, filename=file["filename"])
+
+
+@contextmanager
+def _server(mail_url: str) -> Iterator[smtplib.SMTP]:
+    """A signed-in connection. ``smtps`` is TLS from the first byte, ``smtp+starttls`` insists on STARTTLS, ``smtp`` stays plain."""
+    url = urlsplit(mail_url)
+    context = ssl.create_default_context()
+    with _connect(url, context) as server:
+        if url.scheme == "smtp+starttls":
+            server.starttls(context=context)
+        if url.username:
+            server.login(unquote(url.username), unquote(url.password or ""))
+        yield server
+
+
+def _connect(url: SplitResult, context: ssl.SSLContext) -> smtplib.SMTP:
+    host = url.hostname or "localhost"
+    if url.scheme == "smtps":
+        return smtplib.SMTP_SSL(host, url.port or 465, timeout=TIMEOUT_S, context=context)
+    return smtplib.SMTP(host, url.port or (587 if url.scheme == "smtp+starttls" else 25), timeout=TIMEOUT_S)
