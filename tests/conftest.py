@@ -13,7 +13,7 @@ from flask_migrate import upgrade
 from sqlalchemy import make_url
 
 import config
-from app import create_app, customers
+from app import create_app, db, ledger
 
 
 def _server() -> str:
@@ -73,6 +73,7 @@ def _admin(url: str) -> psycopg.Connection:
 
 
 def _empty(application: Flask) -> None:
+    ledger.forget_accounts()
     with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
         tables = connection.execute("select string_agg(format('%I', tablename), ', ') from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'").fetchone()
         assert tables is not None

@@ -1,4 +1,8 @@
-"""The ledger: accounts, transfers, entries, and the lots that say which payment each cent of a wallet came from."""
+"""The ledger: accounts, transfers, entries, and the lots that say which payment each cent of a wallet came from.
+
+The database keeps the books itself, whoever inserts: an entry's own trigger moves its account's balance, numbers the entry and chains
+its hash; a deferred trigger on the transfer refuses at commit what does not sum to zero; nothing is ever changed or removed.
+"""
 
 from alembic import op
 
@@ -7,13 +11,13 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-UP = """
+TABLES = """
 create table accounts (
   id bigint generated always as identity primary key,
   kind text not null check (kind in ('wallet', 'bonus', 'hold', 'gateway', 'bank', 'revenue', 'vat', 'fees', 'fx', 'rounding', 'suspense', 'debt', 'disputes', 'promotions')),
   customer_id bigint references customers,
   key text not null default '',
-  currency char(3) not null,
+  currency char(3) not null check (currency ~ '^[A-Z]{3}$'),
   tracked boolean not null,
   floor bigint,
   balance bigint not null default 0,
@@ -21,7 +25,7 @@ create table accounts (
   credited bigint not null default 0,
   last_at timestamptz,
   head bytea not null default '\\x',
-  check (floor is null or balance >= floor),
+  constraint accounts_floor check (floor is null or balance >= floor),
   check ((kind in ('wallet', 'bonus', 'hold', 'debt')) = (customer_id is not null)),
   check (kind not in ('wallet', 'bonus', 'hold') or (tracked and floor is not null and floor = 0)),
   unique nulls not distinct (kind, customer_id, key, currency)
@@ -30,7 +34,7 @@ create index accounts_customer on accounts (customer_id) where customer_id is no
 
 create table transfers (
   id bigint generated always as identity primary key,
-  reference text not null unique,
+  reference text not null unique check (reference <> ''),
   kind text not null check (kind in ('topup', 'charge', 'charge_refund', 'bonus', 'bonus_expired', 'refund_requested', 'refund_sent', 'refund_failed',
     'dispute_opened', 'dispute_won', 'dispute_lost', 'conversion', 'arrived', 'matched', 'reversal', 'correction', 'fee')),
   description text not null default '',
@@ -45,10 +49,11 @@ create table transfers (
 create index transfers_payment on transfers (payment_id) where payment_id is not null;
 create index transfers_bill on transfers (bill_id) where bill_id is not null;
 
+-- The trigger entries_keep_books looks up both the account and the transfer, and neither can ever be deleted: a foreign key would ask again.
 create table entries (
-  account_id bigint not null references accounts,
+  account_id bigint not null,
   seq bigint not null,
-  transfer_id bigint not null references transfers,
+  transfer_id bigint not null,
   amount bigint not null check (amount <> 0),
   currency char(3) not null,
   balance_after bigint,
@@ -81,6 +86,7 @@ create index lots_open on lots (account_id, id) where remaining > 0;
 create index lots_payment on lots (payment_id);
 create index lots_customer on lots (customer_id, id);
 
+-- What each transfer took from a lot (positive) or gave back to it (negative).
 create table allocations (
   lot_id bigint not null references lots,
   transfer_id bigint not null references transfers,
@@ -90,10 +96,113 @@ create table allocations (
 create index allocations_lot on allocations (lot_id);
 """
 
+# The bytes under an entry's hash, integers big-endian as PostgreSQL sends them, texts behind their length; `ledger check` uses the same.
+HASH = """
+create function text_bytes(value text) returns bytea language sql immutable parallel safe
+return int4send(octet_length(convert_to(value, 'UTF8'))) || convert_to(value, 'UTF8');
+
+create function transfer_bytes(t transfers) returns bytea language sql immutable parallel safe
+return int8send((t).id) || timestamptz_send((t).posted_at) || int8send(coalesce((t).payment_id, 0)) || int8send(coalesce((t).bill_id, 0))
+  || int8send(coalesce((t).service_id, 0)) || int8send(coalesce((t).refund_id, 0)) || int8send(coalesce((t).reverses, 0))
+  || text_bytes((t).reference) || text_bytes((t).kind) || text_bytes((t).actor) || text_bytes((t).description);
+
+create function entry_hash(previous bytea, account_id bigint, seq bigint, amount bigint, currency text, balance_after bigint, credited_after bigint,
+  posted_at timestamptz, transfer bytea) returns bytea language sql immutable parallel safe
+return sha256(previous || int8send(account_id) || int8send(seq) || int8send(amount) || convert_to(currency, 'UTF8')
+  || int8send(balance_after) || int8send(credited_after) || timestamptz_send(posted_at) || transfer);
+"""
+
+BOOKS = """
+create function entries_keep_books() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  update accounts a
+     set balance = a.balance + new.amount,
+         entry_count = a.entry_count + 1,
+         credited = a.credited + greatest(new.amount, 0),
+         last_at = greatest(a.last_at, t.posted_at),
+         head = entry_hash(a.head, a.id, a.entry_count + 1, new.amount, a.currency, a.balance + new.amount, a.credited + greatest(new.amount, 0),
+                           greatest(a.last_at, t.posted_at), transfer_bytes(t))
+    from transfers t
+   where a.id = new.account_id and a.tracked and t.id = new.transfer_id and t.xmin = pg_current_xact_id()::xid
+  returning a.entry_count, a.currency, a.balance, a.credited, a.last_at, a.head
+       into new.seq, new.currency, new.balance_after, new.credited_after, new.posted_at, new.hash;
+  if found then
+    return new;
+  end if;
+  select t.id, a.currency, null, null, t.posted_at, entry_hash('', a.id, t.id, new.amount, a.currency, 0, 0, t.posted_at, transfer_bytes(t))
+    into new.seq, new.currency, new.balance_after, new.credited_after, new.posted_at, new.hash
+    from accounts a, transfers t
+   where a.id = new.account_id and not a.tracked and t.id = new.transfer_id and t.xmin = pg_current_xact_id()::xid;
+  if not found then
+    raise exception 'entry refused: account % does not exist, or transfer % was not made by this transaction', new.account_id, new.transfer_id
+      using errcode = 'integrity_constraint_violation', constraint = 'entries_join';
+  end if;
+  return new;
+end $$;
+create trigger entries_keep_books before insert on entries for each row execute function entries_keep_books();
+
+create function transfers_balance() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  -- No entry is zero, so a sum of zero has at least two of them.
+  if (select coalesce(bool_and(net = 0), false) from (select sum(amount) as net from entries where transfer_id = new.id group by currency) sums) then
+    return null;
+  end if;
+  raise exception 'transfer % does not sum to zero in each currency, or has no entries', new.reference
+    using errcode = 'integrity_constraint_violation', constraint = 'transfers_balance';
+end $$;
+create constraint trigger transfers_balance after insert on transfers deferrable initially deferred for each row execute function transfers_balance();
+
+create function accounts_open_empty() returns trigger language plpgsql as $$
+begin
+  raise exception 'an account opens empty' using errcode = 'check_violation', constraint = 'accounts_open_empty';
+end $$;
+create trigger accounts_open_empty before insert on accounts for each row
+  when (new.balance <> 0 or new.entry_count <> 0 or new.credited <> 0 or new.last_at is not null or new.head <> '\\x')
+  execute function accounts_open_empty();
+
+create function ledger_append_only() returns trigger language plpgsql as $$
+begin
+  raise exception '% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
+end $$;
+create trigger entries_append_only before update or delete on entries for each row execute function ledger_append_only();
+create trigger entries_no_truncate before truncate on entries for each statement execute function ledger_append_only();
+create trigger transfers_append_only before update or delete on transfers for each row execute function ledger_append_only();
+create trigger transfers_no_truncate before truncate on transfers for each statement execute function ledger_append_only();
+create trigger allocations_append_only before update or delete on allocations for each row execute function ledger_append_only();
+create trigger allocations_no_truncate before truncate on allocations for each statement execute function ledger_append_only();
+-- Only the trigger of an entry moves an account.
+create trigger accounts_append_only before update on accounts for each row when (pg_trigger_depth() = 0) execute function ledger_append_only();
+create trigger accounts_no_delete before delete on accounts for each row execute function ledger_append_only();
+create trigger accounts_no_truncate before truncate on accounts for each statement execute function ledger_append_only();
+create trigger lots_no_delete before delete on lots for each row execute function ledger_append_only();
+create trigger lots_no_truncate before truncate on lots for each statement execute function ledger_append_only();
+
+-- Row locks for who may not update: in id order, so that no two clients wait for each other.
+create function lock_accounts(ids bigint[]) returns table (id bigint, kind text, currency text, balance bigint)
+language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  return query select a.id, a.kind, a.currency::text, a.balance from accounts a where a.id = any (ids) and a.tracked order by a.id for no key update;
+end $$;
+revoke execute on function lock_accounts(bigint[]), entries_keep_books(), transfers_balance() from public;
+"""
+
+RIGHTS = """
+do $$ begin
+  if exists (select 1 from pg_roles where rolname = 'client_area_app') then
+    revoke update, delete, truncate on accounts, transfers, entries, allocations from client_area_app;
+    revoke update, delete, truncate on lots from client_area_app;
+    grant update (remaining, frozen_reason, note) on lots to client_area_app;
+    grant execute on function lock_accounts(bigint[]) to client_area_app;
+  end if;
+end $$;
+"""
+
 
 def upgrade() -> None:
-    op.execute(UP)
+    for part in (TABLES, HASH, BOOKS, RIGHTS):
+        op.execute(part)
 
 
 def downgrade() -> None:
-    op.execute("drop table allocations, lots, entries, transfers, accounts")
+    op.execute("drop table allocations, lots, entries, transfers, accounts cascade")
+    op.execute("drop function lock_accounts, entries_keep_books, transfers_balance, accounts_open_empty, ledger_append_only, entry_hash, text_bytes cascade")

@@ -1,0 +1,36 @@
+"""The books: accounts, transfers, entries.
+
+Credit is positive: a wallet reads as its customer reads it (+100.00 = the provider owes the customer 100), and what the provider owns
+(money at a processor, in the bank) reads negative. Amounts are integers in minor units of the account's currency.
+The database itself refuses what is wrong (migration 0002); this package asks it well and says its refusals in the house's words.
+"""
+
+from app.ledger.posting import (
+    InsufficientFunds,
+    LedgerError,
+    Posted,
+    Posting,
+    account,
+    accounts,
+    forget_accounts,
+    lock,
+    post,
+    post_many,
+    reverse,
+)
+from app.ledger.reading import balance
+
+__all__ = [
+    "InsufficientFunds",
+    "LedgerError",
+    "Posted",
+    "Posting",
+    "account",
+    "accounts",
+    "balance",
+    "forget_accounts",
+    "lock",
+    "post",
+    "post_many",
+    "reverse",
+]

@@ -1,0 +1,347 @@
+"""A customer's money: the wallet, the bonus, what is on hold, and the lots that say which payment each cent came from.
+
+Every verb needs an open transaction, moves money by one ledger transfer and keeps the lots beside it: the sum of what remains in the
+lots of an account is the account's balance, always. The account's row lock, held by the transfer until the transaction ends, is what
+makes one customer's movements queue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import clock, db, ledger
+from app.ledger import InsufficientFunds, Posted
+from app.money import Money
+
+Counter = Sequence[tuple[int, int]]
+"""The other side of a movement: account ids and signed minor units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """What a customer has, in minor units of `currency` (None before the first top-up). `version` rises with every movement."""
+
+    available: int
+    bonus: int
+    on_hold: int
+    currency: str | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """One credit and what is left of it, in minor units; `paid` is what the customer paid for it, in the currency paid."""
+
+    id: int
+    transfer_id: int
+    payment_id: int | None
+    kind: str
+    paid: int
+    paid_currency: str
+    credited: int
+    remaining: int
+    currency: str
+    created_at: datetime
+    expires_at: datetime | None
+    frozen_reason: str | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A charge: where the money came from, in minor units."""
+
+    transfer_id: int
+    replayed: bool
+    from_bonus: int
+    from_balance: int
+
+
+def state(customer_id: int) -> Wallet:
+    """What a customer has in the account currency."""
+    row = db.row(_STATE, customer_id=customer_id, now=clock.now())
+    return Wallet(row.available, row.bonus, row.on_hold, row.currency, row.version) if row else Wallet(0, 0, 0, None, 0)
+
+
+def lots(customer_id: int) -> list[Lot]:
+    """Every lot of a customer, newest first."""
+    return [Lot(*row) for row in db.rows(_LOTS, customer_id=customer_id)]
+
+
+def credit(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    kind: str,
+    counter: Counter,
+    payment_id: int | None = None,
+    paid: Money | None = None,
+    description: str = "",
+    actor: str = "system",
+    bill_id: int | None = None,
+    posted_at: datetime | None = None,
+    note: str = "",
+) -> Posted:
+    """Put real money on the wallet as a new lot; `paid` (else `amount`) is what the customer gave for it.
+
+    `counter` sums to minus `amount` in its currency and to zero in any other. Raises LedgerError.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, amount.currency)
+    lines = [(wallet, _positive(amount)), *counter]
+    links = {"payment_id": payment_id, "bill_id": bill_id}
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=posted_at, **links)
+    if not posted.replayed:
+        _open_lot(wallet, customer_id, posted, amount, kind="payment" if payment_id else "correction", paid=paid or amount, payment_id=payment_id, note=note)
+    return posted
+
+
+def spend(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    counter: Counter,
+    kind: str = "charge",
+    description: str = "",
+    actor: str = "system",
+    bill_id: int | None = None,
+    service_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Spent:
+    """Take money: bonus first, the soonest to expire before the others, then the lots, oldest first.
+
+    `counter` sums to `amount`. Raises InsufficientFunds before anything is taken, the transaction still fit for use.
+    """
+    wallet, bonus, _ = ledger.accounts(customer_id, amount.currency)
+    ledger.lock((wallet, bonus))
+    at = posted_at or clock.now()
+    have = db.row(_SPENDABLE, wallet=wallet, bonus=bonus, at=at, reference=reference)
+    assert have is not None
+    if have.standing is not None:
+        return _spent_before(have.standing, wallet, bonus, amount)
+    from_bonus = min(have.bonus, _positive(amount))
+    from_balance = amount.minor - from_bonus
+    if from_balance > have.balance:
+        raise InsufficientFunds(f"{amount} is more than the balance.")
+    lines = [(bonus, -from_bonus), (wallet, -from_balance), *counter]
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=at, bill_id=bill_id, service_id=service_id)
+    _allocate(_FROM_BONUS, posted, bonus, from_bonus, at)
+    _allocate(_FROM_LOTS, posted, wallet, from_balance, at)
+    return Spent(posted.transfer_id, posted.replayed, from_bonus, from_balance)
+
+
+def restore(transfer_id: int, reference: str, *, kind: str = "charge_refund", description: str = "", actor: str = "system", posted_at: datetime | None = None) -> Posted:
+    """Undo a charge or any other taking: the mirrored transfer, and each lot gets back exactly what it gave."""
+    posted = ledger.reverse(transfer_id, reference, description=description, actor=actor, kind=kind, posted_at=posted_at)
+    if not posted.replayed:
+        db.execute(_RESTORE, taken_by=transfer_id, transfer_id=posted.transfer_id)
+    return posted
+
+
+def hold(
+    customer_id: int,
+    lot_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    kind: str = "refund_requested",
+    description: str = "",
+    actor: str = "system",
+    refund_id: int | None = None,
+    payment_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Move money of one lot from the wallet to hold, so that it cannot be spent while a refund of its payment is in flight.
+
+    Raises InsufficientFunds when the lot has less left or is frozen, before anything is taken.
+    """
+    wallet, _, held = ledger.accounts(customer_id, amount.currency)
+    ledger.lock((wallet, held))
+    links = {"refund_id": refund_id, "payment_id": payment_id}
+    standing = db.scalar("select id from transfers where reference = %(reference)s", reference=reference)
+    free = db.scalar(_FREE_IN_LOT, lot_id=lot_id, account_id=wallet)
+    if not standing and (free or 0) < _positive(amount):
+        raise InsufficientFunds(f"{amount} is more than is left of this payment.")
+    lines = [(wallet, -amount.minor), (held, amount.minor)]
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=posted_at, **links)
+    if not posted.replayed:
+        db.execute(_FROM_LOT, lot_id=lot_id, transfer_id=posted.transfer_id, amount=amount.minor)
+    return posted
+
+
+def release(transfer_id: int, reference: str, *, kind: str = "refund_failed", description: str = "", actor: str = "system", posted_at: datetime | None = None) -> Posted:
+    """Give held money back to the wallet and to the lot it came from; `transfer_id` is that of `hold`. At most once."""
+    return restore(transfer_id, reference, kind=kind, description=description, actor=actor, posted_at=posted_at)
+
+
+def pay_out(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    counter: Counter,
+    kind: str = "refund_sent",
+    description: str = "",
+    actor: str = "system",
+    refund_id: int | None = None,
+    payment_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Held money leaves the house: `counter` (the gateway or bank it leaves by) sums to `amount`. Raises InsufficientFunds."""
+    _, _, held = ledger.accounts(customer_id, amount.currency)
+    links = {"refund_id": refund_id, "payment_id": payment_id}
+    return ledger.post(reference, kind, [(held, -_positive(amount)), *counter], description=description, actor=actor, posted_at=posted_at, **links)
+
+
+def grant_bonus(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    description: str = "",
+    actor: str = "system",
+    expires_at: datetime | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Give promotional money, spendable until `expires_at`, never paid out."""
+    _, bonus, _ = ledger.accounts(customer_id, amount.currency)
+    lines = [(bonus, _positive(amount)), (ledger.account("promotions", amount.currency), -amount.minor)]
+    posted = ledger.post(reference, "bonus", lines, description=description, actor=actor, posted_at=posted_at)
+    if not posted.replayed:
+        _open_lot(bonus, customer_id, posted, amount, kind="bonus", paid=Money(0, amount.currency), expires_at=expires_at, note=description)
+    return posted
+
+
+def expired_bonuses() -> list[int]:
+    """Lots of bonus whose time is over and that are not used up."""
+    return [row.id for row in db.rows(_EXPIRED, at=clock.now())]
+
+
+def expire_bonus(lot_id: int, *, actor: str = "system") -> Posted | None:
+    """Take back what is left of an expired bonus; None when nothing is left or its time is not over."""
+    found = db.row(_EXPIRED_LOT, lot_id=lot_id)
+    if found is None:
+        return None
+    ledger.lock([found.account_id])
+    found = db.row(_EXPIRED_LOT, lot_id=lot_id)
+    if found is None or found.remaining == 0 or found.expires_at is None or found.expires_at > clock.now():
+        return None
+    lines = [(found.account_id, -found.remaining), (ledger.account("promotions", found.currency), found.remaining)]
+    posted = ledger.post(f"bonus-expired:{lot_id}:{found.times}", "bonus_expired", lines, description=found.note, actor=actor)
+    db.execute(_FROM_LOT, lot_id=lot_id, transfer_id=posted.transfer_id, amount=found.remaining)
+    return posted
+
+
+def _positive(amount: Money) -> int:
+    if amount.minor <= 0:
+        raise ledger.LedgerError(f"{amount} cannot be moved: an amount is above zero")
+    return amount.minor
+
+
+def _open_lot(
+    account_id: int, customer_id: int, posted: Posted, amount: Money, *, kind: str, paid: Money,
+    payment_id: int | None = None, expires_at: datetime | None = None, note: str = "",
+) -> None:  # fmt: skip
+    db.execute(
+        _OPEN_LOT, account_id=account_id, customer_id=customer_id, transfer_id=posted.transfer_id, payment_id=payment_id, kind=kind,
+        paid=paid.minor, paid_currency=paid.currency, credited=amount.minor, currency=amount.currency, expires_at=expires_at, note=note,
+    )  # fmt: skip
+
+
+def _allocate(sql: str, posted: Posted, account_id: int, amount: int, at: datetime) -> None:
+    if not amount or posted.replayed:
+        return
+    taken = db.scalar(sql, account_id=account_id, transfer_id=posted.transfer_id, amount=amount, at=at)
+    if taken != amount:
+        raise ledger.LedgerError(f"the lots of account {account_id} hold {taken} of {amount}")
+
+
+def _spent_before(transfer_id: int, wallet: int, bonus: int, amount: Money) -> Spent:
+    taken = {row.account_id: -row.amount for row in db.rows(_TAKEN, transfer_id=transfer_id)}
+    spent = Spent(transfer_id, True, taken.get(bonus, 0), taken.get(wallet, 0))
+    if spent.from_bonus + spent.from_balance != amount.minor:
+        raise ledger.LedgerError(f"transfer {transfer_id} has this reference and another amount than {amount}")
+    return spent
+
+
+_STATE = """
+select c.currency, coalesce(w.balance, 0) as available, coalesce(h.balance, 0) as on_hold,
+  coalesce(w.entry_count, 0) + coalesce(b.entry_count, 0) + coalesce(h.entry_count, 0) as version,
+  coalesce((select sum(l.remaining) from lots l where l.account_id = b.id and l.remaining > 0 and (l.expires_at is null or l.expires_at > %(now)s)), 0)::bigint as bonus
+from customers c
+left join accounts w on w.customer_id = c.id and w.kind = 'wallet' and w.currency = c.currency
+left join accounts b on b.customer_id = c.id and b.kind = 'bonus' and b.currency = c.currency
+left join accounts h on h.customer_id = c.id and h.kind = 'hold' and h.currency = c.currency
+where c.id = %(customer_id)s
+"""
+
+_LOTS = """
+select id, transfer_id, payment_id, kind, paid, paid_currency, credited, remaining, currency, created_at, expires_at, frozen_reason, note
+from lots where customer_id = %(customer_id)s order by id desc
+"""
+
+_OPEN_LOT = """
+insert into lots (account_id, customer_id, transfer_id, payment_id, kind, paid, paid_currency, credited, currency, remaining, created_at, expires_at, note)
+select %(account_id)s, %(customer_id)s, %(transfer_id)s, %(payment_id)s, %(kind)s, %(paid)s, %(paid_currency)s, %(credited)s, %(currency)s, %(credited)s,
+  posted_at, %(expires_at)s, %(note)s from transfers where id = %(transfer_id)s
+"""
+
+_SPENDABLE = """
+select (select balance from accounts where id = %(wallet)s) as balance,
+  coalesce((select sum(remaining) from lots where account_id = %(bonus)s and remaining > 0 and (expires_at is null or expires_at > %(at)s)), 0)::bigint as bonus,
+  (select id from transfers where reference = %(reference)s) as standing
+"""
+
+_TAKEN = "select account_id, amount from entries where transfer_id = %(transfer_id)s"
+
+# Take `amount` from a queue of lots: each gives what is left of the amount after all before it, at most what it has.
+_FROM_QUEUE = """, taken as (
+  update lots set remaining = lots.remaining - least(queue.remaining, %(amount)s - queue.before)
+  from queue where lots.id = queue.id and queue.before < %(amount)s
+  returning lots.id, least(queue.remaining, %(amount)s - queue.before)::bigint as amount
+), noted as (
+  insert into allocations (lot_id, transfer_id, amount) select id, %(transfer_id)s, amount from taken returning amount
+)
+select coalesce(sum(amount), 0)::bigint from noted
+"""
+
+_FROM_LOTS = (
+    """
+with queue as (
+  select id, remaining, sum(remaining) over (order by id) - remaining as before from lots where account_id = %(account_id)s and remaining > 0
+)"""
+    + _FROM_QUEUE
+)
+
+_FROM_BONUS = (
+    """
+with queue as (
+  select id, remaining, sum(remaining) over (order by expires_at nulls last, id) - remaining as before
+  from lots where account_id = %(account_id)s and remaining > 0 and (expires_at is null or expires_at > %(at)s)
+)"""
+    + _FROM_QUEUE
+)
+
+_FROM_LOT = """
+with taken as (update lots set remaining = remaining - %(amount)s where id = %(lot_id)s returning id)
+insert into allocations (lot_id, transfer_id, amount) select id, %(transfer_id)s, %(amount)s from taken
+"""
+
+_FREE_IN_LOT = "select remaining from lots where id = %(lot_id)s and account_id = %(account_id)s and frozen_reason is null"
+
+_EXPIRED = "select id from lots where kind = 'bonus' and remaining > 0 and expires_at <= %(at)s order by id"
+
+_EXPIRED_LOT = """
+select account_id, remaining, expires_at, currency, note, (select count(*) from allocations where lot_id = lots.id) as times
+from lots where id = %(lot_id)s and kind = 'bonus'
+"""
+
+_RESTORE = """
+with given as (
+  update lots set remaining = lots.remaining + a.amount from allocations a
+  where a.transfer_id = %(taken_by)s and a.lot_id = lots.id
+  returning lots.id, a.amount
+)
+insert into allocations (lot_id, transfer_id, amount) select id, %(transfer_id)s, -amount from given
+"""

@@ -1,0 +1,149 @@
+"""A customer's money: credits, charges, restorations, holds and bonuses, and the lots that follow each cent."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app import clock, db, ledger, wallet
+from app.ledger import InsufficientFunds
+from app.money import Money
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _noon(app):
+    with clock.travel(NOW):
+        yield
+
+
+def customer(currency="EUR"):
+    return db.scalar("insert into customers (currency, created_at) values (%(currency)s, %(at)s) returning id", currency=currency, at=clock.now())
+
+
+def eur(amount):
+    return Money.of(amount, "EUR")
+
+
+def top_up(customer_id, amount, reference):
+    gateway = ledger.account("gateway", amount.currency, key="sandbox")
+    return wallet.credit(customer_id, amount, reference=reference, kind="topup", counter=[(gateway, -amount.minor)])
+
+
+def charge(customer_id, amount, reference):
+    revenue = ledger.account("revenue", amount.currency)
+    return wallet.spend(customer_id, amount, reference=reference, counter=[(revenue, amount.minor)])
+
+
+def remaining(customer_id):
+    return [lot.remaining for lot in reversed(wallet.lots(customer_id))]
+
+
+def test_a_top_up_is_there_once(app):
+    with db.transaction():
+        anna = customer()
+        first = top_up(anna, eur("25.00"), "p1")
+        again = top_up(anna, eur("25.00"), "p1")
+    assert (first.replayed, again.replayed, again.transfer_id) == (False, True, first.transfer_id)
+    assert wallet.state(anna) == wallet.Wallet(2500, 0, 0, "EUR", 1)
+    assert remaining(anna) == [2500]
+
+
+def test_the_oldest_lot_is_spent_first(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        top_up(anna, eur("10.00"), "p2")
+        charge(anna, eur("12.00"), "c1")
+    assert remaining(anna) == [0, 800]
+
+
+def test_bonus_goes_first_the_soonest_to_expire_before_all(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        wallet.grant_bonus(anna, eur("3.00"), reference="b1", expires_at=NOW + timedelta(days=60))
+        wallet.grant_bonus(anna, eur("2.00"), reference="b2", expires_at=NOW + timedelta(days=30))
+        spent = charge(anna, eur("4.00"), "c1")
+    assert (spent.from_bonus, spent.from_balance) == (400, 0)
+    assert remaining(anna) == [1000, 100, 0]
+    assert wallet.state(anna).bonus == 100
+
+
+def test_too_little_takes_nothing_and_leaves_the_transaction_usable(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        wallet.grant_bonus(anna, eur("1.00"), reference="b1")
+        with pytest.raises(InsufficientFunds):
+            charge(anna, eur("11.01"), "c1")
+        charge(anna, eur("11.00"), "c2")
+    assert wallet.state(anna).available == 0
+
+
+def test_a_charge_is_restored_to_exactly_the_lots_it_took_from(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        top_up(anna, eur("10.00"), "p2")
+        wallet.grant_bonus(anna, eur("1.00"), reference="b1")
+        charge(anna, eur("5.00"), "c1")
+        spent = charge(anna, eur("12.00"), "c2")
+        assert remaining(anna) == [0, 400, 0]
+        wallet.restore(spent.transfer_id, "r2")
+        wallet.restore(spent.transfer_id, "r2")
+    assert remaining(anna) == [600, 1000, 0]
+    assert wallet.state(anna).available == 1600
+
+
+def test_a_charge_repeated_after_the_money_is_gone_is_the_same_charge(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        first = charge(anna, eur("10.00"), "c1")
+        assert charge(anna, eur("10.00"), "c1") == wallet.Spent(first.transfer_id, True, 0, 1000)
+        with pytest.raises(ledger.LedgerError):
+            charge(anna, eur("9.00"), "c1")
+
+
+def test_hold_takes_from_the_named_payment_and_release_gives_back(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        top_up(anna, eur("10.00"), "p2")
+        newest = wallet.lots(anna)[0]
+        with pytest.raises(InsufficientFunds):
+            wallet.hold(anna, newest.id, eur("10.01"), reference="h0")
+        held = wallet.hold(anna, newest.id, eur("7.00"), reference="h1")
+        assert remaining(anna) == [1000, 300]
+        assert wallet.state(anna) == wallet.Wallet(1300, 0, 700, "EUR", 4)
+        wallet.release(held.transfer_id, "h1:released")
+    assert remaining(anna) == [1000, 1000]
+    assert wallet.state(anna).on_hold == 0
+
+
+def test_held_money_is_paid_out(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        wallet.hold(anna, wallet.lots(anna)[0].id, eur("7.00"), reference="h1")
+        gateway = ledger.account("gateway", "EUR", key="sandbox")
+        wallet.pay_out(anna, eur("7.00"), reference="h1:sent", counter=[(gateway, 700)])
+        assert ledger.balance(gateway) == -300
+    assert wallet.state(anna).on_hold == 0
+
+
+def test_an_expired_bonus_is_neither_spendable_nor_kept(app):
+    with db.transaction():
+        anna = customer()
+        wallet.grant_bonus(anna, eur("5.00"), reference="b1", expires_at=NOW + timedelta(days=1))
+        assert wallet.expired_bonuses() == []
+    with clock.travel(NOW + timedelta(days=2)):
+        assert wallet.state(anna).bonus == 0
+        with db.transaction():
+            with pytest.raises(InsufficientFunds):
+                charge(anna, eur("1.00"), "c1")
+            (lot,) = wallet.expired_bonuses()
+            assert wallet.expire_bonus(lot) is not None
+            assert wallet.expire_bonus(lot) is None
+        assert ledger.balance(ledger.account("promotions", "EUR")) == 0
