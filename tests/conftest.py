@@ -13,7 +13,7 @@ from flask_migrate import upgrade
 from sqlalchemy import make_url
 
 import config
-from app import create_app, db, ledger
+from app import create_app, customers, db, ledger
 
 
 def _server() -> str:
