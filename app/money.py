@@ -154,6 +154,7 @@ class Money:
         """
         if not amount.is_finite():
             raise AmountError(f"{amount} is not an amount.")
+        _within_range(amount)
         minor = amount.scaleb(exponent(currency), EXACT)
         return cls(_within_range(minor.to_integral_value(rounding)), currency)
 

@@ -28,7 +28,7 @@ RATES = Path(__file__).parent / "data" / "vat-rates.csv"
 Category = Literal["S", "AE", "E", "O"]
 VatPoint = Literal["on_supply", "on_topup", "none"]
 
-EU = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())
+EU = frozenset(["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"])
 
 # Inside a member state and outside its VAT area, told by the postcode: the Canaries, Ceuta and Melilla; Büsingen and
 # Heligoland; Livigno and Campione. Territories with a country code of their own (GP, RE, AX …) are not in EU at all.

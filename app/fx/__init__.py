@@ -241,10 +241,7 @@ def _days(currencies: Sequence[str]) -> list[_Day]:
     today = clock.today()
     rows = db.rows(_RECENT, currencies=list(currencies), after=today - LOOK_BACK, today=today)
     one = {"EUR": Decimal(1)}
-    return [
-        _Day(row.source, row.rate_date, one | dict(zip(row.currencies, row.rates, strict=True)), frozenset(row.confirmed or ()))
-        for row in rows
-    ]
+    return [_Day(row.source, row.rate_date, one | dict(zip(row.currencies, row.rates, strict=True)), frozenset(row.confirmed or ())) for row in rows]
 
 
 _RECENT = """
@@ -276,6 +273,4 @@ def _is_absurd(newest: _Day, before: _Day, currency: str) -> bool:
 
 
 def _unavailable(pay: str, into: str, reason: Literal["missing", "stale", "absurd"]) -> RateUnavailable:
-    return RateUnavailable(
-        f"There is no current exchange rate from {pay} to {into}. Pay in {into}, or try again on the next business day.", reason
-    )
+    return RateUnavailable(f"There is no current exchange rate from {pay} to {into}. Pay in {into}, or try again on the next business day.", reason)

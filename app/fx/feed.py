@@ -78,7 +78,7 @@ def import_feed(xml: bytes, source: str = SOURCE, *, confirmed: bool = False) ->
     days = read_feed(xml)
     with db.transaction():
         db.execute("select pg_advisory_xact_lock(hashtext('rates'))")
-        added = sum(_store(day, source, confirmed) for day in _new_days(days, source))
+        added = sum(_store(day, source, confirmed=confirmed) for day in _new_days(days, source))
     return Imported(days[-1].rate_date, added)
 
 
@@ -212,7 +212,7 @@ def _expect_same(day: Feed, source: str) -> None:
             raise FeedRefused(f"The feed says {said} {row.currency} for {day.rate_date}, but {stored}.")
 
 
-def _store(day: Feed, source: str, confirmed: bool) -> int:
+def _store(day: Feed, source: str, *, confirmed: bool) -> int:
     if not confirmed:
         _expect_within_band(day, source)
     return _insert([day], source, confirmed=confirmed)
