@@ -1,6 +1,7 @@
 """Starts the house and stays with it: database, schema, demo, web server, clock. ``bin/run`` calls it in the ready environment."""
 
 import ctypes
+import errno
 import http.client
 import os
 import platform
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import IO, Final, NoReturn
 
 import psycopg
 from _postgres import PROJECT, PostgresError, lasting
@@ -23,11 +24,13 @@ sys.path.insert(0, str(PROJECT))
 import config
 
 INSTANCE: Final = PROJECT / "instance"
+LOG: Final = INSTANCE / "house.log"
 WEB_WORKERS: Final = 2
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
 STOP_TIMEOUT_S: Final = 10
 POLL_S: Final = 0.02
+UNPRIVILEGED: Final = 1024
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG: Final = 1
 
@@ -42,14 +45,15 @@ def start() -> None:
     host, port = given.get("HOST", "127.0.0.1"), config.port(given)
     _refuse_busy(host, port)
     with ExitStack() as house:
-        environ = {"SECRET_KEY": _secret_key(), **given}
+        environ = {"SECRET_KEY": _secret_key(), "BASE_URL": _address(port), **given}
         if "DATABASE_URL" not in given:
             environ["DATABASE_URL"] = house.enter_context(_embedded())
         settings = config.load(environ)
         demo = _prepare(settings, environ)
-        web = house.enter_context(_running(_web(host, port), environ))
+        log = house.enter_context(LOG.open("wb"))
+        web = house.enter_context(_running(_web(host, port), environ, log))
         _await_answer(host, port, web)
-        clock = house.enter_context(_running(_flask("jobs", "run"), environ))
+        clock = house.enter_context(_running(_flask("jobs", "run"), environ, log))
         _greet(settings, demo=demo)
         _watch({web.pid: "web server", clock.pid: "jobs process"})
 
@@ -57,10 +61,19 @@ def start() -> None:
 def _refuse_busy(host: str, port: int) -> None:
     try:
         socket.create_server((host, port)).close()
-    except PermissionError as error:
-        raise StartError(f"Port {port} is reserved for root; choose another one: PORT=8000 bin/run") from error
     except OSError as error:
-        raise StartError(f"Port {port} on {host} cannot be used ({error.strerror}); choose another one: PORT={port + 1} bin/run") from error
+        reasons = {errno.EADDRINUSE: "another program listens there", errno.EACCES: "only root may listen there"}
+        reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise StartError(f"Port {port} on {host} cannot be used: {reason}. Choose another one: PORT={port + 1 if port >= UNPRIVILEGED else 8000} bin/run") from error
+
+
+def _address(port: int) -> str:
+    """Where a browser on this machine finds us; some bare systems do not know the name localhost."""
+    try:
+        socket.getaddrinfo("localhost", port)
+    except socket.gaierror:
+        return f"http://127.0.0.1:{port}"
+    return f"http://localhost:{port}"
 
 
 def _secret_key() -> str:
@@ -148,9 +161,10 @@ def _web(host: str, port: int) -> list[str]:
 
 
 @contextmanager
-def _running(command: list[str], environ: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+def _running(command: list[str], environ: Mapping[str, str], log: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours, out of reach of the terminal's Ctrl-C, so that we decide the order in which things stop."""
-    process = subprocess.Popen(command, env={**os.environ, **environ}, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509 - one thread here
+    whole = {**os.environ, **environ}
+    process = subprocess.Popen(command, env=whole, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509 - one thread here
     try:
         yield process
     finally:
@@ -176,15 +190,19 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return ask
 
 
-def _await_answer(host: str, port: int, web: "subprocess.Popen[bytes]") -> None:
+def _await_answer(host: str, port: int, web: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if web.poll() is not None:
-            raise StartError("The web server ended; the lines above say why.")
+            raise StartError(f"The web server ended:\n{_last_words()}")
         if _answers(host, port):
             return
         time.sleep(POLL_S)
     raise StartError(f"The web server did not answer within {READY_TIMEOUT_S} seconds.")
+
+
+def _last_words() -> str:
+    return "\n".join([*LOG.read_text(errors="replace").splitlines()[-15:], f"({LOG})"])
 
 
 def _answers(host: str, port: int) -> bool:
@@ -208,6 +226,7 @@ def _greet(settings: config.Settings, *, demo: bool) -> None:
         lines += ["", "    customer   demo      demo-client-area", "    support    support   demo-client-area"]
     if settings.sandbox:
         lines += ["", f"    its mail   {settings.base_url}/sandbox/mail"]
+    lines += ["    its log    instance/house.log"]
     print("\n".join(["", *lines, ""]), flush=True)
 
 
@@ -216,7 +235,7 @@ def _watch(parts: dict[int, str]) -> NoReturn:
     while True:
         pid, _status = os.wait()
         if pid in parts:
-            raise StartError(f"The {parts[pid]} ended by itself, so everything is stopped.")
+            raise StartError(f"The {parts[pid]} ended by itself, so everything is stopped:\n{_last_words()}")
 
 
 def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
