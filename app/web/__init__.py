@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import flask
-from flask import Flask, Response, current_app, flash, get_flashed_messages
+from flask import Flask, Response, current_app, session
 from flask_login import current_user
 from flask_wtf.csrf import generate_csrf
 from htmx_flask import Htmx, request
@@ -96,7 +96,7 @@ def is_partial() -> bool:
     """Whether htmx asked for a part of a page; not when it restores history, nor when the address was opened by hand."""
     if not request.htmx or request.htmx.history_restore_request:
         return False
-    return request.headers.get("HX-Request-Type") != "full" and request.headers.get("Sec-Fetch-Mode") != "navigate"
+    return flask.request.headers.get("HX-Request-Type") != "full" and flask.request.headers.get("Sec-Fetch-Mode") != "navigate"
 
 
 def go(path: str) -> Response:
@@ -115,7 +115,7 @@ def sign_in() -> Response:
 
 def toast(text: str, link: str = "", label: str = "") -> None:
     """Say what happened, with a link to it, on the next answer of this session: page or fragment."""
-    flash({"text": text, "link": link, "label": label}, "toast")
+    session["toasts"] = [*session.get("toasts", []), {"text": text, "link": link, "label": label}]
 
 
 def writer() -> Formats:
@@ -128,7 +128,7 @@ def reader() -> Any:
     """Who is logged in, or None."""
     if not hasattr(current_app, "login_manager") or not current_user.is_authenticated:
         return None
-    return current_user._get_current_object()
+    return current_user
 
 
 def _whole(template: str, context: dict[str, Any], status_code: int, *, bare: bool = False) -> Response:
@@ -150,7 +150,7 @@ def _frame(*, bare: bool = False) -> dict[str, Any]:
         "navigation": _navigation(),
         "here": "/" + request.path.split("/", 2)[1],
         "here_url": safe_next(request.full_path.rstrip("?")),
-        "toasts": [] if bare else get_flashed_messages(category_filter=["toast"]),
+        "toasts": [] if bare else session.pop("toasts", []),
     }
 
 
@@ -194,7 +194,10 @@ def _show_problem(problem: faults.Problem, status: int, reference: str) -> Respo
 
 
 def _format_filter(name: str) -> Callable[..., Any]:
-    return lambda *values: getattr(_formats.get(), name)(*values)
+    def write(*values: Any) -> Any:
+        return getattr(_formats.get(), name)(*values)
+
+    return write
 
 
 def _install_macros(app: Flask) -> None:

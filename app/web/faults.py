@@ -48,7 +48,7 @@ PROBLEMS: Final = {
     413: Problem("That is too much at once", "The form or file is larger than we accept. Nothing was changed.", "triangle-alert", "wait"),
     422: Problem("Something in the form is not right", "Nothing was changed. Go back and check the marked fields.", "triangle-alert", "wait"),
     429: Problem("Too many attempts", "Wait a minute, then try again. Nothing was changed.", "hourglass", "wait", retry=True),
-    500: Problem("Something broke on our side", "It has been logged. If you were paying, look at your invoices before you pay again: what was paid is never lost.", "triangle-alert", "danger", retry=True),
+    500: Problem("Something broke on our side", "It has been logged. If you were paying, look at your invoices before you pay again.", "triangle-alert", "danger", retry=True),
     503: Problem("We cannot reach our books right now", "No money is lost and nothing was changed. This usually passes within a minute.", "hourglass", "wait", retry=True),
 }
 

@@ -123,6 +123,6 @@ def compress(response: Response) -> Response:
 def _worth_compressing(response: Response) -> bool:
     if response.is_streamed or response.direct_passthrough or "Content-Encoding" in response.headers:
         return False
-    if response.status_code in {204, 206, 304} or not response.mimetype.startswith(_COMPRESSIBLE):
+    if response.status_code in {204, 206, 304} or not (response.mimetype or "").startswith(_COMPRESSIBLE):
         return False
     return len(response.get_data()) >= _SMALLEST
