@@ -4,6 +4,8 @@ from flask import Flask
 
 import config
 from app import db, web
+from app.blueprints.auth import auth
+from app.web import gate
 
 
 def create_app(settings: config.Settings) -> Flask:
@@ -14,4 +16,6 @@ def create_app(settings: config.Settings) -> Flask:
     app.config["TESTING"] = settings.testing
     db.init(app, settings.database_url)
     web.init(app, settings)
+    gate.init(app, web.sign_in)
+    app.register_blueprint(auth)
     return app

@@ -21,14 +21,17 @@ from app.customers.people import (
     insert_user,
 )
 
-RESERVED: Final = frozenset(["admin", "administrator", "billing", "demo", "help", "info", "invoices", "mail", "postmaster", "root", "security", "staff", "support", "system", "webmaster"])
+RESERVED: Final = frozenset({
+    *("admin", "administrator", "billing", "demo", "help", "info", "invoices", "mail"),
+    *("postmaster", "root", "security", "staff", "support", "system", "webmaster"),
+})  # fmt: skip
 _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 _FAMILIAR_FOR: Final = timedelta(days=30)
 
 _HOLDER: Final = "select id, login, customer_id from users where email = %(email)s and verified_at is not null and id <> %(id)s"
 _CONFIRM: Final = "update users set email = %(email)s, verified_at = coalesce(verified_at, %(now)s) where id = %(id)s"
-_SET_PASSWORD: Final = "update users set password_hash = %(password_hash)s where id = %(id)s"
+_STORE_HASH: Final = "update users set password_hash = %(password_hash)s where id = %(id)s"
 _IPS: Final = "select distinct ip from sessions where user_id = %(id)s and created_at > %(since)s"
 
 
@@ -206,7 +209,7 @@ def _check_current(user: User, password: str, field: str, ip: str) -> None:
 
 
 def _set_password(user_id: int, stored: str) -> User:
-    db.execute(_SET_PASSWORD, id=user_id, password_hash=stored)
+    db.execute(_STORE_HASH, id=user_id, password_hash=stored)
     user = get_user(user_id)
     mail.send("password_changed", user.email, key=_key("password", user_id), customer_id=user.customer_id, login=user.login)
     return user

@@ -21,7 +21,7 @@ SEEN_EVERY: Final = timedelta(minutes=5)
 """How often a living session is noted: one write in five minutes, not one per page."""
 
 _LOAD: Final = """
-select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_id, u.login, u.name, u.email, u.role, u.locale, u.timezone,
+select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_id, u.login, coalesce(nullif(u.name, ''), u.login) as name, u.email, u.role, u.locale, u.timezone,
        u.verified_at is not null as verified, c.currency, coalesce(w.balance, 0) as balance, coalesce(b.balance, 0) as bonus,
        coalesce(w.entry_count, 0) as version,
        (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid
@@ -85,7 +85,7 @@ class SignedIn:
     @property
     def initials(self) -> str:
         """One or two letters for the round mark in the top bar."""
-        words = re.findall(r"\w+", self.name) or [self.login]
+        words = re.findall(r"\w+", self.name) or ["?"]
         return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper()
 
 

@@ -133,7 +133,7 @@ function walk(menu, event) {
 }
 
 document.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-set-theme], [data-copy], [data-dismiss], [data-fill], [data-print]");
+  const target = event.target.closest("[data-set-theme], [data-copy], [data-dismiss], [data-fill], [data-print], [data-reveal]");
   for (const menu of openMenus()) if (!menu.contains(event.target) || (target && menu.contains(target) && !target.dataset.setTheme)) close(menu);
   if (!target) {
     const drawer = event.target.closest(".drawer > .pop");
@@ -145,7 +145,17 @@ document.addEventListener("click", (event) => {
   if ("dismiss" in target.dataset) target.closest(".toast, .notice").remove();
   if ("print" in target.dataset) window.print();
   if (target.dataset.fill) fill(target);
+  if (target.dataset.reveal) reveal(target);
 });
+
+// A password shown while it is typed: <button type="button" data-reveal="password" aria-pressed="false">.
+function reveal(button) {
+  const input = document.getElementById(button.dataset.reveal);
+  const shown = input.type === "password";
+  input.type = shown ? "text" : "password";
+  button.setAttribute("aria-pressed", String(shown));
+  input.focus();
+}
 
 // A suggested value: <button type="button" data-fill="100" data-into="amount">.
 function fill(button) {
@@ -228,5 +238,6 @@ else start();
 
 function start() {
   arrive();
+  $$("[data-timezone]").forEach((input) => (input.value = Intl.DateTimeFormat().resolvedOptions().timeZone || ""));
   if (!$("[autofocus]")) $('[aria-invalid="true"]')?.focus();
 }

@@ -1,0 +1,186 @@
+"""Coming in and going out: register, confirm the address, log in, log out, a new password."""
+
+from typing import Any
+
+from flask import Blueprint, Response, request
+from wtforms import BooleanField, PasswordField, StringField
+from wtforms.validators import InputRequired
+
+import config
+from app import customers, web
+from app.web import gate
+from app.web.forms import Form
+
+auth = Blueprint("auth", __name__)
+
+WRONG = "This login and password do not belong together."
+
+
+class LoginForm(Form):
+    """`login` is a login or an e-mail address."""
+
+    login = StringField("Login or e-mail", [InputRequired("Enter your login or e-mail address.")])
+    password = PasswordField("Password", [InputRequired("Enter your password.")])
+    remember = BooleanField("Stay signed in")
+
+
+class RegisterForm(Form):
+    """The rules of each field are the verb's."""
+
+    login = StringField("Login", [InputRequired("Choose a login.")])
+    email = StringField("E-mail", [InputRequired("Enter your e-mail address.")])
+    password = PasswordField("Password", [InputRequired("Choose a password.")])
+    timezone = StringField("Time zone")
+
+
+class ResetForm(Form):
+    """Whose password is forgotten."""
+
+    login = StringField("Login or e-mail", [InputRequired("Enter your login or e-mail address.")])
+
+
+class NewPasswordForm(Form):
+    """The new password."""
+
+    password = PasswordField("New password", [InputRequired("Choose a password.")])
+
+
+@auth.get("/")
+@gate.public
+def index() -> Response:
+    """The start: the balance, or the login page."""
+    return web.go(home() if web.reader() else "/login")
+
+
+@auth.route("/login", methods=["GET", "POST"])
+@gate.public
+def login() -> Response:
+    """Log in by login or e-mail address and go on to where the visitor wanted to be."""
+    form, target = LoginForm(), web.safe_next(request.args.get("next"), "")
+    if request.method == "GET":
+        return web.go(target or home()) if web.reader() else _show("login", form, target=target)
+    if not form.validate():
+        return _show("login", form, 422, target=target)
+    try:
+        user = customers.authenticate(form.login.data or "", form.password.data or "", ip=gate.address(), user_agent=request.user_agent.string)
+    except customers.RateLimited as limited:
+        return _show_limited("login", form, limited, target=target)
+    if user is None:
+        return _show("login", form, 422, problem=WRONG, target=target)
+    return gate.admit(web.go(target or home(user)), user, remember=form.remember.data)
+
+
+@auth.post("/logout")
+@gate.public
+def logout() -> Response:
+    """Log out; the session is over on the server, too."""
+    return gate.dismiss(web.go("/login"))
+
+
+@auth.route("/register", methods=["GET", "POST"])
+@gate.public
+def register() -> Response:
+    """Make an account and come in with it; the address is confirmed by mail."""
+    form = RegisterForm()
+    if request.method == "GET":
+        return web.go(home()) if web.reader() else _show("register", form)
+    if not form.validate():
+        return _show("register", form, 422)
+    try:
+        user = _register(form)
+    except customers.Refused as refused:
+        form.refuse(refused.field, str(refused))
+        return _show("register", form, 422)
+    except customers.RateLimited as limited:
+        return _show_limited("register", form, limited)
+    answer = gate.admit(web.go("/balance"), user)
+    web.toast(f"Welcome. A link to confirm your address is on its way to {user.email}.")
+    return answer
+
+
+@auth.route("/password/reset", methods=["GET", "POST"])
+@gate.public
+def reset() -> Response:
+    """Ask for a link that sets a new password. The answer is the same whoever is named."""
+    form = ResetForm()
+    if request.method == "GET":
+        return _show("reset", form, sent="sent" in request.args)
+    if not form.validate():
+        return _show("reset", form, 422, sent=False)
+    try:
+        customers.request_reset(form.login.data or "", ip=gate.address())
+    except customers.RateLimited as limited:
+        return _show_limited("reset", form, limited, sent=False)
+    return web.go("/password/reset?sent")
+
+
+@auth.route("/password/reset/<token>", methods=["GET", "POST"])
+@gate.public
+def new_password(token: str) -> Response:
+    """Choose a new password by a mailed link. Opening the link changes nothing."""
+    form, link = NewPasswordForm(), customers.peek_link("reset", token)
+    if link is None:
+        return _show_dead("A link to a new password works once, for 30 minutes.", "/password/reset", "Ask for a new link")
+    if request.method == "GET":
+        return _show("new_password", form, login=link.login)
+    try:
+        user = customers.reset_password(token, form.password.data or "", ip=gate.address()) if form.validate() else None
+    except customers.Refused as refused:
+        form.refuse(refused.field, str(refused))
+        user = None
+    if user is None:
+        return _show("new_password", form, 422, login=link.login)
+    answer = gate.dismiss(web.go("/login"))
+    web.toast("Your password is changed and every device is signed out. Log in with the new one.")
+    return answer
+
+
+@auth.route("/verify/<token>", methods=["GET", "POST"])
+@gate.public
+def verify(token: str) -> Response:
+    """Confirm an address by a mailed link. Opening the link changes nothing; the button does."""
+    link = customers.peek_link("verify", token)
+    if request.method == "GET" and link is not None:
+        return web.page("auth/verify.html", email=link.email)
+    user = customers.verify(token, ip=gate.address()) if link else None
+    if user is None:
+        return _show_dead("A link to confirm an address works once, for three days, and only the newest one counts.", "/security", "Send a new link")
+    web.toast(f"{user.email} is confirmed.")
+    return web.go(home() if web.reader() else "/login")
+
+
+@auth.post("/verify")
+@gate.anyone
+def verify_again() -> Response:
+    """Mail the confirmation link once more, and go back to the page it was asked on."""
+    email = customers.request_verification(web.reader().user_id, ip=gate.address())
+    web.toast(f"A new link is on its way to {email}.")
+    return web.go(web.safe_next(request.form.get("next"), "/security"))
+
+
+def home(user: customers.User | None = None) -> str:
+    """Where someone who is signed in starts: the balance, or for support without a customer the staff's page."""
+    me = user or web.reader()
+    return "/balance" if me.customer_id else "/security"
+
+
+def _register(form: RegisterForm) -> customers.User:
+    tags = {language.replace("_", "-"): language for language in customers.LANGUAGES}
+    locale = tags[request.accept_languages.best_match(tags, "en-GB") or "en-GB"]
+    timezone = form.timezone.data if form.timezone.data in customers.timezones() else "UTC"
+    return customers.register(form.login.data or "", form.email.data or "", form.password.data or "", locale=locale, timezone=timezone or "UTC", ip=gate.address())
+
+
+def _show(name: str, form: Form, status_code: int = 200, *, problem: str = "", **context: Any) -> Response:
+    sandbox = config.current().sandbox
+    return web.page(f"auth/{name}.html", status_code=status_code, form=form, errors=form.sentences, problem=problem, sandbox=sandbox, **context)
+
+
+def _show_limited(name: str, form: Form, limited: customers.RateLimited, **context: Any) -> Response:
+    answer = _show(name, form, 429, problem=str(limited), **context)
+    answer.headers["Retry-After"] = str(limited.retry_after_s)
+    return answer
+
+
+def _show_dead(sentence: str, href: str, word: str) -> Response:
+    return web.page("auth/dead_link.html", status_code=410, sentence=sentence, href=href, word=word)
