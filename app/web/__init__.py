@@ -128,7 +128,7 @@ def reader() -> Any:
     """Who is logged in, or None."""
     if not hasattr(current_app, "login_manager") or not current_user.is_authenticated:
         return None
-    return current_user
+    return current_user._get_current_object()  # noqa: SLF001 - a template asks it often, the proxy is slow
 
 
 def _whole(template: str, context: dict[str, Any], status_code: int, *, bare: bool = False) -> Response:

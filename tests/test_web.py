@@ -1,0 +1,441 @@
+"""The way every view answers: page or fragment, safe headers, honest errors, quick files."""
+
+import gzip
+import json
+import logging
+import re
+from base64 import b64encode
+from hashlib import sha384
+from pathlib import Path
+
+import brotli
+import psycopg
+import pytest
+from flask import Flask, Response, abort, flash, request, session
+from flask.testing import FlaskClient
+from flask_login import LoginManager
+from jinja2 import ChoiceLoader, DictLoader
+from sqlalchemy import make_url
+
+import config
+from app import create_app, db, web
+from app.customers import SignedIn
+from app.web import assets, faults, safety
+from tests.conftest import person
+
+PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
+TEMPLATES = {
+    "list.html": '{% extends "base.html" %}{% block main %}<h1>List</h1>{% block results %}<ul id="results">{{ words }} {{ 128460|money("EUR") }} {{ badge("Paid", "credit") }}</ul>{% endblock %}{% endblock %}',
+    "form.html": '{% extends "base.html" %}{% block main %}{% block box %}<form id="box" method="post">{{ csrf_field() }}{{ field("name", "Name", value, errors=errors) }}</form>{% endblock %}{% endblock %}',
+    "typo.html": '{% extends "base.html" %}{% block main %}{{ wrods }}{% endblock %}',
+}
+
+
+def build(settings: config.Settings) -> Flask:
+    """The real house with a few rooms more."""
+    app = create_app(settings)
+    app.config.update(TESTING=False, PROPAGATE_EXCEPTIONS=False)
+    app.jinja_env.loader = ChoiceLoader([DictLoader(TEMPLATES), app.jinja_env.loader])
+    app.add_url_rule("/t/list", "t_list", show_list)
+    app.add_url_rule("/t/form", "t_form", show_form, methods=["GET", "POST"])
+    app.add_url_rule("/t/error/<int:code>", "t_error", abort)
+    app.add_url_rule("/t/secret/<token>", "t_secret", lambda token: "ok")
+    app.add_url_rule("/t/broken", "t_broken", lambda: 1 // 0)
+    app.add_url_rule("/t/typo", "t_typo", lambda: web.page("typo.html"))
+    app.add_url_rule("/t/books", "t_books", lambda: str(db.scalar("select 42")))
+    app.add_url_rule("/t/inside", "t_inside", web.sign_in, methods=["GET", "POST"])
+    app.add_url_rule("/t/go", "t_go", lambda: web.go(request.args["to"]))
+    app.add_url_rule("/t/document", "t_document", send_document)
+    app.add_url_rule("/t/done", "t_done", lambda: (web.toast("€ 25.00 were added.", "/invoices/INV-1", "See the invoice"), web.go("/t/list"))[1])
+    return app
+
+
+def show_list() -> Response:
+    return web.page("list.html", "results", also=("_balance_chip.html",) if request.args.get("moved") else (), push_url="/t/list?status=paid", words="<b>" + "word " * 400)
+
+
+def show_form() -> Response:
+    return web.page("form.html", "box", status_code=422 if request.method == "POST" else 200, value="typed", errors={"name": "Enter a name."} if request.method == "POST" else {})
+
+
+def send_document() -> Response:
+    answer = Response("%PDF" * 1000, content_type="application/pdf", headers={"Cache-Control": "private, max-age=60"})
+    answer.set_etag("abc")
+    return answer
+
+
+@pytest.fixture(scope="module")
+def house(settings: config.Settings, application: Flask) -> Flask:
+    """The house with the rooms of this file, built once."""
+    return build(settings)
+
+
+@pytest.fixture
+def visitor(house: Flask, app: Flask) -> FlaskClient:
+    """A browser that is not signed in."""
+    return house.test_client()
+
+
+# Page and fragment
+
+
+def test_an_address_opened_by_hand_is_a_whole_page(visitor: FlaskClient) -> None:
+    page = visitor.get("/t/list").text
+    assert page.startswith("<!doctype html>")
+    assert '<ul id="results">' in page
+    assert "€\u00a01,284.60" in page
+
+
+def test_a_partial_request_gets_the_named_block_alone(visitor: FlaskClient) -> None:
+    answer = visitor.get("/t/list", headers=PARTIAL)
+    assert answer.text.startswith('<ul id="results">')
+    assert answer.text.endswith("</ul>")
+    assert '<span class="badge credit">Paid</span>' in answer.text
+    assert answer.headers["HX-Push-Url"] == "/t/list?status=paid"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"HX-Request": "true", "HX-Request-Type": "full"},
+        {**PARTIAL, "HX-History-Restore-Request": "true"},
+        {**PARTIAL, "Sec-Fetch-Mode": "navigate"},
+        {"HX-Request": "false"},
+    ],
+)
+def test_history_and_navigation_get_the_whole_page(visitor: FlaskClient, headers: dict[str, str]) -> None:
+    answer = visitor.get("/t/list", headers=headers)
+    assert answer.text.startswith("<!doctype html>")
+    assert "HX-Push-Url" not in answer.headers
+
+
+def test_what_moved_beside_the_block_comes_as_a_partial_of_its_own(owner: FlaskClient, house: Flask) -> None:
+    chip = take_over(owner, house).get("/t/list?moved=1", headers=PARTIAL).text
+    assert '<hx-partial hx-target="#balance-chip" hx-swap="outerMorph"><output class="chip" id="balance-chip">' in chip
+
+
+def test_caches_can_tell_a_page_from_its_fragment(visitor: FlaskClient) -> None:
+    for headers in ({}, PARTIAL):
+        varies = {name.strip() for name in visitor.get("/t/list", headers=headers).headers["Vary"].split(",")}
+        assert {"HX-Request", "HX-Request-Type", "Cookie", "Accept-Encoding"} <= varies
+
+
+def test_text_from_outside_is_escaped(visitor: FlaskClient) -> None:
+    assert "&lt;b&gt;word" in visitor.get("/t/list").text
+
+
+def test_a_wrong_form_comes_back_with_422_and_its_field_marked(house: Flask, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(house.config, "WTF_CSRF_ENABLED", False)
+    answer = house.test_client().post("/t/form", headers=PARTIAL)
+    assert answer.status_code == 422
+    assert answer.text.startswith('<form id="box"')
+    assert 'value="typed"' in answer.text
+    assert re.search(r'id="name" name="name" aria-invalid="true" aria-describedby="name-error ', answer.text)
+    assert '<p class="error" id="name-error">Enter a name.</p>' in answer.text
+
+
+def test_an_unsafe_push_url_is_a_mistake_of_the_program(house: Flask) -> None:
+    with house.test_request_context("/t/list", headers=PARTIAL), pytest.raises(ValueError, match="is not a path"):
+        web.page("list.html", "results", push_url="//evil.test", words="")
+
+
+def test_a_name_that_the_view_forgot_is_an_error_not_a_gap(visitor: FlaskClient) -> None:
+    assert visitor.get("/t/typo").status_code == 500
+
+
+def test_a_toast_waits_for_the_next_page_and_is_said_once(visitor: FlaskClient) -> None:
+    assert visitor.get("/t/done").headers["Location"] == "/t/list"
+    assert 'were added. <a href="/invoices/INV-1">See the invoice</a>' in visitor.get("/t/list").text
+    assert "were added" not in visitor.get("/t/list").text
+    visitor.get("/t/done")
+    assert '<hx-partial hx-target="#toasts" hx-swap="beforeend"><div class="toast">' in visitor.get("/t/list", headers=PARTIAL).text
+
+
+def test_the_frame_shows_who_is_signed_in_and_only_pages_that_exist(owner: FlaskClient, house: Flask) -> None:
+    page = take_over(owner, house).get("/t/list").text
+    assert ">AK</summary>" in page
+    assert 'id="balance-chip"' in page
+    paths = {rule.rule for rule in house.url_map.iter_rules()}
+    links = set(re.findall(r'<a href="(/[^"]*)"', page[page.index("<nav") : page.index("</nav>")]))
+    assert links <= paths | {"/"}
+
+
+def take_over(signed_in: FlaskClient, house: Flask) -> FlaskClient:
+    """The same cookie in a browser of this file's house."""
+    client = house.test_client()
+    cookie = signed_in.get_cookie("sid")
+    assert cookie is not None
+    client.set_cookie("sid", cookie.value)
+    return client
+
+
+# Where to go
+
+
+@pytest.mark.parametrize("path", ["/", "/balance", "/invoices?status=paid&q=a%20b", "/invoices/PF-2026-000001/pay", "/a:b", "/x?next=//evil.test"])
+def test_a_path_of_this_site_is_kept(path: str) -> None:
+    assert web.safe_next(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        None, "", "balance", "//evil.test", "///evil.test", "/\\evil.test", "\\\\evil.test", "/\t/evil.test", "/\n/evil.test", "/ /evil.test", "http:evil.test", "https://evil.test",
+        "javascript:alert(1)", "/a\\b", "/ünsafe", "/a\x00b", "/a\r\nSet-Cookie: x", " /balance", "/balance ", "@evil.test", "//evil.test/%2f..", "/\u2215evil", "\x0b/evil",
+    ],
+)  # fmt: skip
+def test_anything_else_leads_to_the_start(house: Flask, path: str | None) -> None:
+    assert web.safe_next(path) == "/"
+    with house.test_request_context("/", headers=PARTIAL):
+        assert web.go(path or "").headers["HX-Redirect"] == "/"
+    with house.test_request_context("/"):
+        assert web.go(path or "").headers["Location"] == "/"
+
+
+def test_who_is_not_signed_in_is_led_to_the_login_and_back(visitor: FlaskClient) -> None:
+    answer = visitor.get("/t/inside?status=paid")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2Ft%2Finside%3Fstatus%3Dpaid")
+    partial = visitor.get("/t/inside", headers=PARTIAL)
+    assert (partial.status_code, partial.text, partial.headers["HX-Redirect"]) == (200, "", "/login?next=%2Ft%2Finside")
+
+
+# Safety
+
+
+def test_every_answer_carries_the_headers(visitor: FlaskClient) -> None:
+    for path in ("/t/list", "/t/error/404", "/t/broken", "/nowhere", "/static/nothing.js"):
+        headers = visitor.get(path).headers
+        assert headers["Content-Security-Policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'; "
+            "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
+        )
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cache-Control"] == "no-store"
+        assert "Strict-Transport-Security" not in headers
+
+
+def test_https_adds_what_only_https_may_promise(settings: config.Settings) -> None:
+    secure = config.Settings(database_url="", secret_key="s" * 48, base_url="https://billing.example", stripe_secret_key="sk_x")
+    headers = safety.security_headers(secure)
+    assert headers["Strict-Transport-Security"].startswith("max-age=63072000")
+    assert "form-action 'self' https://checkout.stripe.com;" in headers["Content-Security-Policy"]
+    assert safety.trusted_hosts(secure) == ["billing.example"]
+    app = Flask("secure")
+    safety.init(app, secure)
+    assert app.config["SESSION_COOKIE_NAME"] == "__Host-session"
+    assert app.config["SESSION_COOKIE_SECURE"] is True
+
+
+def test_a_processor_at_another_address_may_be_posted_to() -> None:
+    settings = config.Settings(database_url="", secret_key="", stripe_secret_key="sk_x", stripe_api_base="http://localhost:12111/v1")
+    assert safety.processors(settings) == ["http://localhost:12111"]
+
+
+def test_a_foreign_host_is_refused(visitor: FlaskClient) -> None:
+    answer = visitor.get("/t/list", headers={"Host": "evil.test"})
+    assert answer.status_code == 400
+    assert "evil.test" not in answer.text
+
+
+def test_a_form_without_its_token_is_refused_with_help(visitor: FlaskClient) -> None:
+    page = visitor.post("/t/form")
+    assert page.status_code == 400
+    assert "This page was open too long" in page.text
+    notice = visitor.post("/t/form", headers={**PARTIAL, "Referer": "http://localhost/t/list?q=1"})
+    assert notice.headers["HX-Retarget"] == "#problem"
+    assert notice.headers["HX-Reswap"] == "innerHTML"
+    assert '<a class="button quiet small" href="/t/list">Reload the page</a>' in notice.text
+    assert "<html" not in notice.text
+
+
+def test_the_token_of_the_page_opens_the_form(visitor: FlaskClient) -> None:
+    page = visitor.get("/t/form").text
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    header = re.search(r'"X-CSRFToken":"([^"]+)"', page)
+    assert token
+    assert header
+    assert visitor.post("/t/form", data={"csrf_token": token[1]}).status_code == 422
+    assert visitor.post("/t/form", headers={"X-CSRFToken": header[1]}).status_code == 422
+
+
+def test_a_body_that_is_too_large_is_refused(visitor: FlaskClient) -> None:
+    assert visitor.post("/t/form", data={"name": "x" * 700_000}).status_code == 413
+
+
+# Compression
+
+
+@pytest.mark.parametrize(("accepted", "open_it"), [("br, gzip", brotli.decompress), ("gzip", gzip.decompress)])
+def test_pages_travel_compressed(visitor: FlaskClient, accepted: str, open_it) -> None:
+    answer = visitor.get("/t/list", headers={"Accept-Encoding": accepted})
+    assert answer.headers["Content-Encoding"] == accepted.split(",", maxsplit=1)[0]
+    assert int(answer.headers["Content-Length"]) == len(answer.data) < 5_000
+    assert b'<ul id="results">' in open_it(answer.data)
+
+
+def test_what_is_small_or_not_text_or_not_asked_for_travels_as_it_is(visitor: FlaskClient) -> None:
+    for path, accepted in (("/t/go?to=/x", "br"), ("/t/document", "br"), ("/t/list", "identity"), ("/t/list", "")):
+        assert "Content-Encoding" not in visitor.get(path, headers={"Accept-Encoding": accepted}).headers
+
+
+def test_a_compressed_answer_has_a_weak_tag(house: Flask) -> None:
+    with house.test_request_context("/", headers={"Accept-Encoding": "br"}):
+        answer = Response("x" * 5000)
+        answer.set_etag("abc")
+        assert safety.compress(answer).headers["ETag"] == 'W/"abc"'
+
+
+def test_a_view_that_knows_better_keeps_its_cache_rule(visitor: FlaskClient) -> None:
+    answer = visitor.get("/t/document")
+    assert answer.headers["Cache-Control"] == "private, max-age=60"
+    assert answer.headers["ETag"] == '"abc"'
+
+
+# Errors
+
+
+@pytest.fixture
+def lines() -> list[dict[str, object]]:
+    """What is logged meanwhile, one dict a line."""
+    found: list[dict[str, object]] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(json.loads(record.getMessage()))
+
+    listener = Listener()
+    faults.log.addHandler(listener)
+    yield found
+    faults.log.removeHandler(listener)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 429, 500, 503])
+def test_every_error_is_a_page_and_a_notice_with_its_reference(visitor: FlaskClient, status: int, lines) -> None:
+    page = visitor.get(f"/t/error/{status}")
+    assert page.status_code == status
+    reference = page.headers["X-Request-Id"]
+    assert f"<code>{reference}</code>" in page.text
+    assert f"<h1>{faults.PROBLEMS[status].title}</h1>" in page.text
+    assert {line["reference"] for line in lines} == {reference}
+    notice = visitor.get(f"/t/error/{status}", headers=PARTIAL)
+    assert notice.status_code == status
+    assert notice.headers["HX-Retarget"] == "#problem"
+    assert notice.text.startswith('<div class="notice')
+    assert f"Reference {notice.headers['X-Request-Id']}" in notice.text
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are(visitor: FlaskClient, house: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(house.config, "WTF_CSRF_ENABLED", False)
+    answer = visitor.post("/t/list")
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_an_exception_shows_a_reference_and_logs_the_trace(visitor: FlaskClient, lines) -> None:
+    answer = visitor.get("/t/broken")
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" not in answer.text
+    assert "Traceback" not in answer.text
+    trace = next(line for line in lines if line["event"] == "exception")
+    assert trace["reference"] == answer.headers["X-Request-Id"]
+    assert "ZeroDivisionError" in str(trace["trace"])
+
+
+def test_the_log_knows_routes_not_tokens(visitor: FlaskClient, lines) -> None:
+    visitor.get("/t/secret/hush-hush?q=private")
+    visitor.get("/nowhere/hush-hush")
+    assert [(line["route"], line["status"]) for line in lines] == [("/t/secret/<token>", 200), (None, 404)]
+    assert "hush" not in json.dumps(lines)
+    assert "private" not in json.dumps(lines)
+
+
+def test_a_database_that_is_down_is_said_so_and_comes_back_by_itself(visitor: FlaskClient, database_url: str, lines) -> None:
+    assert visitor.get("/t/books").text == "42"
+    with closed(database_url):
+        for headers in ({}, PARTIAL):
+            answer = visitor.get("/t/books", headers=headers)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "5"
+            assert "We cannot reach our books right now" in answer.text
+        assert [line["event"] for line in lines].count("database") == 2
+    assert visitor.get("/t/books").text == "42"
+
+
+class closed:  # noqa: N801 - reads as a sentence
+    """The database refuses everyone inside this block, as when its server restarts."""
+
+    def __init__(self, url: str) -> None:
+        self.name = make_url(url).database
+        self.admin = make_url(url).set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+
+    def __enter__(self) -> None:
+        self.run("alter database {} with allow_connections false")
+        self.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'")
+
+    def __exit__(self, *_: object) -> None:
+        self.run("alter database {} with allow_connections true")
+
+    def run(self, sql: str) -> None:
+        with psycopg.connect(self.admin, autocommit=True) as connection:
+            connection.execute(sql.format(self.name))
+
+
+# Static files
+
+
+def test_a_file_is_named_by_its_content_and_never_expires(visitor: FlaskClient, house: Flask) -> None:
+    for name in ("app.css", "js/app.js", "js/htmx.min.js", "img/icons.svg", "img/mark.svg", "fonts/inter.woff2"):
+        url = house.jinja_env.filters["asset"](name)
+        assert re.fullmatch(r"/static/.+-[0-9a-f]{12}\.\w+", url)
+        answer = visitor.get(url)
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert visitor.get("/static/js/app.js").status_code == 404
+
+
+def test_the_sheet_is_one_small_file_in_layers() -> None:
+    known = assets.Assets()
+    sheet = known.by_name["app.css"].body.decode()
+    assert sheet.startswith("@layer reset,base,layout,components,utilities;")
+    assert known.url("fonts/inter.woff2") in sheet
+    assert len(sheet) < 30_000
+    assert sheet.count("{") == sheet.count("}")
+
+
+def test_the_seller_s_accent_replaces_ours() -> None:
+    sheet = assets.Assets(accent="light-dark(#123456, #abcdef)").by_name["app.css"].body.decode()
+    assert sheet.endswith("@layer base{:root{--accent: light-dark(#123456,#abcdef);}}")
+
+
+def test_a_first_visit_is_light() -> None:
+    known = assets.Assets()
+    files = [asset for asset in known.by_name.values() if not asset.url.endswith("LICENSE")]
+    assert sum(len(asset.encoded.get("br", asset.body)) for asset in files) < 66_000
+    assert len(files) <= 7
+
+
+def test_htmx_is_the_published_file() -> None:
+    body = (Path(assets.FOLDER) / "js/htmx.min.js").read_bytes()
+    noted = re.search(r"sha384 `([^`]+)`", (Path(assets.FOLDER).parent / "docs/look.md").read_text())
+    assert noted
+    assert b64encode(sha384(body).digest()).decode() == noted[1]
+
+
+def test_a_changed_file_has_a_new_address(tmp_path: Path) -> None:
+    (tmp_path / "css").mkdir()
+    (tmp_path / "css/base.css").write_text("a { color: red }")
+    known = assets.Assets(tmp_path)
+    before = known.url("app.css")
+    (tmp_path / "css/base.css").write_text("a { color: blue }")
+    (tmp_path / "css/extra.css").write_text("")
+    known.refresh()
+    assert known.url("app.css") != before
+
+
+def test_every_icon_named_in_a_template_is_drawn() -> None:
+    drawn = set(re.findall(r'<symbol id="([^"]+)"', (assets.FOLDER / "img/icons.svg").read_text()))
+    used = {name for path in (assets.FOLDER.parent / "templates").rglob("*.html") for name in re.findall(r"""["']([a-z0-9-]+)["']\|icon""", path.read_text())}
+    assert used <= drawn
+    assert {problem.symbol for problem in faults.PROBLEMS.values()} <= drawn
