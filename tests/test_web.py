@@ -5,23 +5,21 @@ import json
 import logging
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from hashlib import sha384
 from pathlib import Path
 
 import brotli
 import psycopg
 import pytest
-from flask import Flask, Response, abort, flash, request, session
+from flask import Flask, Response, abort, request
 from flask.testing import FlaskClient
-from flask_login import LoginManager
 from jinja2 import ChoiceLoader, DictLoader
 from sqlalchemy import make_url
 
 import config
 from app import create_app, db, web
-from app.customers import SignedIn
 from app.web import assets, faults, safety
-from tests.conftest import person
 
 PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 TEMPLATES = {
@@ -65,9 +63,13 @@ def send_document() -> Response:
 
 
 @pytest.fixture(scope="module")
-def house(settings: config.Settings, application: Flask) -> Flask:
+def house(settings: config.Settings, application: Flask) -> Iterator[Flask]:
     """The house with the rooms of this file, built once."""
-    return build(settings)
+    app = build(settings)
+    yield app
+    with app.app_context():
+        for engine in db.db.engines.values():
+            engine.dispose()
 
 
 @pytest.fixture
@@ -297,7 +299,7 @@ def test_a_view_that_knows_better_keeps_its_cache_rule(visitor: FlaskClient) -> 
 
 
 @pytest.fixture
-def lines() -> list[dict[str, object]]:
+def lines() -> Iterator[list[dict[str, object]]]:
     """What is logged meanwhile, one dict a line."""
     found: list[dict[str, object]] = []
 
