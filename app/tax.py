@@ -109,7 +109,7 @@ def treatment(seller: Seller, buyer: Buyer, on: date) -> Treatment:
         return Treatment("O", Decimal(0), _OUTSIDE)
     if _is_business(buyer):
         return Treatment("AE", Decimal(0), _REVERSE_CHARGE)
-    return Treatment("S", rate(there, on), f"VAT of {_country_name(there)}, declared through the One Stop Shop.")
+    return Treatment("S", rate(there, on), f"VAT ({_country_name(there)}), declared through the One Stop Shop.")
 
 
 def for_topup(seller: Seller, buyer: Buyer, on: date, vat_point: VatPoint = "on_supply") -> Treatment:
@@ -162,15 +162,15 @@ def vat_id_problem(country: str, vat_id: str) -> str | None:
         return _eu_problem(country, compact)
     if _is_valid_outside(country, compact):
         return None
-    return f"This is not a valid VAT ID of {_country_name(country)}. Check it for a typing mistake."
+    return f"This is not a valid VAT ID ({_country_name(country)}). Check it for a typing mistake."
 
 
 def _eu_problem(country: str, compact: str) -> str | None:
     prefix, name = _vat_prefix(country), _country_name(country)
     if not compact.startswith(prefix):
-        return f"A VAT ID of {name} starts with {prefix}. Check the number, or the country of your address."
+        return f"The VAT ID must start with {prefix} ({name}). Check the number, or the country of your address."
     if not (compact.isascii() and stdnum.eu.vat.is_valid(compact)):
-        return f"This is not a valid VAT ID of {name}. Check it for a typing mistake."
+        return f"This is not a valid VAT ID ({name}). Check it for a typing mistake."
     return None
 
 
