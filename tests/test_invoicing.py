@@ -1,12 +1,18 @@
 """Bills: numbers without gaps, snapshots that stay, and nothing paid that should not be."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import config
 from app import clock, db, invoicing
+from app.formats import formats
 from app.invoicing import Draft, Line, Settlement
 from app.money import Money
 
@@ -68,7 +74,7 @@ def test_a_topup_is_issued_with_a_proforma_and_no_vat(app):
     found = invoicing.find(anna, f"PF-{clock.now().year}-000001")
     assert found == bill
     assert (bill.net, bill.tax, bill.total, bill.status) == (25_00, 0, 25_00, "unpaid")
-    assert "no VAT is due" in bill.tax_note
+    assert "No VAT is due" in bill.tax_note
     assert bill.buyer["city"] == "Łódź"
 
 
@@ -114,7 +120,7 @@ def test_a_topup_is_never_paid_from_the_balance(app, superuser):
     with pytest.raises(invoicing.BillError):
         pay(bill, card(source="balance"))
     with pytest.raises(psycopg.errors.CheckViolation, match="topup_is_paid_from_outside"):
-        superuser.execute("update bills set status = 'paid', paid_at = now(), settled_by = 'balance', payment = '{}', invoice_number = 'X'")
+        superuser.execute("update bills set status = 'paid', paid_at = now(), invoiced_at = now(), settled_by = 'balance', payment = '{}', invoice_number = 'X'")
 
 
 def test_late_money_settles_what_expired(app):
@@ -206,3 +212,168 @@ def statements(app, monkeypatch):
 
     monkeypatch.setattr(db, "_fetch", counted)
     return sent
+
+
+def service(customer_id: int, **more: object) -> invoicing.Bill:
+    lines = (Line("VPS NVMe-4 · vps-7", 14_29), Line("IPv4 address", 83, quantity=100))
+    with db.transaction():
+        return invoicing.issue_service_bill(customer_id, "vps-7 · VPS NVMe-4", "EUR", lines, months=1, **more)
+
+
+@pytest.mark.parametrize(
+    ("profile", "category", "tax"),
+    [
+        ({"country": "PL", "vat_id": "PL7251801126"}, "AE", 0),
+        ({"country": "PL", "vat_id": "", "vat_id_state": "none"}, "S", 22_38),  # 23 % of 97.29
+        ({"country": "DE", "vat_id": "DE136695976"}, "S", 18_49),  # 19 % of 97.29
+        ({"country": "CH", "vat_id": "", "vat_id_state": "none"}, "O", 0),
+    ],
+)
+def test_a_service_is_taxed_by_who_buys_where(app, profile, category, tax):
+    bill = service(person(**profile))
+    assert (bill.tax_category, bill.net, bill.tax, bill.total) == (category, 97_29, tax, 97_29 + tax)
+    assert invoicing.total([line.net for line in bill.lines], bill.tax_rate) == invoicing.Totals(bill.net, bill.tax)
+
+
+def test_tax_is_rounded_once_over_the_sum(app):
+    assert invoicing.total([83] * 100, Decimal(20)).tax == 16_60  # per piece it would be 17.00
+    assert invoicing.total([14_29], Decimal(24)).total == 17_72
+    assert invoicing.total([50], Decimal(1)).tax == 1  # half a cent goes up
+
+
+def test_a_profile_that_changes_leaves_the_bill_as_it_was(app):
+    anna = person()
+    bill = topup(anna)
+    with db.transaction():
+        db.execute("update customers set company = 'Another', country = 'DE' where id = %(id)s", id=anna)
+    number = pay(bill)
+    assert invoicing.find(anna, number).buyer["company"] == "Kowalska Studio sp. z o.o."  # type: ignore[union-attr]
+    content = db.scalar("select content from documents where kind = 'invoice'")
+    assert content["buyer"]["company"] == "Kowalska Studio sp. z o.o."
+
+
+def test_on_topup_the_vat_is_inside_the_amount(app, settings, monkeypatch):
+    monkeypatch.setattr(config, "_current", replace(settings, vat_point="on_topup"))
+    bill = topup(person(country="DE", vat_id=""), 119_00)
+    assert (bill.net, bill.tax, bill.total) == (100_00, 19_00, 119_00)
+
+
+class TestList:
+    """The list of bills."""
+
+    @pytest.fixture
+    def anna(self, app) -> int:
+        """Twelve bills, one a day: 1..12 euro; the first five paid, the sixth cancelled, the seventh expired."""
+        anna, bob = person(), person("bob")
+        start = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        for day in range(12):
+            with clock.travel(start + timedelta(days=day)):
+                bill = topup(anna, (day + 1) * 100) if day != 8 else service(anna)
+                topup(bob)
+                if day < 5:
+                    pay(bill)
+        invoicing.cancel(anna, "PF-2026-000011")
+        with clock.travel(start + timedelta(days=15, hours=-12)):
+            invoicing.expire_due()
+        return anna
+
+    def numbers(self, customer_id: int, **query: str) -> list[str]:
+        return [entry.number for entry in invoicing.search(customer_id, invoicing.Filter.from_query(query)).entries]
+
+    def test_every_status_is_reachable_and_counted(self, anna):
+        page = invoicing.search(anna, invoicing.Filter.from_query({}))
+        assert page.counts == {"": 12, "unpaid": 6, "paid": 5, "refunded": 0, "cancelled": 1}
+        assert len(page.entries) == 12
+        assert page.counted_all
+        for status in ("unpaid", "paid", "refunded", "cancelled"):
+            found = invoicing.search(anna, invoicing.Filter.from_query({"status": status}))
+            assert len(found.entries) == page.counts[status]
+            assert found.counts == page.counts
+        assert invoicing.search(anna, invoicing.Filter.from_query({"status": "paid"})).totals == {"EUR": 15_00}
+
+    def test_pages_by_keyset_show_each_once(self, anna):
+        seen, before = [], ""
+        for _ in range(3):
+            page = invoicing.search(anna, invoicing.Filter.from_query({"size": "10", "before": before}))
+            seen += [entry.number for entry in page.entries]
+            before = page.older
+            if not before:
+                break
+        assert len(seen) == len(set(seen)) == 12
+
+    def test_a_page_survives_payment_of_its_cursor(self, anna):
+        cursor = self.numbers(anna)[0]
+        rest = self.numbers(anna, size="10", before=cursor)
+        pay(invoicing.find(anna, cursor))  # type: ignore[arg-type]
+        assert self.numbers(anna, size="10", before=cursor) == rest
+
+    def test_filters_find(self, anna):
+        assert self.numbers(anna, **{"from": "2026-03-02", "to": "2026-03-03"}) == ["INV-2026-000003", "INV-2026-000002"]
+        assert self.numbers(anna, min="4", max="5.00") == ["INV-2026-000005", "INV-2026-000004"]
+        assert len(self.numbers(anna, period="1")) == 1
+        assert len(self.numbers(anna, q="VPS-7")) == 1
+        assert self.numbers(anna, q="inv-2026-000002") == ["INV-2026-000002"]
+        assert self.numbers(anna, q="4.00") == ["INV-2026-000004"]
+        assert self.numbers(anna, q="%") == []
+        assert self.numbers(anna, before="nothing") == []
+
+    def test_another_customers_cursor_says_nothing(self, anna):
+        assert self.numbers(anna, before="PF-2026-000002") == []
+
+    def test_two_statements(self, anna, statements):
+        del statements[:]
+        invoicing.search(anna, invoicing.Filter.from_query({"q": "vps", "status": "paid", "min": "1", "from": "2026-01-01"}))
+        assert len(statements) == 2
+
+
+class TestFilter:
+    """Reading and writing of a filter."""
+
+    def test_wrong_values_are_said_and_left_out(self):
+        wrong = {"status": "x", "from": "31.12.", "to": "1024-01-01", "min": "abc", "max": "1.234", "period": "2", "q": "x" * 61, "size": "7"}
+        chosen = invoicing.Filter.from_query(wrong)
+        assert set(chosen.errors) == set(wrong)
+        assert chosen == invoicing.Filter()
+        assert all(sentence.endswith(".") for sentence in chosen.errors.values())
+
+    def test_ends_in_the_wrong_order(self):
+        chosen = invoicing.Filter.from_query({"from": "2026-02-02", "to": "2026-02-01", "min": "9", "max": "8"})
+        assert set(chosen.errors) == {"to", "max"}
+
+    def test_equal_filters_have_one_address(self):
+        typed = invoicing.Filter.from_query({"status": "all", "min": " 1.234,50 ", "size": "25", "q": "  vps "}, "EUR", "de")
+        assert typed.as_query() == {"min": "1234.50", "q": "vps"}
+
+    @given(
+        status=st.sampled_from(["", "paid", "unpaid"]),
+        since=st.none() | st.dates(date(2001, 1, 1), date(2100, 1, 1)),
+        lowest=st.none() | st.integers(0, 10**12),
+        currency=st.sampled_from(["EUR", "JPY", "KWD"]),
+        locale=st.sampled_from(["en", "de", "fr", "pl"]),
+        q=st.text(max_size=20).map(str.strip).filter(lambda text: "\x00" not in text),
+    )
+    def test_an_address_reads_back_equal(self, status, since, lowest, currency, locale, q):
+        chosen = invoicing.Filter(currency=currency, status=status, since=since, lowest=lowest, q=q)
+        again = invoicing.Filter.from_query(chosen.as_query(), currency, locale)
+        assert again == chosen
+        assert not again.errors
+
+    @given(st.dictionaries(st.sampled_from(["status", "from", "to", "min", "max", "period", "q", "size", "before"]), st.text(max_size=80)))
+    def test_nothing_typed_raises(self, query):
+        invoicing.Filter.from_query(query)
+
+    def test_the_summary_says_it_in_words(self):
+        chosen = invoicing.Filter.from_query({"status": "paid", "from": "2026-11-01", "min": "20", "period": "3", "q": "vps"})
+        assert chosen.summary(formats("en_GB", "UTC")) == "paid, from 1 Nov 2026, at least €\u00a020.00, for 3 months, “vps”"
+        assert chosen.narrowed
+        assert not invoicing.Filter(size=10, before="INV-1").narrowed
+
+
+def test_the_timeline_tells_every_step(app):
+    anna = person()
+    bill = topup(anna)
+    number = pay(bill)
+    steps = invoicing.timeline(invoicing.find(anna, number))  # type: ignore[arg-type]
+    assert [step.what for step in steps] == ["Issued", "Paid by Visa ···· 4242"]
+    cancelled = invoicing.cancel(anna, topup(anna).number)
+    assert [step.what for step in invoicing.timeline(cancelled)] == ["Issued", "Cancelled"]  # type: ignore[arg-type]

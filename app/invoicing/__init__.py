@@ -22,25 +22,48 @@ from app.invoicing.bills import (
     settle,
     settle_many,
 )
+from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, render_pending
+from app.invoicing.paper import Paper, on_screen
+from app.invoicing.press import PressError
+from app.invoicing.search import PERIODS, SIZES, Entry, Filter, Page, export, search
+from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
 __all__ = [
+    "LARGEST_BUNDLE",
+    "PERIODS",
+    "SIZES",
     "AlreadySettled",
     "Bill",
     "BillError",
     "Draft",
+    "Entry",
+    "File",
+    "Filter",
     "Line",
     "NotCancellable",
+    "Page",
+    "Paper",
+    "PressBusy",
+    "PressError",
     "Settlement",
+    "Step",
     "Totals",
+    "bundle",
     "cancel",
     "expire_due",
+    "export",
     "find",
     "issue_many",
     "issue_service_bill",
     "issue_topup_bill",
     "lock",
+    "on_screen",
+    "pdf",
+    "render_pending",
+    "search",
     "settle",
     "settle_many",
+    "timeline",
     "total",
 ]

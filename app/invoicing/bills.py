@@ -7,22 +7,17 @@ dates of a series never run backwards for readers in different zones.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import config
-from app import clock, db
+from app import clock, db, tax
 from app.invoicing import documents, series
-from app.invoicing.totals import total
+from app.invoicing.totals import Totals, total
 from app.money import Money
 
 DUE_AFTER = timedelta(days=14)
-
-DEPOSIT_NOTE = (
-    "Deposit to the account balance. Which services it will pay for is not yet known, so no VAT is due now "
-    "(Articles 63 and 65, Directive 2006/112/EC). VAT is on the invoice of each service charged."
-)
 
 
 class BillError(Exception):
@@ -120,6 +115,7 @@ class Bill:
     issued_at: datetime
     due_at: datetime
     paid_at: datetime | None
+    invoiced_at: datetime | None
     closed_at: datetime | None
     period_start: date | None
     period_end: date | None
@@ -211,8 +207,7 @@ def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
 
 def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: datetime) -> Bill:
     seller = config.current().seller
-    category, rate, note = _tax(draft, buyer.snapshot, now.date())
-    sums = total((line.net for line in draft.lines), rate)
+    treatment, lines, sums = _taxed(draft, buyer.snapshot, now.date())
     if sums.total <= 0:
         raise BillError(f"a bill is for more than nothing, not {sums.total}")
     return Bill(
@@ -229,9 +224,9 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         net=sums.net,
         tax=sums.tax,
         total=sums.total,
-        tax_category=category,
-        tax_rate=rate,
-        tax_note=note,
+        tax_category=treatment.category,
+        tax_rate=treatment.rate,
+        tax_note=treatment.legal_note,
         seller=asdict(seller),
         buyer=buyer.snapshot,
         locale=buyer.locale,
@@ -239,23 +234,27 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         issued_at=now,
         due_at=draft.due_at or now + DUE_AFTER,
         paid_at=None,
+        invoiced_at=None,
         closed_at=None,
         period_start=draft.period_start,
         period_end=draft.period_end,
         months=draft.months,
         po_number=buyer.po_number,
         payment=None,
-        lines=draft.lines,
+        lines=lines,
     )
 
 
-def _tax(draft: Draft, buyer: dict[str, str], on: date) -> tuple[str, Decimal, str]:
-    if draft.kind == "topup":
-        return "O", Decimal(0), DEPOSIT_NOTE
-    from app import tax
-
-    found = tax.treatment(config.current().seller, buyer, on)
-    return found.category, found.rate, found.legal_note
+def _taxed(draft: Draft, buyer: dict[str, str], on: date) -> tuple[tax.Treatment, tuple[Line, ...], Totals]:
+    """How a draft is taxed, its lines (net), and what they add up to. A top-up's amount includes what VAT there is."""
+    seller, party = config.current().seller, tax.Party(*(buyer[name] for name in ("country", "vat_id", "postcode", "vat_id_state")))
+    if draft.kind != "topup":
+        treatment = tax.treatment(seller, party, on)
+        return treatment, draft.lines, total((line.net for line in draft.lines), treatment.rate)
+    treatment = tax.for_topup(seller, party, on, cast("tax.VatPoint", config.current().vat_point))
+    (line,) = draft.lines
+    net, vat = treatment.split(Money(line.net, draft.currency))
+    return treatment, (replace(line, unit_price=net.minor),), Totals(net.minor, vat.minor)
 
 
 def _as_row(bill: Bill) -> dict[str, Any]:
@@ -304,7 +303,7 @@ _BILL = """
 select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_number, b.invoice_number,
   (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number,
   b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at, b.paid_at,
-  b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
+  b.invoiced_at, b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
   (select jsonb_agg(jsonb_build_object('description', l.description, 'unit_price', l.unit_price, 'quantity', l.quantity, 'detail', l.detail, 'service_id', l.service_id,
       'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines
 from bills b
@@ -345,7 +344,7 @@ with given as materialized (
   select r.* from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, customer_id bigint, invoice_number text, receipt_number text, paid_at timestamptz, source text,
     payment jsonb, invoice jsonb, receipt jsonb, total bigint, currency text)
 ), settled as (
-  update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, closed_at = null, settled_by = g.source, payment = g.payment,
+  update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, invoiced_at = %(now)s, closed_at = null, settled_by = g.source, payment = g.payment,
     words = b.words || ' ' || lower(g.invoice_number)
   from given g where b.id = g.id and b.status in ('unpaid', 'expired', 'cancelled')
   returning b.id
@@ -384,10 +383,10 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     entries = _entries(settlement.transfer_id for _, settlement in paid)
     numbers = series.take(["invoice", "receipt"], now.year, len(paid))
     settled = [
-        replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, payment=_facts(settlement, entries))
+        replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries))
         for (bill, settlement), invoice, receipt in zip(paid, numbers["invoice"], numbers["receipt"], strict=True)
     ]
-    rows = [_settled_row(bill, now) for bill in settled]
+    rows = [_settled_row(bill) for bill in settled]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
     if len(found) != len(paid):
         raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
@@ -410,7 +409,7 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
     return {
         "source": settlement.source,
         "method": settlement.method_label,
-        "paid_at": settlement.paid_at.isoformat(),
+        "paid_at": settlement.paid_at.astimezone(UTC).isoformat(),
         "paid": settlement.paid.minor if settlement.paid else None,
         "paid_currency": settlement.paid.currency if settlement.paid else None,
         "rate_note": settlement.rate_note,
@@ -420,7 +419,7 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
     }
 
 
-def _settled_row(bill: Bill, now: datetime) -> dict[str, Any]:
+def _settled_row(bill: Bill) -> dict[str, Any]:
     payment = bill.payment or {}
     return {
         "id": bill.id,
@@ -430,8 +429,8 @@ def _settled_row(bill: Bill, now: datetime) -> dict[str, Any]:
         "paid_at": payment["paid_at"],
         "source": payment["source"],
         "payment": payment,
-        "invoice": documents.invoice(bill, now.date()),
-        "receipt": documents.receipt(bill, now.date()),
+        "invoice": documents.invoice(bill),
+        "receipt": documents.receipt(bill),
         "total": bill.total,
         "currency": bill.currency,
     }

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import config
+
 if TYPE_CHECKING:
     from app.invoicing.bills import Bill, Line
 
@@ -19,17 +21,23 @@ VERSION = 1
 
 def proforma(bill: Bill) -> dict[str, Any]:
     """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
-    return _content(bill, "proforma", bill.proforma_number or "", bill.issued_at.date()) | {"due_on": bill.due_at.date().isoformat()}
+    content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_at.date())
+    pay_url = f"{config.current().base_url}/invoices/{bill.proforma_number}/pay"
+    return content | {"due_on": bill.due_at.date().isoformat(), "pay_url": pay_url}
 
 
-def invoice(bill: Bill, issued_on: date) -> dict[str, Any]:
-    """The content of the invoice of a bill that was just settled."""
-    return _content(bill, "invoice", bill.invoice_number or "", issued_on) | {"payment": bill.payment}
+def invoice(bill: Bill) -> dict[str, Any]:
+    """The content of a settled bill's invoice."""
+    return _content(bill, "invoice", bill.invoice_number or "", _invoiced_on(bill)) | {"payment": bill.payment}
 
 
-def receipt(bill: Bill, issued_on: date) -> dict[str, Any]:
+def receipt(bill: Bill) -> dict[str, Any]:
     """The content of the receipt beside that invoice: how it was paid. It is not a VAT invoice."""
-    return _content(bill, "receipt", bill.receipt_number or "", issued_on) | {"payment": bill.payment, "invoice_number": bill.invoice_number}
+    return _content(bill, "receipt", bill.receipt_number or "", _invoiced_on(bill)) | {"payment": bill.payment, "invoice_number": bill.invoice_number}
+
+
+def _invoiced_on(bill: Bill) -> date:
+    return (bill.invoiced_at or bill.issued_at).date()
 
 
 def _content(bill: Bill, kind: str, number: str, issued_on: date) -> dict[str, Any]:

@@ -38,6 +38,7 @@ create table bills (
   issued_at timestamptz not null,
   due_at timestamptz not null,
   paid_at timestamptz,
+  invoiced_at timestamptz,
   closed_at timestamptz,
   period_start date,
   period_end date,
@@ -49,6 +50,7 @@ create table bills (
   check ((status in ('paid', 'refunded')) = (paid_at is not null)),
   check ((status in ('paid', 'refunded')) = (settled_by is not null)),
   check ((status in ('paid', 'refunded')) = (payment is not null)),
+  check ((invoice_number is not null) = (invoiced_at is not null)),
   check (status not in ('paid', 'refunded') or invoice_number is not null),
   constraint topup_is_paid_from_outside check (kind <> 'topup' or settled_by is distinct from 'balance')
 );
@@ -85,6 +87,7 @@ create table documents (
 );
 create unique index documents_bill on documents (bill_id, kind) where kind <> 'credit_note';
 create index documents_customer on documents (customer_id, id);
+create index documents_issued on documents (issued_at desc, id desc);
 
 create table document_files (
   document_id bigint primary key references documents,
@@ -102,7 +105,7 @@ begin
       old.seller, old.buyer, old.locale, old.timezone, old.issued_at, old.due_at, old.period_start, old.period_end, old.months, old.po_number)
     or new.proforma_number is distinct from old.proforma_number
     or (old.invoice_number is not null and new.invoice_number is distinct from old.invoice_number)
-    or (old.settled_by is not null and (new.settled_by, new.payment, new.paid_at) is distinct from (old.settled_by, old.payment, old.paid_at))
+    or (old.settled_by is not null and (new.settled_by, new.payment, new.paid_at, new.invoiced_at) is distinct from (old.settled_by, old.payment, old.paid_at, old.invoiced_at))
   then
     raise exception 'bill % is issued: what it says does not change', old.id using errcode = 'restrict_violation';
   end if;

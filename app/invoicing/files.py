@@ -1,0 +1,148 @@
+"""The stored PDFs: each document is printed once, kept with its SHA-256, and handed out as those bytes for ever.
+
+Printing happens in a process of its own (`press`), one at a time in the whole house: by the clock soon after a document is issued, or
+when it is asked for first. Who finds the press busy for too long is told to come back, and keeps no page of others waiting.
+"""
+
+import io
+import logging
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from app import clock, db
+from app.invoicing import paper, press
+from app.invoicing.press import PressError
+
+log = logging.getLogger(__name__)
+
+RECENT = timedelta(days=1)
+"""How old a document may be to be printed by the clock. Older ones, a migrated archive say, are printed when somebody asks."""
+BATCH = 20
+LARGEST_BUNDLE = 50
+WAIT = "3s"
+_LOCK_KEY = 0x70726573  # "pres"
+
+
+class PressBusy(PressError):
+    """Another document is being printed; ask again in a few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One stored PDF. `sha256` is the hex digest of `pdf`."""
+
+    number: str
+    pdf: bytes
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """The name to save it by: INV-2026-000412.pdf."""
+        return f"{self.number}.pdf"
+
+
+_STORED = """
+select b.invoice_number, b.proforma_number, d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
+from bills b
+join documents d on d.bill_id = b.id
+  and d.kind = case when %(kind)s = 'receipt' then 'receipt' when b.invoice_number is not null then 'invoice' else 'proforma' end
+left join document_files f on f.document_id = d.id
+where b.customer_id = %(customer_id)s and (b.invoice_number = any(%(numbers)s) or b.proforma_number = any(%(numbers)s))
+order by d.id
+"""
+
+_STORE = """
+insert into document_files (document_id, pdf, sha256, rendered_at) values (%(id)s, %(pdf)s, sha256(%(pdf)s), %(now)s)
+on conflict do nothing
+"""
+
+_PENDING = """
+select d.id, d.number, d.content from documents d
+where d.issued_at > %(since)s and d.kind <> 'proforma' and not exists (select from document_files f where f.document_id = d.id)
+order by d.issued_at desc, d.id desc limit %(limit)s
+"""
+
+
+def pdf(customer_id: int, number: str, kind: str = "invoice") -> File | None:
+    """The PDF of a customer's own bill, or None when there is none of that number: the same for a stranger's and a wrong one.
+
+    `kind` is ``invoice`` (while the bill is unpaid: its pro forma) or ``receipt``. Raises PressError when it has to be printed first
+    and cannot be now. Opens a transaction then, and only then.
+    """
+    found = pdfs(customer_id, [number], kind)
+    return found[0] if found else None
+
+
+def pdfs(customer_id: int, numbers: Sequence[str], kind: str = "invoice") -> list[File]:
+    """The PDFs of a customer's own bills, those that exist, oldest first; each as `pdf` says."""
+    wanted = {"customer_id": customer_id, "numbers": list(numbers), "kind": kind}
+    found = db.rows(_STORED, **wanted)
+    if any(document.pdf is None for document in found):
+        _print(wanted)
+        found = db.rows(_STORED, **wanted)
+    return [File(document.number, bytes(document.pdf), document.sha256) for document in found]
+
+
+def bundle(customer_id: int, numbers: Sequence[str]) -> bytes | None:
+    """A ZIP of invoices, at most `LARGEST_BUNDLE`; None unless every number is one of the customer's own. Same files, same bytes."""
+    wanted = dict.fromkeys(numbers[: LARGEST_BUNDLE + 1])
+    files = pdfs(customer_id, list(wanted)) if 0 < len(wanted) <= LARGEST_BUNDLE else []
+    if not files or len(files) < len(wanted):
+        return None
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in files:
+            packed.writestr(zipfile.ZipInfo(file.filename), file.pdf)
+    return archive.getvalue()
+
+
+def render_pending(limit: int = BATCH) -> int:
+    """Print documents issued lately that nobody has asked for yet, newest first; how many. Opens a transaction.
+
+    0 when there are none or another process is at it. A document that cannot be printed is logged and holds up no other.
+    """
+    if not _pending(limit):
+        return 0
+    with db.transaction():
+        if not db.scalar("select pg_try_advisory_xact_lock(%(key)s)", key=_LOCK_KEY):
+            return 0
+        return _print_and_store(_pending(limit))
+
+
+def _pending(limit: int) -> list[db.Row]:
+    return db.rows(_PENDING, since=clock.now() - RECENT, limit=limit)
+
+
+def _print(wanted: dict[str, Any]) -> None:
+    """Print what is missing of these, once the press is free; look again then, for another may have done it meanwhile."""
+    with db.transaction():
+        _take_press()
+        missing = [document for document in db.rows(_STORED, **wanted) if document.pdf is None]
+        if _print_and_store(missing) < len(missing):
+            raise PressError(f"{missing[0].number} could not be printed")
+
+
+def _take_press() -> None:
+    db.rows(f"set local lock_timeout = '{WAIT}'")
+    try:
+        db.rows("select pg_advisory_xact_lock(%(key)s)", key=_LOCK_KEY)
+    except psycopg.errors.LockNotAvailable:
+        raise PressBusy("another document is being printed") from None
+
+
+def _print_and_store(missing: Sequence[db.Row]) -> int:
+    if not missing:
+        return 0
+    printed = press.render([paper.sheet(document.content) for document in missing])
+    done = 0
+    for document, result in zip(missing, printed, strict=True):
+        if isinstance(result, str):
+            log.error("document %s could not be printed: %s", document.number, result)
+        else:
+            done += db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
+    return done

@@ -1,0 +1,191 @@
+"""A document's content as HTML: one design for pro forma, invoice and receipt, on the screen and on A4.
+
+A template sees a `Paper` and nothing else, so that what is printed depends on the content alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from babel import Locale
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.formats import Formats, formats
+from app.invoicing import documents
+from app.invoicing.bills import Bill
+from app.invoicing.press import Sheet
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+ENDED = {"cancelled": "Cancelled", "expired": "Expired", "refunded": "Refunded"}
+TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What a document template may read: the content, and the reader's formats. Amounts are minor units."""
+
+    content: dict[str, Any]
+    formats: Formats
+    status: str = ""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.content[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def title(self) -> str:
+        """What the document is called."""
+        return TITLES[self.content["kind"]]
+
+    @property
+    def badge(self) -> str:
+        """The state as a word: what the document says of itself, or what became of the bill since (on the screen only)."""
+        if self.status in ENDED:
+            return ENDED[self.status]
+        return f"Due {self.day(self.content['due_on'])}" if self.content["kind"] == "proforma" else f"Paid {self.day(self._paid_on)}"
+
+    @property
+    def tone(self) -> str:
+        """The badge's tone: waiting, done, or quiet where it is over."""
+        if self.status in ENDED:
+            return ""
+        return "wait" if self.content["kind"] == "proforma" else "credit"
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """The dates and numbers beside the title."""
+        content, receipt = self.content, self.content["kind"] == "receipt"
+        found = [
+            ("Issued", self.day(content["issued_on"])),
+            ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
+            ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and not self.taxed else ""),
+            ("Invoice", content["invoice_number"] if receipt else ""),
+            ("Supplied", "" if receipt else self.supplied),
+            ("Order", content["proforma_number"] or "" if content["kind"] == "invoice" else ""),
+            ("Your reference", content["po_number"]),
+        ]
+        return [fact for fact in found if fact[1]]
+
+    @property
+    def payment_facts(self) -> list[tuple[str, str]]:
+        """How it was paid, for the quiet card of an invoice."""
+        payment = self.content["payment"]
+        found = [
+            ("Paid from" if payment["source"] == "balance" else "Paid by", payment["method"]),
+            ("Balance after", "" if payment["balance_after"] is None else self.money(payment["balance_after"])),
+            ("Ledger entry", _short(payment["entry"])),
+            ("Reference", payment["reference"]),
+        ]
+        return [fact for fact in found if fact[1]]
+
+    @property
+    def received(self) -> str:
+        """What the payer paid, in the currency they paid in."""
+        payment = self.content["payment"]
+        if payment["paid"] is None:
+            return self.money(self.content["total"])
+        return self.money(payment["paid"], payment["paid_currency"])
+
+    @property
+    def receipt_facts(self) -> list[tuple[str, str]]:
+        """When and how it was paid, and at which rate when it was converted."""
+        payment = self.content["payment"]
+        converted = payment["paid"] is not None and payment["paid_currency"] != self.content["currency"]
+        found = [
+            ("Time", self.moment(payment["paid_at"])),
+            ("Method", payment["method"]),
+            ("Converted to", self.money(self.content["total"]) if converted else ""),
+            ("Rate", payment["rate_note"]),
+            ("Payment reference", payment["reference"]),
+            ("Balance after", "" if payment["balance_after"] is None else self.money(payment["balance_after"])),
+            ("Ledger entry", _short(payment["entry"])),
+        ]
+        return [fact for fact in found if fact[1]]
+
+    @property
+    def _paid_on(self) -> str:
+        return str(self.content["payment"]["paid_at"])[:10]
+
+    @property
+    def taxed(self) -> bool:
+        """Whether VAT has a place on it at all: a deposit has none."""
+        return bool(self.content["bill_kind"] != "topup")
+
+    @property
+    def supplied(self) -> str:
+        """The period of supply over all lines, or nothing: "20 Nov 2026 – 19 Dec 2026"."""
+        starts = [line["period_start"] for line in self.content["lines"] if line["period_start"]]
+        ends = [line["period_end"] for line in self.content["lines"] if line["period_end"]]
+        return self.period({"period_start": min(starts), "period_end": max(ends)}) if starts and ends else ""
+
+    def money(self, minor: int, currency: str | None = None) -> str:
+        """An amount with its currency's symbol, of the document's own currency unless named."""
+        return self.formats.money(minor, currency or self.content["currency"])
+
+    def amount(self, minor: int) -> str:
+        """An amount as a figure alone."""
+        return self.formats.amount(minor, self.content["currency"])
+
+    def day(self, text: str) -> str:
+        """An ISO date, with the month in full."""
+        return self.formats.long_date(date.fromisoformat(text))
+
+    def moment(self, text: str) -> str:
+        """An ISO time, to the minute, in UTC."""
+        return f"{self.formats.datetime(datetime.fromisoformat(text))} UTC"
+
+    def period(self, line: dict[str, Any]) -> str:
+        """The period of a line, both ends included, or nothing."""
+        if not (line["period_start"] and line["period_end"]):
+            return ""
+        return " – ".join(self.formats.date(date.fromisoformat(line[end])) for end in ("period_start", "period_end"))
+
+    def rate(self) -> str:
+        """The VAT rate: "19 %"."""
+        return self.formats.percent(Decimal(self.content["tax_rate"]) / 100)
+
+    def tax_label(self) -> str:
+        """How the tax row is called: "VAT 19%", "VAT 0% (reverse charge)"."""
+        return f"VAT {self.rate()}{' (reverse charge)' if self.content['tax_category'] == 'AE' else ''}"
+
+    def address(self, party: dict[str, str]) -> Iterator[str]:
+        """The lines below a party's name that are not empty."""
+        town = f"{party['postcode']} {party['city']}".strip()
+        country = Locale("en").territories.get(party["country"], party["country"])
+        person = party["name"] if party.get("company") else ""
+        return (line for line in (person, party["street"], town, country) if line)
+
+    def name(self, party: dict[str, str]) -> str:
+        """Who it is: the legal or company name, else the person's."""
+        return party.get("legal_name") or party.get("company") or party.get("name") or party["email"]
+
+
+def on_screen(bill: Bill, reader: Formats) -> Paper:
+    """The document a bill shows on its page: its invoice once paid, else its pro forma, in the reader's formats."""
+    content = documents.invoice(bill) if bill.invoice_number else documents.proforma(bill)
+    return Paper(content, reader, bill.status)
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:4]}…{digest[-4:]}" if digest else ""
+
+
+def printed(content: dict[str, Any]) -> Paper:
+    """The document as it is printed, in the formats of its buyer. Dates are the seller's, in UTC."""
+    return Paper(content, formats(content["locale"], "UTC"))
+
+
+def sheet(content: dict[str, Any]) -> Sheet:
+    """The page to print of a document's content."""
+    return Sheet(content["number"], _environment().get_template("documents/document.html").render(paper=printed(content)))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,0 +1,112 @@
+"""HTML into PDF, in a process of its own: layout is a tenth of a second of Python that no page should wait behind.
+
+`render` starts this very file as a program, hands it documents and reads back PDFs. The program knows nothing of the app: it may read
+the design's own files and `data:`, never the network or the disk, and lives within limits of memory and time. The same HTML gives
+the same bytes.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+STATIC = Path(__file__).parents[2] / "static"
+SHEETS = ("css/tokens.css", "css/document.css", "css/document-page.css")
+MEMORY_LIMIT = 1 << 30
+"""Bytes of address space; a document of 300 lines needs about a third."""
+START_S = 20
+EACH_S = 10
+"""Seconds a batch may take: to start, and for each document."""
+
+
+class PressError(Exception):
+    """A document could not be printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One document to print: its number becomes the PDF's identifier."""
+
+    number: str
+    html: str
+
+
+def render(sheets: Sequence[Sheet]) -> list[bytes | str]:
+    """Print documents, one after another, in one separate process; for each its PDF or, where that failed, what went wrong.
+
+    Raises PressError when the process dies, runs out of memory or takes too long.
+    """
+    orders = json.dumps([[sheet.number, sheet.html] for sheet in sheets])
+    limit = START_S + EACH_S * len(sheets)
+    try:
+        done = subprocess.run([sys.executable, "-I", __file__], input=orders, capture_output=True, text=True, timeout=limit, check=True)
+    except subprocess.TimeoutExpired:
+        raise PressError(f"printing {len(sheets)} documents took longer than {limit} s") from None
+    except subprocess.CalledProcessError as error:
+        raise PressError(f"the press stopped with {error.returncode}: {error.stderr[-500:]}") from None
+    return [base64.b64decode(answer["pdf"]) if "pdf" in answer else str(answer["error"]) for answer in json.loads(done.stdout)]
+
+
+def to_pdf(sheet: Sheet) -> bytes:
+    """Print one document in this process. For the press itself, tests and benchmarks."""
+    from weasyprint import HTML
+
+    fonts, css, fetcher = _design()
+    page = HTML(string=sheet.html, base_url="asset:/", url_fetcher=fetcher)
+    return bytes(page.write_pdf(stylesheets=css, font_config=fonts, pdf_identifier=sheet.number.encode(), pdf_tags=True))
+
+
+@lru_cache(maxsize=1)
+def _design() -> tuple[Any, list[Any], Any]:
+    """Fonts and parsed style sheets, once per process: they are half of a document's time."""
+    from weasyprint import CSS
+    from weasyprint.text.fonts import FontConfiguration
+
+    fonts, fetcher = FontConfiguration(), _fetcher()
+    css = [CSS(string=(STATIC / name).read_text("utf-8"), base_url=f"asset:/{name}", url_fetcher=fetcher, font_config=fonts) for name in SHEETS]
+    return fonts, css, fetcher
+
+
+def _fetcher() -> Any:
+    """The only way out of a document: `data:`, and `asset:/…` for the fonts of the design. Everything else is refused."""
+    from weasyprint.urls import URLFetcher, URLFetcherResponse
+
+    class Assets(URLFetcher):  # type: ignore[misc]
+        def fetch(self, url: str, headers: dict[str, str] | None = None) -> Any:
+            if url in FONTS:
+                return URLFetcherResponse(url, FONTS[url].read_bytes(), {"Content-Type": "font/ttf"})
+            return super().fetch(url, headers)
+
+    return Assets(allowed_protocols=("data",), allow_redirects=False)
+
+
+FONTS = {f"asset:/fonts/{path.name}": path for path in sorted((STATIC / "fonts").glob("*.ttf"))}
+
+
+def _serve(orders: list[list[str]]) -> list[dict[str, str]]:
+    return [_answer(Sheet(number, html)) for number, html in orders]
+
+
+def _answer(sheet: Sheet) -> dict[str, str]:
+    try:
+        return {"pdf": base64.b64encode(to_pdf(sheet)).decode()}
+    except Exception as error:  # noqa: BLE001 - one bad document does not stop the others; the caller logs it
+        return {"error": f"{sheet.number}: {type(error).__name__}: {error}"}
+
+
+def _limit(seconds: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+if __name__ == "__main__":
+    waiting = json.load(sys.stdin)
+    _limit(START_S + EACH_S * len(waiting))
+    json.dump(_serve(waiting), sys.stdout)

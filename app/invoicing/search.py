@@ -1,0 +1,297 @@
+"""The list of bills: a filter that is an object with one canonical address, and pages by keyset.
+
+A filter never raises on what a person or a link says: what it cannot read it leaves out, and keeps a sentence about it in `errors`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from app import db
+from app.formats import Formats
+from app.money import AmountError, Money, exponent
+
+SIZES = (10, 25, 50, 100)
+SIZE = 25
+PERIODS = (1, 3, 6, 12)
+STATUSES = {"unpaid": ["unpaid"], "paid": ["paid"], "refunded": ["refunded"], "cancelled": ["cancelled", "expired"]}
+"""What each filter option finds. A bill that expired was cancelled by time."""
+LONGEST_TEXT = 60
+COUNTED = 10_000
+"""Matches of one status that are counted and added up; beyond it the list says "more than"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which bills to list. Amounts in minor units of `currency`; dates are UTC, both ends included; None and "" mean any."""
+
+    currency: str = "EUR"
+    status: str = ""
+    since: date | None = None
+    until: date | None = None
+    lowest: int | None = None
+    highest: int | None = None
+    period: int | None = None
+    q: str = ""
+    size: int = SIZE
+    before: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str], currency: str = "EUR", locale: str = "en") -> "Filter":
+        """Read ``status from to min max period q size before``; what is wrong is left out and said in `errors`."""
+        read, errors = {}, {}
+        for name, (target, reader) in _READERS.items():
+            text = query.get(name, "").strip()
+            try:
+                if text:
+                    read[target] = reader(text, currency, locale)
+            except ValueError as problem:
+                errors[name] = str(problem)
+        if "since" in read and "until" in read and read["since"] > read["until"]:
+            errors["to"] = "This is before the first date."
+            del read["until"]
+        if "lowest" in read and "highest" in read and read["lowest"] > read["highest"]:
+            errors["max"] = "This is less than the lowest amount."
+            del read["highest"]
+        return cls(currency=currency, errors=errors, **read)
+
+    def as_query(self) -> dict[str, str]:
+        """The one canonical query of this filter, without blanks and defaults. `from_query` reads it back equal in any locale."""
+        plain = {
+            "status": self.status,
+            "from": self.since and self.since.isoformat(),
+            "to": self.until and self.until.isoformat(),
+            "min": self._plain(self.lowest),
+            "max": self._plain(self.highest),
+            "period": self.period and str(self.period),
+            "q": self.q,
+            "size": str(self.size) if self.size != SIZE else "",
+            "before": self.before,
+        }
+        return {name: str(value) for name, value in plain.items() if value}
+
+    def summary(self, formats: Formats) -> str:
+        """The filter in words: "paid, from 1 Nov 2026, at least € 20.00, for 3 months, “vps”"; "" for everything."""
+        words = [
+            self.status,
+            f"from {formats.date(self.since)}" if self.since else "",
+            f"to {formats.date(self.until)}" if self.until else "",
+            f"at least {formats.money(self.lowest, self.currency)}" if self.lowest is not None else "",
+            f"at most {formats.money(self.highest, self.currency)}" if self.highest is not None else "",
+            f"for {self.period} {'month' if self.period == 1 else 'months'}" if self.period else "",
+            f"“{self.q}”" if self.q else "",
+        ]
+        return ", ".join(word for word in words if word)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether anything is left out of the list."""
+        return any(getattr(self, name.name) not in (None, "") for name in fields(self) if name.name not in {"currency", "size", "before", "errors"})
+
+    def _plain(self, minor: int | None) -> str:
+        return f"{Money(minor, self.currency).decimal:f}" if minor is not None else ""
+
+
+def _read_status(text: str, _currency: str, _locale: str) -> str:
+    if text == "all":
+        return ""
+    if text not in STATUSES:
+        raise ValueError("Choose one of the statuses.")
+    return text
+
+
+def _read_date(text: str, _currency: str, _locale: str) -> date:
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("Write the date like 2026-11-20.") from None
+    if not 2000 <= found.year <= 2200:
+        raise ValueError("There are no invoices of that year.")
+    return found
+
+
+def _read_amount(text: str, currency: str, locale: str) -> int:
+    """An amount as the customer writes it, or as `as_query` does: with a point and all of the currency's decimals."""
+    digits = exponent(currency)
+    if re.fullmatch(rf"[0-9]{{1,13}}\.[0-9]{{{digits}}}" if digits else "[0-9]{1,13}", text):
+        return Money.of(text, currency).minor
+    return Money.parse(text, currency, locale).minor
+
+
+def _read_period(text: str, _currency: str, _locale: str) -> int:
+    if text not in map(str, PERIODS):
+        raise ValueError("Choose one of the periods.")
+    return int(text)
+
+
+def _read_text(text: str, _currency: str, _locale: str) -> str:
+    if len(text) > LONGEST_TEXT or "\x00" in text:
+        raise ValueError(f"Search for {LONGEST_TEXT} characters at most.")
+    return text
+
+
+def _read_size(text: str, _currency: str, _locale: str) -> int:
+    if text not in map(str, SIZES):
+        raise ValueError("Choose one of the page sizes.")
+    return int(text)
+
+
+_READERS: Mapping[str, tuple[str, Any]] = {
+    "status": ("status", _read_status),
+    "from": ("since", _read_date),
+    "to": ("until", _read_date),
+    "min": ("lowest", _read_amount),
+    "max": ("highest", _read_amount),
+    "period": ("period", _read_period),
+    "q": ("q", _read_text),
+    "size": ("size", _read_size),
+    "before": ("before", _read_text),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the list. Amount in minor units; dates are those printed on the documents."""
+
+    number: str
+    title: str
+    kind: str
+    status: str
+    currency: str
+    total: int
+    issued_on: date
+    paid_on: date | None
+    due_on: date
+    months: int | None
+
+    @property
+    def unpaid(self) -> bool:
+        """Whether it waits for money."""
+        return self.status == "unpaid"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of bills, newest first.
+
+    `older` is the cursor of the next page or "". `counts` has the matches by filter option, and "" for all of them, whatever status
+    is chosen; `totals` the sums of what is chosen by currency, in minor units; `due` the same of what is unpaid among the matches.
+    """
+
+    entries: list[Entry]
+    older: str
+    counts: dict[str, int]
+    totals: dict[str, int]
+    due: dict[str, int]
+
+    @property
+    def counted_all(self) -> bool:
+        """Whether the counts are exact, and not merely the first ten thousand of a status."""
+        return all(count < COUNTED for status, count in self.counts.items() if status)
+
+
+_ROWS = """
+select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.months
+from bills b where b.customer_id = %(customer_id)s
+"""
+_NEWEST = " order by b.issued_at desc, b.id desc"
+_BEFORE = """
+ and (b.issued_at, b.id) < (
+  (select c.issued_at from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)),
+  (select c.id from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)))
+"""
+_STATUS = " and b.status = any(%(statuses)s)"
+_CONDITIONS = {
+    "since": " and b.issued_at >= %(since)s",
+    "until": " and b.issued_at < %(until)s",
+    "lowest": " and b.total >= %(lowest)s",
+    "highest": " and b.total <= %(highest)s",
+    "period": " and b.months = %(period)s",
+    "q": " and (b.words like %(q)s or b.total = %(figure)s)",
+}
+_COUNT = """
+select '{status}' as status, currency, count(*) as count, sum(total)::bigint as total from (
+  select b.currency, b.total from bills b where b.customer_id = %(customer_id)s and b.status = '{status}'{conditions} limit {counted}) matches group by currency
+"""
+
+
+def search(customer_id: int, chosen: Filter) -> Page:
+    """A page of the customer's own bills: two statements, by keyset, as fast at the end of a long history as at its start."""
+    conditions, params = _conditions(customer_id, chosen)
+    status = _STATUS if chosen.status else ""
+    found = db.rows(f"{_ROWS}{conditions}{status}{_BEFORE if chosen.before else ''}{_NEWEST} limit %(limit)s", **params, limit=chosen.size + 1)
+    counts_of = (_COUNT.format(status=name, conditions=conditions, counted=COUNTED) for names in STATUSES.values() for name in names)
+    counted = db.rows(" union all ".join(counts_of), **params)
+    older = found[chosen.size - 1].number if len(found) > chosen.size else ""
+    counts = {option: sum(row.count for row in counted if row.status in names) for option, names in STATUSES.items()}
+    chosen_statuses = STATUSES.get(chosen.status)
+    return Page(
+        entries=[_entry(row) for row in found[: chosen.size]],
+        older=older,
+        counts={"": sum(counts.values()), **counts},
+        totals=_sums(row for row in counted if chosen_statuses is None or row.status in chosen_statuses),
+        due=_sums(row for row in counted if row.status == "unpaid"),
+    )
+
+
+_EXPORT = """
+select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.title,
+  b.issued_at, b.due_at, b.paid_at, b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total, b.payment->>'method' as method
+from bills b where b.customer_id = %(customer_id)s
+"""
+
+
+def export(customer_id: int, chosen: Filter) -> Iterator[db.Row]:
+    """Every bill of the filter, newest first, read as it is written out: page size and cursor do not count."""
+    conditions, params = _conditions(customer_id, chosen)
+    return db.stream(f"{_EXPORT}{conditions}{_STATUS if chosen.status else ''}{_NEWEST}", 1_000, **params)
+
+
+def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object]]:
+    values: dict[str, object] = {
+        "since": _midnight(chosen.since),
+        "until": _midnight(chosen.until and chosen.until + timedelta(days=1)),
+        "lowest": chosen.lowest,
+        "highest": chosen.highest,
+        "period": chosen.period,
+        "q": _like(chosen.q) if chosen.q else None,
+    }
+    asked = {name: value for name, value in values.items() if value is not None}
+    more = {"figure": _figure(chosen)} if chosen.q else {}
+    if chosen.status:
+        more["statuses"] = STATUSES[chosen.status]  # type: ignore[assignment]
+    if chosen.before:
+        more["before"] = chosen.before.upper()  # type: ignore[assignment]
+    return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **asked, **more}
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return datetime.fromisoformat(f"{day.isoformat()}T00:00:00+00:00") if day else None
+
+
+def _like(text: str) -> str:
+    escaped = text.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def _figure(chosen: Filter) -> int | None:
+    """What was searched for, read as an amount if it is one."""
+    try:
+        return Money.of(chosen.q, chosen.currency).minor
+    except AmountError:
+        return None
+
+
+def _sums(rows: Iterator[db.Row]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for row in rows:
+        sums[row.currency] = sums.get(row.currency, 0) + row.total
+    return sums
+
+
+def _entry(row: db.Row) -> Entry:
+    paid_on = row.paid_at.date() if row.paid_at else None
+    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, row.issued_at.date(), paid_on, row.due_at.date(), row.months)

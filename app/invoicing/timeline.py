@@ -1,0 +1,75 @@
+"""What happened to a bill, step by step: issued, payment started, paid, credited, each with its time and reference."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import db
+from app.invoicing.bills import Bill
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened. `tone` is ``credit`` for money that arrived, ``danger`` for what failed, else quiet."""
+
+    at: datetime
+    what: str
+    reference: str = ""
+    tone: str = ""
+
+
+_PAYMENTS = """
+select p.created_at as at, 'started' as step, p.method_label as label, p.public_id as reference, '' as hash
+from payments p where p.bill_id = %(bill_id)s
+union all
+select p.updated_at, 'failed', coalesce(p.failure_message, ''), p.public_id, ''
+from payments p where p.bill_id = %(bill_id)s and p.state in ('failed', 'expired')
+union all
+select t.posted_at, t.kind, t.description, t.reference, encode(e.hash, 'hex')
+from transfers t
+join lateral (
+  select e.hash from entries e join accounts a on a.id = e.account_id
+  where e.transfer_id = t.id and a.kind in ('wallet', 'bonus') order by a.kind = 'wallet' desc limit 1
+) e on true
+where t.bill_id = %(bill_id)s or t.payment_id in (select p.id from payments p where p.bill_id = %(bill_id)s)
+"""
+
+_WORDS = {
+    "started": ("Payment started", ""),
+    "failed": ("Payment did not go through", "danger"),
+    "topup": ("Credited to the balance", "credit"),
+    "charge": ("Charged to the balance", ""),
+    "charge_refund": ("Returned to the balance", "credit"),
+    "refund_requested": ("Refund requested", ""),
+    "refund_sent": ("Refund sent", "credit"),
+    "refund_failed": ("Refund failed", "danger"),
+    "dispute_opened": ("Disputed with the bank", "danger"),
+    "dispute_won": ("Dispute won", "credit"),
+    "reversal": ("Reversed", ""),
+}
+_CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}
+
+
+def timeline(bill: Bill) -> list[Step]:
+    """Everything that happened to a bill so far, oldest first. One statement."""
+    steps = [*_own(bill), *_others(bill)]
+    return sorted(steps, key=lambda step: step.at)
+
+
+def _own(bill: Bill) -> Iterator[Step]:
+    yield Step(bill.issued_at, "Issued", bill.proforma_number or "")
+    if bill.paid_at and bill.payment:
+        how = "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
+        yield Step(bill.paid_at, f"Paid {how}", bill.payment["reference"], "credit")
+    if bill.closed_at:
+        yield Step(bill.closed_at, _CLOSED.get(bill.status, "Closed"))
+
+
+def _others(bill: Bill) -> Iterator[Step]:
+    for row in db.rows(_PAYMENTS, bill_id=bill.id):
+        what, tone = _WORDS.get(row.step, (row.step.replace("_", " ").capitalize(), ""))
+        if row.step == "failed" and row.label:
+            what = row.label
+        elif row.step == "started" and row.label:
+            what = f"{what}: {row.label}"
+        yield Step(row.at, what, f"{row.hash[:4]}…{row.hash[-4:]}" if row.hash else row.reference, tone)
