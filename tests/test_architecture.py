@@ -1,0 +1,274 @@
+"""The house keeps its own rules. Each rule is a reader of source text, and each is first shown a sample that breaks it."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+
+HOUSE = Path(__file__).parent.parent
+OPENS_TRANSACTIONS = ("app/customers", "app/fx/feed.py", "app/invoicing", "app/mail.py", "app/payments", "app/refunds", "app/sandbox_processor.py", "app/services")
+MONEY = ("money", "ledger", "wallet", "fx", "tax", "invoicing", "payments", "services", "refunds", "gateways", "sandbox_processor")
+PUBLIC = {
+    "auth.index": "leads to the balance or to the login",
+    "auth.login": "the login itself",
+    "auth.register": "a new customer",
+    "auth.verify": "the link of a mail",
+    "auth.ask_reset": "who cannot log in",
+    "auth.reset": "the link of a mail",
+    "operations.healthz": "for the supervisor of the process",
+    "operations.readyz": "for the load balancer",
+    "operations.metrics": "checks the caller itself: loopback or token",
+    "static": "style sheets, fonts, scripts",
+}
+"""The views that need no login, each with the reason."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the house, read once."""
+
+    path: str
+    text: str
+
+    @property
+    def calls(self) -> Iterator[tuple[int, str]]:
+        """Every call in the file: its line and what is called, as written."""
+        for node in ast.walk(ast.parse(self.text)):
+            if isinstance(node, ast.Call):
+                yield node.lineno, ast.unparse(node.func)
+
+
+Finder = Callable[[Source], Iterator[int]]
+
+
+def transaction_outside_the_verbs(source: Source) -> Iterator[int]:
+    if not source.path.startswith((*OPENS_TRANSACTIONS, "app/db.py")):
+        yield from (line for line, name in source.calls if name.split(".")[-1] == "transaction")
+
+
+def commit_outside_the_door(source: Source) -> Iterator[int]:
+    if source.path != "app/db.py":
+        yield from (line for line, name in source.calls if name.endswith(".commit"))
+
+
+def another_clock(source: Source) -> Iterator[int]:
+    foreign = re.compile(r"(.*\.)?(datetime\.(now|utcnow|today)|date\.today)$|time\.(time|time_ns|gmtime|localtime)$")
+    if source.path != "app/clock.py":
+        yield from (line for line, name in source.calls if foreign.match(name))
+
+
+def float_near_money(source: Source) -> Iterator[int]:
+    if re.match(rf"app/({'|'.join(MONEY)})\b", source.path):
+        yield from (line for line, name in source.calls if name == "float")
+
+
+def environment_outside_config(source: Source) -> Iterator[int]:
+    yield from (number for number, line in enumerate(source.text.splitlines(), 1) if re.search(r"\bos\.(environ|getenv)\b|from os import .*(environ|getenv)", line))
+
+
+def htmx_flask_outside_web(source: Source) -> Iterator[int]:
+    if not source.path.startswith("app/web"):
+        yield from (number for number, line in enumerate(source.text.splitlines(), 1) if re.match(r"\s*(from|import) htmx_flask", line))
+
+
+def swallowed_error(source: Source) -> Iterator[int]:
+    for node in ast.walk(ast.parse(source.text)):
+        if isinstance(node, ast.ExceptHandler) and all(isinstance(step, ast.Pass) for step in node.body):
+            yield node.lineno
+
+
+def inline_style_or_script(source: Source) -> Iterator[int]:
+    inline = re.compile(r"""<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|\shx-on|\sdata-hx-on|["']js:|["']javascript:|\shx-vals=["']?js|hx-trigger=["'][^"']*\[""")
+    if not source.path.startswith(("templates/mail/", "templates/documents/")):
+        yield from (number for number, line in enumerate(source.text.splitlines(), 1) if inline.search(line))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A rule, what breaks it, and what looks like breaking it but does not."""
+
+    finder: Finder
+    files: str
+    bad: Source
+    good: Source
+
+
+READINGS = [
+    Reading(
+        transaction_outside_the_verbs,
+        "app/**/*.py",
+        Source("app/wallet.py", "with db.transaction():\n    pass"),
+        Source("app/payments/settling.py", "with db.transaction():\n    pass"),
+    ),
+    Reading(commit_outside_the_door, "app/**/*.py", Source("app/mail.py", "db.session.commit()"), Source("app/mail.py", "committed()")),
+    Reading(another_clock, "app/**/*.py", Source("app/fx/feed.py", "import datetime as dt\nday = dt.date.today()"), Source("app/fx/feed.py", "clock.now()\ntime.monotonic()")),
+    Reading(float_near_money, "app/**/*.py", Source("app/wallet.py", "share = float(amount)"), Source("app/web/assets.py", "float(x)")),
+    Reading(environment_outside_config, "app/**/*.py", Source("app/mail.py", "import os\nurl = os.environ['MAIL_URL']"), Source("app/mail.py", "url = config.current().mail_url")),
+    Reading(
+        htmx_flask_outside_web, "app/**/*.py", Source("app/blueprints/balance.py", "from htmx_flask import Htmx"), Source("app/web/__init__.py", "from htmx_flask import Htmx")
+    ),
+    Reading(
+        swallowed_error,
+        "app/**/*.py",
+        Source("app/mail.py", "try:\n    send()\nexcept OSError:\n    pass"),
+        Source("app/mail.py", "try:\n    send()\nexcept OSError:\n    log.exception('mail')"),
+    ),
+    Reading(
+        inline_style_or_script,
+        "templates/**/*.html",
+        Source("templates/x.html", '<p style="color:red">'),
+        Source("templates/x.html", '<script src="/static/js/app.js" defer></script>'),
+    ),
+]
+INLINE = [
+    "<style>p{}</style>",
+    "<script>alert(1)</script>",
+    '<a onclick="x()">',
+    '<a hx-on:click="x()">',
+    "<a hx-vals='js:{}'>",
+    '<i hx-trigger="click[ctrlKey]">',
+    '<a href="javascript:x()">',
+]
+
+
+def named(reading: Reading) -> str:
+    return reading.finder.__name__
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=named)
+def test_the_reader_finds_what_breaks_its_rule_and_only_that(reading: Reading) -> None:
+    assert list(reading.finder(reading.bad))
+    assert not list(reading.finder(reading.good))
+
+
+@pytest.mark.parametrize("text", INLINE)
+def test_every_way_of_inlining_is_found(text: str) -> None:
+    assert list(inline_style_or_script(Source("templates/x.html", text)))
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=named)
+def test_the_house_keeps_the_rule(reading: Reading) -> None:
+    sources = list(house(reading.files))
+    assert sources
+    assert [f"{source.path}:{line}" for source in sources for line in reading.finder(source)] == []
+
+
+def house(pattern: str) -> Iterator[Source]:
+    for file in sorted(HOUSE.glob(pattern)):
+        yield Source(str(file.relative_to(HOUSE)), file.read_text())
+
+
+def missing_targets(templates: list[Source]) -> set[str]:
+    """The ids that some ``hx-target`` names and no element has."""
+    text = "\n".join(template.text for template in templates)
+    wanted = re.findall(r"""hx-target(?::inherited)?=["']#([\w-]+)["']""", text)
+    return set(wanted) - set(re.findall(r"""\sid=["']([\w-]+)["']""", text))
+
+
+def test_every_target_is_an_element() -> None:
+    assert missing_targets([Source("templates/x.html", '<a hx-target="#results"><div data-id="results">')]) == {"results"}
+    assert missing_targets(list(house("templates/**/*.html"))) == set()
+
+
+def lint_imports(folder: Path) -> "subprocess.CompletedProcess[str]":
+    program = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_imports_only_go_down() -> None:
+    done = lint_imports(HOUSE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("room", "text", "contract"),
+    [
+        ("ledger", "import app.services", "Imports only go down"),
+        ("attic", "", "Imports only go down"),
+        ("tax", "import flask", "The rooms do not know the web"),
+        ("gateways/stripe", "import app.gateways.sandbox", "Gateways know money"),
+        ("gateways/stripe", "import app.ledger", "Gateways know no room"),
+    ],
+)
+def test_a_broken_floor_is_named(tmp_path: Path, room: str, text: str, contract: str) -> None:
+    shutil.copy(HOUSE / "pyproject.toml", tmp_path)
+    for name in ("gateways", "gateways/sandbox", "gateways/stripe", *floors()):
+        folder = tmp_path / "app" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+    (tmp_path / "app/__init__.py").touch()
+    assert lint_imports(tmp_path).returncode == 0
+    (tmp_path / "app" / room).mkdir(exist_ok=True)
+    (tmp_path / "app" / room / "__init__.py").write_text(text)
+    broken = lint_imports(tmp_path)
+    assert broken.returncode != 0
+    assert re.search(rf"{contract}.* BROKEN", broken.stdout), broken.stdout
+
+
+def floors() -> list[str]:
+    return [room.strip("()") for layer in contracts()[0]["layers"] for room in re.split(r" [|:] ", layer)]
+
+
+def contracts() -> list[dict]:
+    return tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+
+def test_every_room_below_the_web_is_kept_from_flask() -> None:
+    rooms = floors()
+    below = rooms[rooms.index("services") :]
+    standing = {f"app.{room}" for room in below if list((HOUSE / "app").glob(f"{room}*"))}
+    assert standing - {"app.db"} == set(contracts()[1]["source_modules"])
+
+
+def test_every_gateway_is_kept_from_the_others() -> None:
+    modules = {f"app.gateways.{file.stem}" for file in (HOUSE / "app/gateways").glob("*.py")} - {"app.gateways.__init__", "app.gateways.base"}
+    assert modules == set(contracts()[2]["modules"])
+
+
+def example(rule: Rule) -> str:
+    """A path that this rule takes."""
+    samples = {"IntegerConverter": "1", "DateConverter": "2026-01-31", "UUIDConverter": "00000000-0000-0000-0000-000000000000"}
+    return re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda part: samples.get(type(rule._converters[part[1]]).__name__, "x"), rule.rule)
+
+
+def unguarded(app: Flask, client: FlaskClient) -> set[str]:
+    """The endpoints that answer a visitor who is not logged in with anything but the way to the login."""
+    open_ones = set()
+    for rule in app.url_map.iter_rules():
+        for method in sorted(rule.methods & {"GET", "POST", "PUT", "DELETE", "PATCH"}):
+            answer = client.open(example(rule), method=method)
+            if not (answer.status_code in {302, 303} and answer.location.startswith("/login")):
+                open_ones.add(rule.endpoint)
+    return open_ones
+
+
+def test_every_page_but_the_listed_ones_wants_a_login(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.config, "WTF_CSRF_ENABLED", False)
+    assert unguarded(app, app.test_client()) == set(PUBLIC)
+
+
+def problems_of_lock(text: str) -> list[str]:
+    """What a lock file must not hold: an address, or a requirement without an exact version and hashes."""
+    addresses = re.findall(r"https?://\S+|--(?:extra-)?index-url.*|--find-links.*|file:\S+", text)
+    requirements = re.split(r"\n(?=[a-z0-9])", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).strip())
+    return addresses + [entry.splitlines()[0] for entry in requirements if not re.match(r"[\w.\[\],-]+==[^\s]+ ", entry) or "--hash=sha256:" not in entry]
+
+
+@pytest.mark.parametrize("bad", ["flask>=3 \\\n    --hash=sha256:00", "flask==3.1", "--index-url https://pypi.example/simple\nflask==3.1 \\\n    --hash=sha256:00"])
+def test_a_loose_lock_is_found(bad: str) -> None:
+    assert problems_of_lock(bad)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_the_locks_name_versions_and_hashes_and_no_registry(name: str) -> None:
+    assert problems_of_lock((HOUSE / name).read_text()) == []
