@@ -5,16 +5,31 @@ A period is charged once, whoever tries and however often: its row in ``renewals
 until it names the transfer that paid it.
 """
 
+import json
+import logging
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 from heapq import heapify, heappop, heapreplace
+from typing import Any
 
+import config
+from app import clock, customers, db, invoicing, ledger, mail, tax, wallet
+from app.formats import formats
+from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
+
+log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
 HORIZON_DAYS = 366
+CHUNK = 200
+"""Customers whose services are renewed in one transaction."""
+
+LENGTHS = (1, 3, 6, 12)
+PREFIXES = {"dedicated": "ds", "vps": "vps", "licence": "lic", "ip": "ip"}
 
 
 class ServiceError(ValueError):
@@ -50,6 +65,36 @@ class Service:
     def days_left(self, today: date) -> int:
         """Paid days after today; below zero once the service runs on credit."""
         return (self.paid_through - today).days
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """One period that was paid: its days, what was taken, the invoice and the ledger transfer."""
+
+    service_id: int
+    period_start: date
+    period_end: date
+    price: Money
+    invoice_number: str
+    transfer_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of renewals did, in services."""
+
+    renewed: int = 0
+    short: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Run") -> "Run":
+        return Run(self.renewed + other.renewed, self.short + other.short, self.failed + other.failed)
+
+    def __bool__(self) -> bool:
+        return bool(self.renewed or self.short or self.failed)
+
+    def __str__(self) -> str:
+        return f"{self.renewed} renewed, {self.short} wait for money, {self.failed} failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +146,373 @@ def simulate(services: Iterable[Service], funds: Sequence[Fund], until: date) ->
 
     What the funds do not cover takes nothing, and does not run on.
     """
-    left = [[fund.minor, fund.lapses_on] for fund in sorted(funds, key=lambda fund: (fund.lapses_on is None, fund.lapses_on or date.max))]
-    queue = [(s.renews_on, s.priority, s.id, s) for s in services if s.auto_renew and s.status == "active" and s.price]
+    left = [(fund.lapses_on or date.max, fund.minor) for fund in sorted(funds, key=lambda fund: fund.lapses_on or date.max)]
+    queue = [(s.renews_on, s.priority, s.id, s, s.price) for s in services if s.auto_renew and s.status == "active" and s.price]
     heapify(queue)
     while queue and queue[0][0] <= until:
-        on, priority, id_, service = queue[0]
-        price = service.price
-        assert price is not None
-        missing = _take(left, price.minor, on)
+        on, priority, id_, service, price = queue[0]
+        missing, left = _take(left, price.minor, on)
         yield Renewal(service, on, price, Money(missing, price.currency))
         if missing:
             heappop(queue)
         else:
-            heapreplace(queue, (add_months(on, service.months, service.started_on.day), priority, id_, service))
+            heapreplace(queue, (add_months(on, service.months, service.started_on.day), priority, id_, service, price))
 
 
-def _take(left: list[list], amount: int, on: date) -> int:
-    usable = [fund for fund in left if fund[1] is None or on < fund[1]]
-    missing = amount - sum(fund[0] for fund in usable)
+def _take(left: list[tuple[date, int]], amount: int, on: date) -> tuple[int, list[tuple[date, int]]]:
+    """What is missing on that day, and what is left: all of it when something is missing. What lapses first is spent first."""
+    usable = [(lapses_on, minor) for lapses_on, minor in left if on < lapses_on]
+    missing = amount - sum(minor for _, minor in usable)
     if missing > 0:
-        return missing
-    for fund in usable:
-        part = min(fund[0], amount)
-        fund[0] -= part
+        return missing, usable
+    after = []
+    for lapses_on, minor in usable:
+        part = min(minor, amount)
         amount -= part
-    return 0
+        if minor > part:
+            after.append((lapses_on, minor - part))
+    return 0, after
+
+
+# Plans and prices
+
+
+def set_plan(code: str, kind: str, name: str, prices: Mapping[tuple[str, int], int]) -> None:
+    """Offer a plan, or change what it costs from now on: net minor units by (currency, months). Opens a transaction."""
+    with db.transaction():
+        plan_id = db.scalar(_SET_PLAN, code=code, kind=kind, name=name)
+        db.many(_SET_PRICE, [{"plan": plan_id, "currency": currency, "months": months, "net": net} for (currency, months), net in prices.items()])
+
+
+_SET_PLAN = """
+insert into plans (code, kind, name) values (%(code)s, %(kind)s, %(name)s)
+on conflict (code) do update set kind = excluded.kind, name = excluded.name returning id
+"""
+_SET_PRICE = """
+insert into prices (plan_id, currency, months, net) values (%(plan)s, %(currency)s, %(months)s, %(net)s)
+on conflict (plan_id, currency, months) do update set net = excluded.net
+"""
+
+# What a customer runs
+
+_SERVICES = """
+select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
+  s.started_on, s.paid_through, pr.net, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
+  w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
+  case when b.months = w.months then b.id end as bill_id, case when b.months = w.months then b.total end as total
+from services s
+join plans p on p.id = s.plan_id
+join customers c on c.id = s.customer_id
+left join renewals r on r.service_id = s.id and r.period_start = s.paid_through + 1 and r.transfer_id is null
+left join bills b on b.id = r.bill_id
+cross join lateral (select coalesce(%(months)s::integer, case when b.status = 'unpaid' then b.months end, s.months) as months) w
+left join prices pr on pr.plan_id = s.plan_id and pr.currency = c.currency and pr.months = w.months
+"""
+_OWNED = _SERVICES + "where s.customer_id = %(customer)s order by s.status = 'terminated', s.paid_through, s.priority, s.id"
+_DUE = _SERVICES + "where s.paid_through < %(on)s and s.status = 'active' and s.auto_renew order by s.paid_through, s.priority, s.id"
+_CLAIM_ONE = _SERVICES + "where s.id = %(id)s for update of s"
+_CLAIM_DUE = (
+    _SERVICES
+    + """
+where s.customer_id = any(%(customers)s) and s.paid_through < %(on)s and s.status = 'active' and s.auto_renew
+order by s.customer_id, s.priority, s.paid_through, s.id for update of s skip locked
+"""
+)
+
+
+def of_customer(customer_id: int) -> list[Service]:
+    """Everything a customer runs or ran, the next to renew first."""
+    return [_read(row) for row in db.rows(_OWNED, customer=customer_id, months=None)]
+
+
+def due(on: date) -> list[Service]:
+    """Every service whose paid days are over on that day and that renews by itself."""
+    return [_read(row) for row in db.rows(_DUE, on=on, months=None)]
+
+
+def _read(row: db.Row) -> Service:
+    known: Any = row[:14]
+    return Service(*known, _price(row), row.proforma_number if row.waits else None)
+
+
+def _price(row: db.Row) -> Money | None:
+    if row.total is not None:
+        return Money(row.total, row.currency)
+    if row.net is None:
+        return None
+    return Money(invoicing.total([row.net], _rate(row)).total, row.currency)
+
+
+def _rate(row: db.Row) -> Decimal:
+    return tax.treatment(config.current().seller, tax.Party(row.country or "", row.vat_id, row.postcode, row.vat_id_state), clock.today()).rate
+
+
+# Orders and renewals
+
+
+def order(customer_id: int, plan_code: str, months: int, *, label: str = "", detail: str = "", auto_renew: bool = True, priority: int = 100) -> Service:
+    """Start a service and pay its first period from the balance, all or nothing: charge, invoice, service. Opens the transaction.
+
+    Raises `ServiceError` for a plan that is not sold so, `wallet.InsufficientFunds` when the balance does not cover it.
+    """
+    _refuse_length(months)
+    with db.transaction():
+        service_id = db.scalar(_ORDER, customer=customer_id, plan=plan_code, months=months, label=label, detail=detail, auto_renew=auto_renew, priority=priority,
+                               today=clock.today(), now=clock.now(), prefixes=json.dumps(PREFIXES))  # fmt: skip
+        if service_id is None:
+            raise ServiceError("This plan is not offered.")
+        _charge(db.rows(_CLAIM_ONE, id=service_id, months=None), "Order")
+        (row,) = db.rows(_CLAIM_ONE, id=service_id, months=None)
+    return _read(row)
+
+
+_ORDER = """
+with plan as (
+  select id, kind, nextval(pg_get_serial_sequence('services', 'id')) as service_id from plans where code = %(plan)s
+), named as (
+  select *, (%(prefixes)s::jsonb ->> kind) || '-' || service_id as public_id from plan
+)
+insert into services (id, public_id, customer_id, plan_id, label, detail, months, auto_renew, priority, started_on, paid_through, created_at)
+overriding system value
+select service_id, public_id, %(customer)s, id, coalesce(nullif(%(label)s, ''), public_id), %(detail)s, %(months)s, %(auto_renew)s, %(priority)s,
+  %(today)s::date, %(today)s::date - 1, %(now)s
+from named returning id
+"""
+
+
+def renew(service_id: int, months: int | None = None, *, period_start: date | None = None) -> Renewed:
+    """Pay a service's next period from the balance; early is fine, it goes on from the current end. Opens the transaction.
+
+    ``months`` is the service's own length unless given. ``period_start`` is the period the customer saw: when that one is paid already, its
+    renewal is the answer and nothing is taken, so a second click buys nothing. Raises `ServiceError` for what cannot be renewed and
+    `wallet.InsufficientFunds`, which leaves everything as it was.
+    """
+    if months is not None:
+        _refuse_length(months)
+    with db.transaction():
+        row = db.row(_CLAIM_ONE, id=service_id, months=months)
+        if row is None or row.status == "terminated":
+            raise ServiceError("This service has ended and cannot be renewed.")
+        if period_start is not None and period_start != row.paid_through + DAY:
+            return _renewed_before(service_id, period_start)
+        if row.waits and row.bill_id is None:
+            raise ServiceError(f"{row.proforma_number} waits for this period. Pay it, or cancel it first to choose another length.")
+        return _charge([row], "Renewal")[0]
+
+
+def _renewed_before(service_id: int, period_start: date) -> Renewed:
+    found = db.row(_RENEWED, id=service_id, start=period_start)
+    if found is None:
+        raise ServiceError("This service renews from another day now. Look at it again before you pay.")
+    return Renewed(service_id, period_start, found.period_end, Money(found.total, found.currency), found.invoice_number, found.transfer_id)
+
+
+_RENEWED = """
+select r.period_end, r.transfer_id, b.total, b.currency, b.invoice_number from renewals r join bills b on b.id = r.bill_id
+where r.service_id = %(id)s and r.period_start = %(start)s and r.transfer_id is not null
+"""
+
+
+def _refuse_length(months: int) -> None:
+    if months not in LENGTHS:
+        raise ServiceError("A period is 1, 3, 6 or 12 months.")
+
+
+def renew_due(on: date | None = None, *, chunk: int = CHUNK, progress: Callable[[int, int], None] | None = None) -> Run:
+    """Renew every service whose paid days are over on ``on`` (today), each period once, from as many workers as like to.
+
+    A chunk of customers is one transaction, and customers another worker holds are left to it. What does not fit the balance takes nothing:
+    its bill waits and the customer is told what is missing. A chunk that fails is tried again in smaller parts, so a bad service
+    stops nothing. Opens the transactions; ``progress`` is told (customers done, customers in all).
+    """
+    day = on or clock.today()
+    waiting = [row.customer_id for row in db.rows(_DUE_CUSTOMERS, on=day)]
+    run = Run()
+    for start in range(0, len(waiting), chunk):
+        run += _attempt(day, waiting[start : start + chunk])
+        if progress:
+            progress(min(start + chunk, len(waiting)), len(waiting))
+    return run
+
+
+def settle_waiting() -> int:
+    """Extend the services whose waiting bill was paid straight, by card or bank; how many. Opens the transaction."""
+    with db.transaction():
+        return db.execute(_EXTEND_PAID, customers=None)
+
+
+_DUE_CUSTOMERS = "select distinct customer_id from services where paid_through < %(on)s and status = 'active' and auto_renew order by 1"
+_DUE_OF = "select id from services where customer_id = any(%(customers)s) and paid_through < %(on)s and status = 'active' and auto_renew order by priority, id"
+_LOCK_CUSTOMERS = "select id from customers where id = any(%(customers)s) order by id for no key update skip locked"
+
+
+def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) -> Run:
+    try:
+        with db.transaction():
+            mine = [row.id for row in db.rows(_LOCK_CUSTOMERS, customers=customer_ids)]
+            db.execute(_EXTEND_PAID, customers=mine)
+            claimed = [row for row in db.rows(_CLAIM_DUE, customers=mine, on=day, months=None) if service_id in {None, row.id}]
+            return _renew_claimed(claimed)
+    except Exception:
+        if service_id is not None:
+            log.exception("Service %s could not be renewed.", service_id)
+            return Run(failed=1)
+    if len(customer_ids) > 1:
+        return sum((_attempt(day, [customer]) for customer in customer_ids), Run())
+    return sum((_attempt(day, customer_ids, row.id) for row in db.rows(_DUE_OF, customers=customer_ids, on=day)), Run())
+
+
+def _renew_claimed(claimed: Sequence[db.Row]) -> Run:
+    """Charge what each customer's money covers, in priority order; bill the rest. Within a transaction."""
+    funds = wallet.lock_spendable({row.customer_id for row in claimed})
+    covered, short = [], []
+    for row in claimed:
+        price = _price(row)
+        if price is None:
+            raise ServiceError(f"{row.public_id} has no price in {row.currency} for {row.wanted} months")
+        if price.minor <= funds[row.customer_id]:
+            funds[row.customer_id] -= price.minor
+            covered.append(row)
+        else:
+            short.append((row, price))
+    _charge(covered, "Renewal")
+    _bill_short([(row, price.minor - funds[row.customer_id]) for row, price in short if row.bill_id is None])
+    return Run(len(covered), len(short))
+
+
+def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
+    """Charge each row's next period: bill, money, invoice, period, in a handful of statements. Within a transaction, rows claimed.
+
+    Raises `wallet.InsufficientFunds`, and then nothing of it stands.
+    """
+    periods = [_next_period(row) for row in rows]
+    bills = _bills(rows, periods, proforma=False)
+    taken = wallet.spend_many([_spend(row, bill, period, word) for row, bill, period in zip(rows, bills, periods, strict=True)])
+    now = clock.now()
+    paid = [(bill, Settlement(now, "Account balance", source="balance", transfer_id=spent.transfer_id)) for bill, spent in zip(bills, taken, strict=True)]
+    numbers = invoicing.settle_many(paid)
+    done = [
+        Renewed(row.id, *period, Money(bill.total, bill.currency), number, spent.transfer_id)
+        for row, period, bill, number, spent in zip(rows, periods, bills, numbers, taken, strict=True)
+    ]
+    _write_periods(rows, periods, bills, [renewed.transfer_id for renewed in done])
+    db.execute(_EXTEND, services=[renewed.service_id for renewed in done], ends=[renewed.period_end for renewed in done])
+    return done
+
+
+def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
+    """Give each (service, minor units missing) a bill that waits and tell the customer. Within a transaction."""
+    rows = [row for row, _ in short]
+    periods = [_next_period(row) for row in rows]
+    bills = _bills(rows, periods, proforma=True)
+    _write_periods(rows, periods, bills, [None] * len(bills))
+    for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
+        _tell_short(row, bill, Money(missing, bill.currency), start)
+
+
+def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
+    customer = customers.get(row.customer_id)
+    write = formats(customer.locale, customer.timezone)
+    mail.send(
+        "renewal_short", customer.email, key=f"renewal-short:{row.id}:{start}", customer_id=customer.id, name=customer.profile.name, label=row.label, plan=row.plan,
+        number=bill.number, price=write.money(bill.total, bill.currency), missing=write.money(missing.minor, missing.currency), start=write.long_date(start),
+    )  # fmt: skip
+
+
+def _next_period(row: db.Row) -> tuple[date, date]:
+    start = row.paid_through + DAY
+    return start, period_end(start, row.wanted, row.started_on.day)
+
+
+def _bills(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]], *, proforma: bool) -> list[Bill]:
+    """Each row's bill: the one that waits for this period already, else a new one."""
+    drafts = [_draft(row, period, proforma=proforma) for row, period in zip(rows, periods, strict=True) if row.bill_id is None]
+    fresh = iter(invoicing.issue_many(drafts))
+    return [invoicing.lock(row.bill_id) if row.bill_id else next(fresh) for row in rows]
+
+
+def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:
+    if row.net is None:
+        raise ServiceError(f"{row.plan} is not sold for {row.wanted} months in {row.currency}.")
+    start, end = period
+    line = Line(row.plan, row.net, detail=row.label, service_id=row.id, period_start=start, period_end=end)
+    return Draft(row.customer_id, f"{row.label} · {row.plan}", row.currency, (line,), months=row.wanted, period_start=start, period_end=end, proforma=proforma)
+
+
+def _spend(row: db.Row, bill: Bill, period: tuple[date, date], word: str) -> wallet.Spend:
+    counter = [(ledger.account("revenue", bill.currency), bill.net)]
+    if bill.tax:
+        counter.append((ledger.account("vat", bill.currency, key=row.country), bill.tax))
+    length = f"{bill.months} month" + ("s" if bill.months != 1 else "")
+    return wallet.Spend(
+        row.customer_id, Money(bill.total, bill.currency), reference=f"renewal:{row.id}:{period[0]}", counter=counter,
+        description=f"{word} {row.label} · {length}", bill_id=bill.id, service_id=row.id,
+    )  # fmt: skip
+
+
+# The insert comes first: a period that is paid already makes it write fewer rows than it was given, and the caller's transaction falls.
+_WRITE_PERIODS = """
+insert into renewals as r (service_id, period_start, period_end, months, bill_id, transfer_id, renewed_at)
+select u.*, %(now)s from unnest(%(services)s::bigint[], %(starts)s::date[], %(ends)s::date[], %(months)s::integer[], %(bills)s::bigint[], %(transfers)s::bigint[]) as u
+on conflict (service_id, period_start) do update
+set period_end = excluded.period_end, months = excluded.months, bill_id = excluded.bill_id, transfer_id = excluded.transfer_id, renewed_at = excluded.renewed_at
+where r.transfer_id is null
+"""
+_EXTEND = """
+update services s set paid_through = u.period_end
+from unnest(%(services)s::bigint[], %(ends)s::date[]) as u (id, period_end) where s.id = u.id
+"""
+_EXTEND_PAID = """
+with paid as (
+  update renewals r set transfer_id = t.id, renewed_at = t.posted_at
+  from bills b, transfers t, services s
+  where r.transfer_id is null and b.id = r.bill_id and b.status = 'paid' and t.bill_id = b.id and t.kind = 'charge'
+    and s.id = r.service_id and (%(customers)s::bigint[] is null or s.customer_id = any(%(customers)s))
+  returning r.service_id, r.period_end
+)
+update services s set paid_through = greatest(s.paid_through, paid.period_end) from paid where s.id = paid.service_id
+"""
+
+
+def _write_periods(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]], bills: Sequence[Bill], transfers: Sequence[int | None]) -> None:
+    written = db.execute(
+        _WRITE_PERIODS, services=[row.id for row in rows], starts=[start for start, _ in periods], ends=[end for _, end in periods],
+        months=[bill.months for bill in bills], bills=[bill.id for bill in bills], transfers=list(transfers), now=clock.now(),
+    )  # fmt: skip
+    if written != len(rows):
+        raise ServiceError("A period of these was paid before.")
+
+
+# How long the balance lasts
+
+
+def runway(customer_id: int) -> Runway:
+    """Until when the balance covers every renewal, simulated over the coming year; ``covered_until`` is None when nothing renews by itself."""
+    return outlook(customer_id)[0]
+
+
+def upcoming(customer_id: int, days: int) -> list[Renewal]:
+    """The renewals of the next ``days`` days in order, each with what the balance will lack for it."""
+    return outlook(customer_id, days)[1]
+
+
+def outlook(customer_id: int, days: int = 30, owned: Sequence[Service] | None = None) -> tuple[Runway, list[Renewal]]:
+    """`runway` and `upcoming` from one simulation, in two statements; ``owned`` spares one where the services are known."""
+    today = clock.today()
+    services = of_customer(customer_id) if owned is None else owned
+    funds = [Fund(minor, expires_at and expires_at.date()) for minor, expires_at in db.rows(_FUNDS, customer=customer_id, now=clock.now())]
+    coming = list(simulate(services, funds, today + timedelta(HORIZON_DAYS)))
+    return _runway(coming, today), [renewal for renewal in coming if renewal.on <= today + timedelta(days)]
+
+
+def _runway(coming: Sequence[Renewal], today: date) -> Runway:
+    short = next((renewal for renewal in coming if renewal.short), None)
+    if short is not None:
+        return Runway(short.on - DAY, short.on, short.service, short.missing)
+    return Runway(today + timedelta(HORIZON_DAYS) if coming else None)
+
+
+_FUNDS = """
+select l.remaining, l.expires_at from lots l join customers c on c.id = l.customer_id and c.currency = l.currency
+where l.customer_id = %(customer)s and l.remaining > 0 and (l.expires_at is null or l.expires_at > %(now)s)
+"""

@@ -1,16 +1,19 @@
 """Services: the calendar of periods, orders, renewals exactly once, and the runway."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
 
+import psycopg
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import services
+from app import db, invoicing, ledger, mail, services, wallet
 from app.money import Money
-from app.services import DAY, Fund, Service
-
-EUR = lambda text: Money.of(text, "EUR")
+from app.services import DAY, Fund, Run, Service
+from tests.money_helpers import EUR
+from tests.trade import customer, fund, offer_plans, on
 
 VPS = Service(
     id=7, public_id="vps-7", customer_id=1, kind="vps", plan="VPS NVMe-4", label="vps-7", detail="", months=1, status="active", auto_renew=True, payment_source="balance",
@@ -94,3 +97,231 @@ def test_no_simulation_spends_more_than_there_is(funds: int, prices: list[int], 
         left -= 0 if renewal.short else renewal.price.minor
     assert left >= 0
     assert [r.on for r in coming] == sorted(r.on for r in coming)
+
+
+# Orders and renewals
+
+
+@pytest.fixture
+def anna(app) -> int:
+    """A customer with € 100.00."""
+    offer_plans()
+    return customer("anna", 100_00)
+
+
+def balance(customer_id: int) -> int:
+    return wallet.state(customer_id).available
+
+
+def test_an_order_charges_bills_and_starts_in_one_go(anna):
+    with on(date(2026, 1, 31)):
+        vps = services.order(anna, "vps-4", 1, label="web-1")
+    assert (vps.started_on, vps.paid_through, vps.renews_on) == (date(2026, 1, 31), date(2026, 2, 27), date(2026, 2, 28))
+    assert (vps.label, vps.price, vps.status) == ("web-1", EUR("23.80"), "active")
+    assert balance(anna) == 100_00 - 23_80
+    bill = invoicing.find(anna, "INV-2026-000001")
+    assert (bill.status, bill.net, bill.tax, bill.lines[0].period_start, bill.lines[0].period_end) == ("paid", 20_00, 3_80, vps.started_on, vps.paid_through)
+    assert bill.title == "web-1 · VPS NVMe-4"
+    charge = db.row("select * from transfers where service_id = %(id)s", id=vps.id)
+    assert (charge.kind, charge.description, charge.bill_id) == ("charge", "Order web-1 · 1 month", bill.id)
+
+
+def test_an_order_that_is_too_dear_leaves_nothing(anna):
+    with pytest.raises(wallet.InsufficientFunds):
+        services.order(anna, "epyc", 1)
+    assert balance(anna) == 100_00
+    assert services.of_customer(anna) == []
+    assert db.scalar("select count(*) from bills") == 0
+
+
+@pytest.mark.parametrize(("plan", "months"), [("nothing", 1), ("vps-4", 2), ("vps-4", 6)])
+def test_what_is_not_sold_is_refused(anna, plan, months):
+    with pytest.raises(services.ServiceError):
+        services.order(anna, plan, months)
+    assert services.of_customer(anna) == []
+
+
+def test_an_early_renewal_goes_on_from_the_current_end_and_keeps_the_anchor(anna):
+    with on(date(2026, 1, 31)):
+        vps = services.order(anna, "vps-4", 1)
+        renewed = [services.renew(vps.id), services.renew(vps.id)]
+    assert [(r.period_start, r.period_end) for r in renewed] == [(date(2026, 2, 28), date(2026, 3, 30)), (date(2026, 3, 31), date(2026, 4, 29))]
+    assert services.of_customer(anna)[0].paid_through == date(2026, 4, 29)
+
+
+def test_a_renewal_of_another_length_costs_that_length(anna):
+    vps = services.order(anna, "vps-4", 1)
+    assert services.renew(vps.id, 3).price == EUR("67.83")
+
+
+def test_the_same_period_twice_is_the_same_renewal(anna):
+    vps = services.order(anna, "vps-4", 1)
+    first = services.renew(vps.id, period_start=vps.renews_on)
+    assert services.renew(vps.id, period_start=vps.renews_on) == first
+    assert balance(anna) == 100_00 - 2 * 23_80
+    with pytest.raises(services.ServiceError, match="another day"):
+        services.renew(vps.id, period_start=date(2020, 1, 1))
+
+
+def test_a_service_that_ended_is_not_renewed(anna):
+    vps = services.order(anna, "vps-4", 1)
+    with db.transaction():
+        db.execute("update services set status = 'terminated', ended_at = created_at")
+    with pytest.raises(services.ServiceError, match="ended"):
+        services.renew(vps.id)
+
+
+def test_renew_due_charges_each_due_service_once(anna):
+    with on(date(2026, 1, 31)):
+        services.order(anna, "vps-4", 1)
+        services.order(anna, "ip", 1)
+    with on(date(2026, 2, 28)):
+        assert [service.renews_on for service in services.due(date(2026, 2, 28))] == [date(2026, 2, 28)] * 2
+        assert services.renew_due() == Run(renewed=2)
+        assert services.renew_due() == Run()
+    assert balance(anna) == 100_00 - 2 * (23_80 + 3_57)
+    assert {service.paid_through for service in services.of_customer(anna)} == {date(2026, 3, 30)}
+
+
+def test_what_is_not_due_or_does_not_renew_by_itself_is_left(anna):
+    with on(date(2026, 3, 10)):
+        services.order(anna, "ip", 1)
+        services.order(anna, "ip", 1, auto_renew=False)
+    with on(date(2026, 4, 9)):
+        assert services.renew_due() == Run()
+    with on(date(2026, 4, 10)):
+        assert services.renew_due() == Run(renewed=1)
+
+
+def test_too_little_money_takes_nothing_bills_once_and_says_what_is_missing(anna):
+    with on(date(2026, 3, 10)):
+        important = services.order(anna, "vps-4", 1, priority=1)
+        services.order(anna, "vps-4", 3, label="big", auto_renew=False)
+        services.order(anna, "ip", 1, priority=9)
+    left = balance(anna)
+    assert left == 100_00 - 23_80 - 67_83 - 3_57
+    with on(date(2026, 4, 10)):
+        assert services.renew_due() == Run(renewed=1, short=1), "the address fits, the server does not"
+        assert services.renew_due() == Run(short=1)
+    assert balance(anna) == left - 3_57
+    (waiting,) = [service for service in services.of_customer(anna) if service.waiting]
+    assert (waiting.id, waiting.price) == (important.id, EUR("23.80"))
+    assert db.scalar("select count(*) from bills where status = 'unpaid'") == 1
+    (letter,) = [letter for letter in mail.newest(20) if letter.kind == "renewal_short"]
+    assert "22.57" in letter.subject
+    assert waiting.waiting in letter.text
+
+
+def test_a_top_up_renews_what_waits_with_the_bill_that_waits(anna):
+    with on(date(2026, 3, 10)):
+        vps = services.order(anna, "vps-4", 1)
+        services.order(anna, "vps-4", 3, auto_renew=False)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        number = services.of_customer(anna)[0].waiting
+        fund(anna, 50_00)
+        assert services.renew_due() == Run(renewed=1)
+    bill = invoicing.find(anna, number)
+    assert (bill.status, bill.proforma_number) == ("paid", number)
+    (owned,) = [service for service in services.of_customer(anna) if service.id == vps.id]
+    assert (owned.waiting, owned.paid_through) == (None, date(2026, 5, 9))
+
+
+def test_a_waiting_bill_refuses_another_length_until_it_is_cancelled(anna):
+    with on(date(2026, 3, 10)):
+        vps = services.order(anna, "vps-4", 1)
+        services.order(anna, "vps-4", 3, auto_renew=False)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        fund(anna, 100_00)
+        with pytest.raises(services.ServiceError, match="waits for this period"):
+            services.renew(vps.id, 3)
+        invoicing.cancel(anna, services.of_customer(anna)[0].waiting)
+        assert services.renew(vps.id, 3).period_end == date(2026, 7, 9)
+
+
+def test_a_bill_paid_straight_extends_the_service(anna):
+    with on(date(2026, 3, 10)):
+        vps = services.order(anna, "vps-4", 1)
+        services.order(anna, "vps-4", 3, auto_renew=False)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        fund(anna, 50_00)
+        bill = invoicing.find(anna, services.of_customer(anna)[0].waiting)
+        with db.transaction():
+            spent = wallet.spend(anna, bill.amount, reference=f"bill:{bill.id}", counter=[(ledger.account("revenue", "EUR"), bill.total)], bill_id=bill.id)
+            invoicing.settle(invoicing.lock(bill.id), invoicing.Settlement(bill.issued_at, "Visa", transfer_id=spent.transfer_id))
+        assert services.settle_waiting() == 1
+        assert services.settle_waiting() == 0
+        assert services.renew_due() == Run()
+    (owned,) = [service for service in services.of_customer(anna) if service.id == vps.id]
+    assert owned.paid_through == date(2026, 5, 9)
+
+
+def test_a_bad_service_stops_nothing(anna, superuser: psycopg.Connection, caplog):
+    with on(date(2026, 3, 10)):
+        broken = services.order(anna, "vps-4", 1)
+        fine = services.order(anna, "ip", 1)
+        other = services.order(customer("boris", 100_00), "ip", 1)
+    superuser.execute("delete from prices where months = 1 and plan_id = (select plan_id from services where id = %s)", (broken.id,))
+    with on(date(2026, 4, 10)):
+        assert services.renew_due() == Run(renewed=2, failed=1)
+    renewed = {row.service_id for row in db.rows("select service_id from renewals where period_start = '2026-04-10'")}
+    assert renewed == {fine.id, other.id}
+    assert "has no price" in caplog.text
+
+
+def test_two_workers_at_once_charge_each_period_once(app):
+    offer_plans()
+    with on(date(2026, 3, 10)):
+        owners = [customer(f"customer{number}", 60_00) for number in range(12)]
+        for owner in owners:
+            services.order(owner, "ip", 1)
+            services.order(owner, "vps-4", 1)
+
+    def work(_: int) -> Run:
+        with app.app_context(), on(date(2026, 4, 10)):
+            return services.renew_due(chunk=3)
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(work, range(4)))
+    assert (sum(run.renewed for run in runs), sum(run.failed for run in runs)) == (24, 0)
+    assert db.scalar("select count(*) from renewals where period_start = '2026-04-10' and transfer_id is not null") == 24
+    assert db.scalar("select count(*) from transfers where kind = 'charge'") == 48
+    assert {balance(owner) for owner in owners} == {60_00 - 2 * (3_57 + 23_80)}
+
+
+# How long the balance lasts
+
+
+def test_the_runway_names_the_first_service_that_runs_short(anna):
+    with on(date(2026, 3, 10)):
+        vps = services.order(anna, "vps-4", 1)
+        runway = services.runway(anna)
+        assert (runway.covered_until, runway.short_on, runway.short_service.id) == (date(2026, 7, 9), date(2026, 7, 10), vps.id)
+        assert runway.missing == EUR("19.00"), "76.20 covers three of 23.80 and leaves 4.80"
+        assert [renewal.on for renewal in services.upcoming(anna, 62)] == [date(2026, 4, 10), date(2026, 5, 10)]
+
+
+def test_the_runway_without_services_or_without_end(anna):
+    assert services.runway(anna) == services.Runway(None)
+    with on(date(2026, 3, 10)):
+        services.order(anna, "ip", 1)
+        assert services.runway(anna) == services.Runway(date(2027, 3, 11))
+
+
+def test_the_runway_is_what_really_happens(anna):
+    """Living through the year day by day runs short on the day and by the amount that were foretold."""
+    with on(date(2026, 1, 31)):
+        services.order(anna, "ip", 1)
+        services.order(anna, "vps-4", 1)
+        foretold = services.runway(anna)
+    day, run = date(2026, 1, 31), Run()
+    while not run.short:
+        day += DAY
+        with on(day):
+            run = services.renew_due()
+    assert day == foretold.short_on
+    (short,) = [service for service in services.of_customer(anna) if service.waiting]
+    assert short.id == foretold.short_service.id
+    assert short.price.minor - balance(anna) == foretold.missing.minor

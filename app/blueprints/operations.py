@@ -67,7 +67,7 @@ def _gauges() -> Iterator[str]:
 
 def _local() -> bool:
     proxied = any(header in request.headers for header in PROXY_HEADERS)
-    return not proxied and ip_address(request.remote_addr or "0.0.0.0").is_loopback
+    return not proxied and ip_address(request.remote_addr or "::").is_loopback
 
 
 @cache
