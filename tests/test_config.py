@@ -1,0 +1,91 @@
+"""Settings: what is given wins, what is missing or contradictory stops the start with one sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import config
+
+GIVEN = {"DATABASE_URL": "postgresql://localhost/x", "SECRET_KEY": "k" * 32}
+STRIPE = {**GIVEN, "STRIPE_SECRET_KEY": "sk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
+LIVE = {**STRIPE, "STRIPE_SECRET_KEY": "sk_live_1", "BASE_URL": "https://billing.example.com", "SELLER_LEGAL_NAME": "Acme Ltd"}
+
+
+def test_a_local_start_needs_a_database_and_a_key_only():
+    settings = config.load(GIVEN)
+    assert settings.database_url == "postgresql+psycopg://localhost/x"
+    assert settings.base_url == "http://localhost:8000"
+    assert settings.sandbox
+    assert not settings.secure
+
+
+def test_a_processor_switches_the_sandbox_off_unless_forced():
+    assert not config.load(STRIPE).sandbox
+    assert config.load({**STRIPE, "SANDBOX": "force"}).sandbox
+    assert not config.load({**GIVEN, "SANDBOX": "off"}).sandbox
+
+
+def test_the_seller_is_what_the_environment_says():
+    settings = config.load({**LIVE, "SELLER_CITY": "Gdańsk", "SELLER_EMAIL": "pay@acme.example"})
+    assert (settings.seller.legal_name, settings.seller.city) == ("Acme Ltd", "Gdańsk")
+    assert settings.mail_from == "pay@acme.example"
+    assert settings.secure
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "DATABASE_URL is not set"),
+        ({**GIVEN, "DATABASE_URL": "sqlite:///x.db"}, "DATABASE_URL must begin with postgresql://"),
+        ({**GIVEN, "SECRET_KEY": ""}, "SECRET_KEY needs at least 32 bytes"),
+        ({**GIVEN, "SECRET_KEY": "short"}, "SECRET_KEY needs at least 32 bytes"),
+        ({**GIVEN, "PORT": "eighty"}, "PORT=eighty is not a port"),
+        ({**GIVEN, "PORT": "70000"}, "PORT=70000 is not a port"),
+        ({**GIVEN, "PORT": "８０００"}, "is not a port"),
+        ({**GIVEN, "BASE_URL": "billing.example.com"}, "BASE_URL must begin with https://"),
+        ({**GIVEN, "SANDBOX": "perhaps"}, "SANDBOX=perhaps is not understood"),
+        ({**STRIPE, "SANDBOX": "on"}, "SANDBOX is on beside a real processor"),
+        ({**STRIPE, "STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is empty"),
+        ({**LIVE, "BASE_URL": "http://billing.example.com"}, "needs BASE_URL with https://"),
+        ({**LIVE, "SELLER_LEGAL_NAME": ""}, "needs SELLER_LEGAL_NAME"),
+    ],
+)
+def test_a_missing_or_contradictory_setting_is_one_sentence(environ, sentence):
+    with pytest.raises(config.ConfigError, match=sentence) as refused:
+        config.load(environ)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty clone and an environment that says nothing."""
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    for name in ("DATABASE_URL", "SECRET_KEY", "MAIL_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_what_is_kept(folder, monkeypatch):
+    (folder / "instance").mkdir()
+    (folder / "instance/database_url").write_text("postgresql://kept/x\n")
+    (folder / "instance/secret_key").write_text("kept\n")
+    (folder / ".env").write_text("# mail\nexport MAIL_URL='smtp://file:25'\nSECRET_KEY=file=key\nDATABASE_URL=\n")
+    monkeypatch.setenv("MAIL_URL", "smtp://given:25")
+    found = config.environment()
+    assert found["MAIL_URL"] == "smtp://given:25"
+    assert found["SECRET_KEY"] == "file=key"
+    assert found["DATABASE_URL"] == "postgresql://kept/x"
+    assert "DATABASE_URL" not in config.given()
+
+
+def test_a_clone_without_files_has_only_its_environment(folder):
+    assert not {"DATABASE_URL", "SECRET_KEY"} & set(config.environment())
+
+
+def test_every_name_that_is_read_stands_in_the_example():
+    documented = (Path(__file__).parent.parent / ".env.example").read_text()
+    source = Path(config.__file__).read_text()
+    names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
+    assert names
+    assert [name for name in sorted(names) if f"#{name}=" not in documented] == []

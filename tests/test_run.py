@@ -1,0 +1,195 @@
+"""The two commands: what they say when something is missing, and one whole start."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import _run
+import psycopg
+import pytest
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy import make_url
+
+HOUSE = Path(__file__).parent.parent
+TOOLS = ("sh", "dirname", "uname", "cat", "grep", "mkdir", "rm", "tail", "sha256sum", "flock", "ls")
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a house with this environment; what a test leaves running is stopped."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "SECRET_KEY", "BASE_URL"}}
+    command = [sys.executable, str(HOUSE / "bin/_run.py")]
+    houses = []
+
+    def begin(**environ: str) -> "subprocess.Popen[str]":
+        houses.append(subprocess.Popen(command, env={**inherited, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return houses[-1]
+
+    yield begin
+    for house in houses:
+        house.terminate()
+        house.communicate(timeout=30)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A clone on a machine that has apt-get, but neither Python nor any rights; its PATH is `path`."""
+    (tmp_path / "bin").mkdir()
+    shutil.copy(HOUSE / "bin/setup", tmp_path / "bin")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy(HOUSE / name, tmp_path)
+    path = tmp_path / "path"
+    path.mkdir()
+    for tool in TOOLS:
+        (path / tool).symlink_to(shutil.which(tool) or "/bin/false")
+    fake(path / "id", "echo 1000")
+    fake(path / "apt-get", "exit 100")
+    fake(path / "sudo", "exit 1")
+    return tmp_path
+
+
+def fake(program: Path, says: str) -> None:
+    program.write_text(f"#!/bin/sh\n{says}\n")
+    program.chmod(0o755)
+
+
+def setup(clone: Path, needs: str = "run") -> "subprocess.CompletedProcess[str]":
+    environ = {"PATH": str(clone / "path"), "HOME": str(clone), "needs": needs}
+    return subprocess.run(["/bin/sh", str(clone / "bin/setup")], env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("needs", "browser"), [("run", ""), ("dev", " chromium")])
+def test_without_rights_what_is_missing_is_named_with_the_line_that_installs_it(bare, needs, browser):
+    done = setup(bare, needs)
+    assert done.returncode == 1
+    packages = f"python3 python3-venv libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0{browser}"
+    assert f"    sudo apt-get install -y --no-install-recommends {packages}\n" in done.stderr
+    assert not (bare / ".venv").exists()
+
+
+def test_root_installs_what_is_missing_and_is_told_when_that_did_not_help(bare):
+    fake(bare / "path/id", "echo 0")
+    fake(bare / "path/env", 'shift; exec "$@"')
+    fake(bare / "path/apt-get", f'echo "$@" >> {bare}/asked')
+    done = setup(bare)
+    assert done.returncode == 1
+    assert "install -y -q --no-install-recommends python3 python3-venv" in (bare / "asked").read_text()
+    assert "Still missing after the installation" in done.stderr
+
+
+def test_a_failed_installation_shows_why(bare):
+    fake(bare / "path/id", "echo 0")
+    fake(bare / "path/apt-get", "echo 'E: no such host'; exit 100")
+    done = setup(bare)
+    assert done.returncode == 1
+    assert "E: no such host" in done.stderr
+
+
+def test_the_newest_schema_is_what_alembic_says():
+    heads = set(ScriptDirectory(HOUSE / "migrations").get_heads())
+    assert _run._newest_versions() == heads
+
+
+def test_a_busy_port_is_one_sentence(start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start(PORT=str(port))
+        output, errors = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert errors == f"Port {port} on 127.0.0.1 cannot be used: another program listens there. Choose another one: PORT={port + 1} bin/run\n"
+    assert output == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"PORT": "http"}, "PORT=http is not a port"),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL must begin with postgresql://"),
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}, "The database does not answer"),
+        ({"DATABASE_URL": "postgresql://x", "STRIPE_SECRET_KEY": "sk_test_1"}, "STRIPE_WEBHOOK_SECRET is empty"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(start, environ, sentence):
+    done = start(**{"PORT": str(free_port()), **environ})
+    _, errors = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """An empty database for a house of its own."""
+    server = make_url(os.environ["TEST_DATABASE_URL"])
+    name = f"client_area_run_{os.getpid()}"
+    admin = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        yield server.set(database=name).render_as_string(hide_password=False)
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_a_whole_start_opens_the_house_and_ctrl_c_closes_it(start, database):
+    port = str(free_port())
+    first = start(PORT=port, DATABASE_URL=database)
+    assert "demo      demo-client-area" in read_until(first, "its log")
+    assert page(port, "/login")[0] == 200
+    stop(first)
+    second = start(PORT=port, DATABASE_URL=database)
+    assert "Bringing the database" not in read_until(second, "its log"), "the second start has nothing to prepare"
+    status, body = page(port, "/login")
+    assert (status, b"password" in body) == (200, True)
+    stop(second)
+
+
+def test_killed_outright_the_house_leaves_the_port_free(start, database):
+    port = str(free_port())
+    house = start(PORT=port, DATABASE_URL=database)
+    read_until(house, "its log")
+    house.kill()
+    house.wait()
+    again = start(PORT=port, DATABASE_URL=database)
+    while again.poll() is not None and "another program listens" in again.stderr.read():
+        again = start(PORT=port, DATABASE_URL=database)
+    read_until(again, "its log")
+    stop(again)
+
+
+def read_until(process: "subprocess.Popen[str]", mark: str) -> str:
+    said = ""
+    for line in process.stdout:
+        said += line
+        if mark in line:
+            return said
+    raise AssertionError(said + process.stderr.read())
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert errors == ""
+
+
+def page(port: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
