@@ -19,13 +19,16 @@ from sqlalchemy import make_url
 
 import config
 from app import create_app, db, web
-from app.web import assets, faults, safety
+from app.web import assets, faults, gate, safety
 
 PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
+PAGE = '{% extends "base.html" %}{% block main %}'
 TEMPLATES = {
-    "list.html": '{% extends "base.html" %}{% block main %}<h1>List</h1>{% block results %}<ul id="results">{{ words }} {{ 128460|money("EUR") }} {{ badge("Paid", "credit") }}</ul>{% endblock %}{% endblock %}',
-    "form.html": '{% extends "base.html" %}{% block main %}{% block box %}<form id="box" method="post">{{ csrf_field() }}{{ field("name", "Name", value, errors=errors) }}</form>{% endblock %}{% endblock %}',
-    "typo.html": '{% extends "base.html" %}{% block main %}{{ wrods }}{% endblock %}',
+    "list.html": PAGE
+    + '<h1>List</h1>{% block results %}<ul id="results">{{ words }} {{ 128460|money("EUR") }} {{ badge("Paid", "credit") }}</ul>{% endblock %}{% endblock %}',
+    "form.html": PAGE
+    + '{% block box %}<form id="box" method="post">{{ csrf_field() }}{{ field("name", "Name", value, errors=errors) }}</form>{% endblock %}{% endblock %}',
+    "typo.html": PAGE + "{{ wrods }}{% endblock %}",
 }
 
 
@@ -34,18 +37,27 @@ def build(settings: config.Settings) -> Flask:
     app = create_app(settings)
     app.config.update(TESTING=False, PROPAGATE_EXCEPTIONS=False)
     app.jinja_env.loader = ChoiceLoader([DictLoader(TEMPLATES), app.jinja_env.loader])
-    app.add_url_rule("/t/list", "t_list", show_list)
-    app.add_url_rule("/t/form", "t_form", show_form, methods=["GET", "POST"])
-    app.add_url_rule("/t/error/<int:code>", "t_error", abort)
-    app.add_url_rule("/t/secret/<token>", "t_secret", lambda token: "ok")
-    app.add_url_rule("/t/broken", "t_broken", lambda: 1 // 0)
-    app.add_url_rule("/t/typo", "t_typo", lambda: web.page("typo.html"))
-    app.add_url_rule("/t/books", "t_books", lambda: str(db.scalar("select 42")))
-    app.add_url_rule("/t/inside", "t_inside", web.sign_in, methods=["GET", "POST"])
-    app.add_url_rule("/t/go", "t_go", lambda: web.go(request.args["to"]))
-    app.add_url_rule("/t/document", "t_document", send_document)
-    app.add_url_rule("/t/done", "t_done", lambda: (web.toast("€ 25.00 were added.", "/invoices/INV-1", "See the invoice"), web.go("/t/list"))[1])
+    rooms = {
+        "/t/list": show_list,
+        "/t/form": show_form,
+        "/t/error/<int:code>": lambda code: abort(code),  # noqa: PLW0108 - abort is not ours to mark
+        "/t/secret/<token>": lambda token: "ok",
+        "/t/broken": lambda: 1 // 0,
+        "/t/typo": lambda: web.page("typo.html"),
+        "/t/books": lambda: str(db.scalar("select 42")),
+        "/t/go": lambda: web.go(request.args["to"]),
+        "/t/document": send_document,
+        "/t/done": finish,
+    }
+    for path, view in rooms.items():
+        app.add_url_rule(path, path, gate.public(view), methods=["GET", "POST"] if view is show_form else ["GET"])
+    app.add_url_rule("/t/inside", "inside", lambda: "inside")
     return app
+
+
+def finish() -> Response:
+    web.toast("€ 25.00 were added.", "/invoices/INV-1", "See the invoice")
+    return web.go("/t/list")
 
 
 def show_list() -> Response:

@@ -55,9 +55,9 @@ def init(app: Flask, settings: config.Settings) -> None:
     app.config["TEMPLATES_AUTO_RELOAD"] = app.debug
     for name in FILTERS:
         app.jinja_env.filters[name] = _format_filter(name)
+    faults.init(app, _show_problem)
     assets.init(app, settings.seller.accent)
     safety.init(app, settings)
-    faults.init(app, _show_problem)
     _install_macros(app)
 
 
