@@ -5,12 +5,12 @@ lots of an account is the account's balance, always. The account's row lock, hel
 makes one customer's movements queue.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from app import clock, db, ledger
-from app.ledger import InsufficientFunds, Posted
+from app.ledger import Filter, InsufficientFunds, Posted
 from app.money import Money
 
 Counter = Sequence[tuple[int, int]]
@@ -19,13 +19,33 @@ Counter = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """What a customer has, in minor units of `currency` (None before the first top-up). `version` rises with every movement."""
+    """What a customer has, in minor units of `currency` (None before one is chosen).
+
+    `version` rises with every movement; `account_id` is the wallet's, None before the first one.
+    """
 
     available: int
     bonus: int
     on_hold: int
     currency: str | None
     version: int
+    account_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Movement(ledger.Movement):
+    """One movement of a wallet as its customer reads it: with the document it belongs to and how it was paid."""
+
+    document: str | None
+    method: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Movements, newest first, and the `before` of the next page, None on the last one."""
+
+    rows: list[Movement]
+    next: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +80,35 @@ class Spent:
 def state(customer_id: int) -> Wallet:
     """What a customer has in the account currency."""
     row = db.row(_STATE, customer_id=customer_id, now=clock.now())
-    return Wallet(row.available, row.bonus, row.on_hold, row.currency, row.version) if row else Wallet(0, 0, 0, None, 0)
+    return Wallet(*row) if row else Wallet(0, 0, 0, None, 0)
 
 
 def lots(customer_id: int) -> list[Lot]:
     """Every lot of a customer, newest first."""
     return [Lot(*row) for row in db.rows(_LOTS, customer_id=customer_id)]
+
+
+def movements(account_id: int, asked: Filter = Filter(), before: int | None = None, limit: int = 50) -> Page:  # noqa: B008 - a value, frozen
+    """One page of a wallet's movements with a sequence number below `before`; `account_id` is that of `state`."""
+    where, params = ledger.conditions(asked, before, _SEARCHED)
+    found = db.rows(f"{_MOVEMENTS}{where} order by e.seq desc limit %(limit)s", account_id=account_id, limit=limit + 1, **params)
+    rows = [Movement(*row) for row in found[:limit]]
+    return Page(rows, rows[-1].seq if len(found) > limit else None)
+
+
+def export(account_id: int, asked: Filter = Filter()) -> Iterator[Movement]:  # noqa: B008
+    """Every movement that `movements` would show over all its pages, newest first, in bounded memory."""
+    where, params = ledger.conditions(asked, None, _SEARCHED)
+    for row in db.stream(f"{_MOVEMENTS}{where} order by e.seq desc", 5_000, account_id=account_id, **params):
+        yield Movement(*row)
+
+
+def totals(account_id: int, asked: Filter = Filter()) -> ledger.Totals:  # noqa: B008
+    """Count and sums of what `movements` shows over all its pages; in constant time when only days are asked for."""
+    if asked.only_days:
+        return ledger.totals(account_id, asked)
+    where, params = ledger.conditions(asked, None, _SEARCHED)
+    return ledger.Totals(*db.rows(_SUMS + where, account_id=account_id, **params)[0])
 
 
 def credit(
@@ -116,8 +159,7 @@ def spend(
     wallet, bonus, _ = ledger.accounts(customer_id, amount.currency)
     ledger.lock((wallet, bonus))
     at = posted_at or clock.now()
-    have = db.row(_SPENDABLE, wallet=wallet, bonus=bonus, at=at, reference=reference)
-    assert have is not None
+    have = db.rows(_SPENDABLE, wallet=wallet, bonus=bonus, at=at, reference=reference)[0]
     if have.standing is not None:
         return _spent_before(have.standing, wallet, bonus, amount)
     from_bonus = min(have.bonus, _positive(amount))
@@ -349,22 +391,38 @@ def _allocate(sql: str, posted: Posted, account_id: int, amount: int, at: dateti
 
 def _spent_before(transfer_id: int, wallet: int, bonus: int, amount: Money) -> Spent:
     taken = {row.account_id: -row.amount for row in db.rows(_TAKEN, transfer_id=transfer_id)}
-    spent = Spent(transfer_id, True, taken.get(bonus, 0), taken.get(wallet, 0))
+    spent = Spent(transfer_id, replayed=True, from_bonus=taken.get(bonus, 0), from_balance=taken.get(wallet, 0))
     if spent.from_bonus + spent.from_balance != amount.minor:
         raise ledger.LedgerError(f"transfer {transfer_id} has this reference and another amount than {amount}")
     return spent
 
 
 _STATE = """
-select c.currency, coalesce(w.balance, 0) as available, coalesce(h.balance, 0) as on_hold,
-  coalesce(w.entry_count, 0) + coalesce(b.entry_count, 0) + coalesce(h.entry_count, 0) as version,
-  coalesce((select sum(l.remaining) from lots l where l.account_id = b.id and l.remaining > 0 and (l.expires_at is null or l.expires_at > %(now)s)), 0)::bigint as bonus
+select coalesce(w.balance, 0) as available,
+  coalesce((select sum(l.remaining) from lots l where l.account_id = b.id and l.remaining > 0 and (l.expires_at is null or l.expires_at > %(now)s)), 0)::bigint as bonus,
+  coalesce(h.balance, 0) as on_hold, c.currency,
+  coalesce(w.entry_count, 0) + coalesce(b.entry_count, 0) + coalesce(h.entry_count, 0) as version, w.id as account_id
 from customers c
 left join accounts w on w.customer_id = c.id and w.kind = 'wallet' and w.currency = c.currency
 left join accounts b on b.customer_id = c.id and b.kind = 'bonus' and b.currency = c.currency
 left join accounts h on h.customer_id = c.id and h.kind = 'hold' and h.currency = c.currency
 where c.id = %(customer_id)s
 """
+
+_DOCUMENTED = """
+from entries e join transfers t on t.id = e.transfer_id
+left join payments p on p.id = t.payment_id
+left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
+
+_MOVEMENTS = f"""
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
+  coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
+
+_SUMS = f"""
+select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
+  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing{_DOCUMENTED}"""
+
+_SEARCHED = ("t.description", "t.reference", "b.invoice_number", "b.proforma_number", "p.method_label")
 
 _LOTS = """
 select id, transfer_id, payment_id, kind, paid, paid_currency, credited, remaining, currency, created_at, expires_at, frozen_reason, note
@@ -418,22 +476,16 @@ _FROM_QUEUE = """, taken as (
 select coalesce(sum(amount), 0)::bigint from noted
 """
 
-_FROM_LOTS = (
-    """
+_FROM_LOTS = f"""
 with queue as (
   select id, remaining, sum(remaining) over (order by id) - remaining as before from lots where account_id = %(account_id)s and remaining > 0
-)"""
-    + _FROM_QUEUE
-)
+){_FROM_QUEUE}"""  # noqa: S608 - constants
 
-_FROM_BONUS = (
-    """
+_FROM_BONUS = f"""
 with queue as (
   select id, remaining, sum(remaining) over (order by expires_at nulls last, id) - remaining as before
   from lots where account_id = %(account_id)s and remaining > 0 and (expires_at is null or expires_at > %(at)s)
-)"""
-    + _FROM_QUEUE
-)
+){_FROM_QUEUE}"""  # noqa: S608 - constants
 
 _FROM_LOT = """
 with taken as (update lots set remaining = remaining - %(amount)s where id = %(lot_id)s returning id)

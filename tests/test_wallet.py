@@ -35,6 +35,10 @@ def charge(customer_id, amount, reference):
     return wallet.spend(customer_id, amount, reference=reference, counter=[(revenue, amount.minor)])
 
 
+def account_of(customer_id):
+    return ledger.account("wallet", "EUR", customer_id=customer_id)
+
+
 def remaining(customer_id):
     return [lot.remaining for lot in reversed(wallet.lots(customer_id))]
 
@@ -45,7 +49,7 @@ def test_a_top_up_is_there_once(app):
         first = top_up(anna, eur("25.00"), "p1")
         again = top_up(anna, eur("25.00"), "p1")
     assert (first.replayed, again.replayed, again.transfer_id) == (False, True, first.transfer_id)
-    assert wallet.state(anna) == wallet.Wallet(2500, 0, 0, "EUR", 1)
+    assert wallet.state(anna) == wallet.Wallet(2500, 0, 0, "EUR", 1, account_of(anna))
     assert remaining(anna) == [2500]
 
 
@@ -116,7 +120,7 @@ def test_hold_takes_from_the_named_payment_and_release_gives_back(app):
             wallet.hold(anna, newest.id, eur("10.01"), reference="h0")
         held = wallet.hold(anna, newest.id, eur("7.00"), reference="h1")
         assert remaining(anna) == [1000, 300]
-        assert wallet.state(anna) == wallet.Wallet(1300, 0, 700, "EUR", 4)
+        assert wallet.state(anna) == wallet.Wallet(1300, 0, 700, "EUR", 4, account_of(anna))
         wallet.release(held.transfer_id, "h1:released")
     assert remaining(anna) == [1000, 1000]
     assert wallet.state(anna).on_hold == 0
@@ -147,3 +151,67 @@ def test_an_expired_bonus_is_neither_spendable_nor_kept(app):
             assert wallet.expire_bonus(lot) is not None
             assert wallet.expire_bonus(lot) is None
         assert ledger.balance(ledger.account("promotions", "EUR")) == 0
+
+
+# What the pages read
+
+
+BILL = """
+insert into bills (customer_id, beneficiary_id, kind, proforma_number, title, currency, net, tax, total, tax_category, tax_rate, seller, buyer, issued_at, due_at)
+values (%(payer)s, %(owner)s, 'topup', %(number)s, 'Top-up', 'EUR', 2500, 0, 2500, 'none', 0, '{}', '{}', %(at)s, %(at)s) returning id
+"""
+PAYMENT = """
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, method_label, created_at, updated_at, expires_at)
+values (%(number)s, %(bill)s, %(owner)s, %(payer)s, 'card', 'sandbox', 2500, 'EUR', 'Visa •••• 4242', %(at)s, %(at)s, %(at)s) returning id
+"""
+
+
+def paid_top_up(owner, payer, number):
+    bill = db.scalar(BILL, owner=owner, payer=payer, number=number, at=NOW)
+    payment = db.scalar(PAYMENT, owner=owner, payer=payer, bill=bill, number=number, at=NOW)
+    gateway = ledger.account("gateway", "EUR", key="sandbox")
+    wallet.credit(owner, eur("25.00"), reference=number, kind="topup", counter=[(gateway, -2500)], payment_id=payment, description="Top-up")
+    return payment
+
+
+def test_movements_name_their_document_and_method(app):
+    with db.transaction():
+        anna, boris = customer(), customer()
+        payment = paid_top_up(anna, anna, "PF-2026-000001")
+        paid_top_up(anna, boris, "PF-2026-000002")
+        charge(anna, eur("1.00"), "c1")
+    account = wallet.state(anna).account_id
+    page = wallet.movements(account)
+    assert [(row.kind, row.document, row.method) for row in page.rows] == [
+        ("charge", None, None),
+        ("topup", None, "Visa •••• 4242"),  # someone else paid: their document is not ours to open
+        ("topup", "PF-2026-000001", "Visa •••• 4242"),
+    ]
+    assert page.rows[2].payment_id == payment
+    assert page.next is None
+
+
+def test_pages_follow_each_other(app):
+    with db.transaction():
+        anna = customer()
+        for n in range(7):
+            top_up(anna, eur("1.00"), f"p{n}")
+    account = wallet.state(anna).account_id
+    first = wallet.movements(account, limit=3)
+    second = wallet.movements(account, before=first.next, limit=3)
+    third = wallet.movements(account, before=second.next, limit=3)
+    assert [row.seq for page in (first, second, third) for row in page.rows] == [7, 6, 5, 4, 3, 2, 1]
+    assert third.next is None
+    assert [row.seq for row in wallet.export(account)] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_text_is_found_in_documents_too(app):
+    with db.transaction():
+        anna = customer()
+        paid_top_up(anna, anna, "PF-2026-000001")
+        paid_top_up(anna, anna, "PF-2026-000002")
+    account = wallet.state(anna).account_id
+    asked = ledger.Filter(text="pf-2026-000002")
+    assert [row.document for row in wallet.movements(account, asked).rows] == ["PF-2026-000002"]
+    assert wallet.totals(account, asked) == ledger.Totals(1, 2500, 0)
+    assert wallet.totals(account) == ledger.Totals(2, 5000, 0)

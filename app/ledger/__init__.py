@@ -5,6 +5,7 @@ Credit is positive: a wallet reads as its customer reads it (+100.00 = the provi
 The database itself refuses what is wrong (migration 0002); this package asks it well and says its refusals in the house's words.
 """
 
+from app.ledger.filter import DIRECTIONS, KINDS, Filter
 from app.ledger.posting import (
     InsufficientFunds,
     LedgerError,
@@ -18,19 +19,29 @@ from app.ledger.posting import (
     post_many,
     reverse,
 )
-from app.ledger.reading import balance
+from app.ledger.reading import Movement, Totals, as_of, balance, balance_series, conditions, history, totals
 
 __all__ = [
+    "DIRECTIONS",
+    "KINDS",
+    "Filter",
     "InsufficientFunds",
     "LedgerError",
+    "Movement",
     "Posted",
     "Posting",
+    "Totals",
     "account",
     "accounts",
+    "as_of",
     "balance",
+    "balance_series",
+    "conditions",
     "forget_accounts",
+    "history",
     "lock",
     "post",
     "post_many",
     "reverse",
+    "totals",
 ]

@@ -198,8 +198,7 @@ def _open(kind: str, currency: str, customer_id: int | None, key: str) -> int:
     found = db.row(_FIND, **natural)
     if found is None:
         db.execute(_OPEN, **natural, tracked=kind in TRACKED, floor=0 if kind in FLOORED else None)
-        found = db.row(_FIND, **natural)
-    assert found is not None
+        found = db.rows(_FIND, **natural)[0]
     if customer_id is None and not found.fresh:  # what this transaction opened may still be rolled back
         _system_accounts[kind, key, currency] = found.id
     return int(found.id)
@@ -242,7 +241,7 @@ def _posted(written: Sequence[db.Row]) -> Posted:
         sums[row.currency] += row.amount
     if any(sums.values()):  # the database would say so at commit; here the caller learns it while the stack still shows who asked
         raise LedgerError(f"the lines do not sum to zero: {dict(sums)}")
-    return Posted(written[0].transfer_id, False, _balances(written))
+    return Posted(written[0].transfer_id, replayed=False, balances=_balances(written))
 
 
 def _balances(written: Iterable[db.Row]) -> dict[int, int]:
@@ -258,7 +257,7 @@ def _replay(posting: Posting) -> Posted:
     asked = (posting.kind, posting.payment_id, posting.bill_id, posting.service_id, posting.refund_id, posting.reverses)
     if known != asked or {row.account_id: row.amount for row in standing} != _merged(posting.lines):
         raise LedgerError(f"{posting.reference} already stands in the books with other content")
-    return Posted(first.id, True, _balances(standing))
+    return Posted(first.id, replayed=True, balances=_balances(standing))
 
 
 def _batch_params(postings: Sequence[Posting], lines: Sequence[Mapping[int, int]]) -> dict[str, object]:

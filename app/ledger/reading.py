@@ -1,17 +1,156 @@
-"""Reading the books: balances, history, totals, the chart. Flat however long the history, because every entry carries its running sums."""
+"""Reading the books. Flat however long the history: every entry carries its running sums, and a day is found by halving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from app import db
+from app.ledger.filter import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One entry of an account with its transfer; amounts in minor units of the account's currency."""
+
+    seq: int
+    posted_at: datetime
+    kind: str
+    description: str
+    amount: int
+    balance_after: int
+    reference: str
+    transfer_id: int
+    payment_id: int | None
+    bill_id: int | None
+    service_id: int | None
+    refund_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many movements, and their sums in minor units, both without sign."""
+
+    count: int
+    incoming: int
+    outgoing: int
 
 
 def balance(account_id: int) -> int:
-    """The balance of an account in minor units; a system account's is the sum of its entries."""
+    """The balance of an account in minor units; a system account's is the sum of its entries. Raises LookupError."""
     found = db.scalar(_BALANCE, account_id=account_id)
     if found is None:
         raise LookupError(f"account {account_id} does not exist")
     return int(found)
 
 
+def as_of(account_id: int, at: datetime) -> int:
+    """The balance of an account in minor units just before an instant."""
+    return int(db.scalar(_AS_OF, account_id=account_id, at=at))
+
+
+def history(account_id: int, asked: Filter = Filter(), before: int | None = None, limit: int = 50) -> list[Movement]:  # noqa: B008 - a value, frozen
+    """Movements of a tracked account, newest first, with a sequence number below `before`."""
+    where, params = conditions(asked, before)
+    return [Movement(*row) for row in db.rows(_HISTORY + where + _NEWEST, account_id=account_id, limit=limit, **params)]
+
+
+def totals(account_id: int, asked: Filter = Filter()) -> Totals:  # noqa: B008
+    """Sums over what `history` would show in all; for days alone the difference of two entries."""
+    if asked.only_days:
+        return Totals(*db.rows(_SPAN, account_id=account_id, begins_at=asked.begins_at, ends_at=asked.ends_at)[0])
+    where, params = conditions(asked)
+    return Totals(*db.rows(_SUMS + where, account_id=account_id, **params)[0])
+
+
+def balance_series(account_id: int, since: date, until: date, timezone: str = "UTC") -> list[tuple[date, int]]:
+    """The closing balance of each day from `since` to `until`, both included, in minor units."""
+    days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
+    zone = ZoneInfo(timezone)
+    ends = [datetime.combine(day + timedelta(days=1), time.min, zone) for day in days]
+    return [(day, row.balance) for day, row in zip(days, db.rows(_SERIES, account_id=account_id, ends=ends), strict=True)]
+
+
+def conditions(asked: Filter, before: int | None = None, searched: Sequence[str] = ("t.description", "t.reference")) -> tuple[str, dict[str, object]]:
+    """The WHERE of a filter over entries `e` and transfers `t`, made of constants, and its parameters but for `account_id`."""
+    parts = ["\nwhere e.account_id = %(account_id)s"]
+    params: dict[str, object] = {}
+    for name, value in _asked(asked, before).items():
+        if value not in {None, ""}:
+            parts.append(_CONDITIONS[name])
+            params[name] = value
+    if asked.text:
+        parts.append("(" + " or ".join(f"{column} ilike %(pattern)s" for column in searched) + ")")
+        params["pattern"] = f"%{_escaped(asked.text)}%"
+    return "\n  and ".join(parts), params
+
+
+def _asked(asked: Filter, before: int | None) -> dict[str, object]:
+    return {
+        "before": before,
+        "begins_at": asked.begins_at,
+        "ends_at": asked.ends_at,
+        "kind": asked.kind,
+        asked.direction or "in": asked.direction,
+        "minimum": asked.minimum,
+        "maximum": asked.maximum,
+    }
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+
+
+_CONDITIONS = {
+    "before": "e.seq < %(before)s",
+    "begins_at": "e.seq > entries_before(%(account_id)s, %(begins_at)s)",
+    "ends_at": "e.seq <= entries_before(%(account_id)s, %(ends_at)s)",
+    "kind": "t.kind = %(kind)s",
+    "in": "e.amount > 0",
+    "out": "e.amount < 0",
+    "minimum": "abs(e.amount) >= %(minimum)s",
+    "maximum": "abs(e.amount) <= %(maximum)s",
+}
+
+_NEWEST = "\norder by e.seq desc limit %(limit)s"
+
 _BALANCE = """
 select case when tracked then balance else (select coalesce(sum(amount), 0) from entries where account_id = %(account_id)s) end
 from accounts where id = %(account_id)s
+"""
+
+_AS_OF = """
+select case when tracked
+  then coalesce((select balance_after from entries where account_id = %(account_id)s and seq = entries_before(%(account_id)s, %(at)s)), 0)
+  else (select coalesce(sum(amount), 0) from entries where account_id = %(account_id)s and posted_at < %(at)s) end
+from accounts where id = %(account_id)s
+"""
+
+_HISTORY = """
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id
+from entries e join transfers t on t.id = e.transfer_id"""
+
+_SUMS = """
+select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
+  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing
+from entries e join transfers t on t.id = e.transfer_id"""
+
+_SPAN = """
+with span as materialized (
+  select coalesce(entries_before(%(account_id)s, %(begins_at)s::timestamptz), 0) as first, entries_before(%(account_id)s, coalesce(%(ends_at)s::timestamptz, 'infinity')) as last
+), sums as (
+  select greatest(last - first, 0) as count,
+    coalesce((select credited_after from entries where account_id = %(account_id)s and seq = greatest(last, first)), 0)
+      - coalesce((select credited_after from entries where account_id = %(account_id)s and seq = first), 0) as incoming,
+    coalesce((select balance_after from entries where account_id = %(account_id)s and seq = greatest(last, first)), 0)
+      - coalesce((select balance_after from entries where account_id = %(account_id)s and seq = first), 0) as net
+  from span
+)
+select count, incoming, incoming - net as outgoing from sums
+"""
+
+_SERIES = """
+select coalesce(e.balance_after, 0) as balance
+from closing_entries(%(account_id)s, %(ends)s::timestamptz[]) c left join entries e on e.account_id = %(account_id)s and e.seq = c.seq
+order by c.place
 """

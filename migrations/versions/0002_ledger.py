@@ -186,6 +186,60 @@ end $$;
 revoke execute on function lock_accounts(bigint[]), entries_keep_books(), transfers_balance() from public;
 """
 
+# Times rise with the sequence of a tracked account, so a moment is found by halving, with no index of its own.
+READING = """
+create function entries_before(account bigint, at timestamptz) returns bigint language plpgsql stable strict parallel safe as $$
+declare
+  low bigint := 0;
+  high bigint;
+  middle bigint;
+begin
+  select case when last_at < at then -entry_count else entry_count end into high from accounts where id = account;
+  if high < 0 then
+    return -high;
+  end if;
+  while low < high loop
+    middle := (low + high + 1) / 2;
+    if (select posted_at < at from entries where account_id = account and seq = middle) then
+      low := middle;
+    else
+      high := middle - 1;
+    end if;
+  end loop;
+  return low;
+end $$;
+
+-- The last entry before each of these rising moments: from the one before it in doubling steps, then by halving.
+create function closing_entries(account bigint, moments timestamptz[]) returns table (place integer, seq bigint) language plpgsql stable strict parallel safe as $$
+declare
+  low bigint := entries_before(account, moments[1]);
+  total bigint := (select a.entry_count from accounts a where a.id = account);
+  high bigint;
+  middle bigint;
+  step bigint;
+begin
+  for place in 1 .. cardinality(moments) loop
+    step := 1;
+    while low + step <= total and (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = low + step) loop
+      low := low + step;
+      step := step * 2;
+    end loop;
+    high := least(low + step - 1, total);
+    while low < high loop
+      middle := (low + high + 1) / 2;
+      if (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = middle) then
+        low := middle;
+      else
+        high := middle - 1;
+      end if;
+    end loop;
+    closing_entries.place := place;
+    closing_entries.seq := low;
+    return next;
+  end loop;
+end $$;
+"""
+
 RIGHTS = """
 do $$ begin
   if exists (select 1 from pg_roles where rolname = 'client_area_app') then
@@ -199,10 +253,10 @@ end $$;
 
 
 def upgrade() -> None:
-    for part in (TABLES, HASH, BOOKS, RIGHTS):
+    for part in (TABLES, HASH, BOOKS, READING, RIGHTS):
         op.execute(part)
 
 
 def downgrade() -> None:
     op.execute("drop table allocations, lots, entries, transfers, accounts cascade")
-    op.execute("drop function lock_accounts, entries_keep_books, transfers_balance, accounts_open_empty, ledger_append_only, entry_hash, text_bytes cascade")
+    op.execute("drop function lock_accounts, entries_keep_books, transfers_balance, accounts_open_empty, ledger_append_only, entry_hash, text_bytes, entries_before, closing_entries cascade")
