@@ -5,6 +5,8 @@ from flask import Flask
 import config
 from app import db, web
 from app.blueprints.auth import auth
+from app.blueprints.profile import profile
+from app.blueprints.sandbox_mail import sandbox_mail
 from app.web import gate
 
 
@@ -17,5 +19,6 @@ def create_app(settings: config.Settings) -> Flask:
     db.init(app, settings.database_url)
     web.init(app, settings)
     gate.init(app, web.sign_in)
-    app.register_blueprint(auth)
+    for blueprint in (auth, profile, sandbox_mail):
+        app.register_blueprint(blueprint)
     return app

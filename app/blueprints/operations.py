@@ -11,6 +11,7 @@ from flask import Blueprint, Response, abort, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, db
+from app.web import gate
 
 operations = Blueprint("operations", __name__)
 
@@ -31,12 +32,14 @@ GAUGES = (
 
 
 @operations.get("/healthz")
+@gate.public
 def healthz() -> Response:
     """Whether this process answers; asks nothing of anything else."""
     return _text("ok\n")
 
 
 @operations.get("/readyz")
+@gate.public
 def readyz() -> Response:
     """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason."""
     try:
@@ -51,6 +54,7 @@ def readyz() -> Response:
 
 
 @operations.get("/metrics")
+@gate.public
 def metrics() -> Response:
     """Gauges in the Prometheus text format; answered on the loopback alone, and never through a proxy."""
     if not _local():

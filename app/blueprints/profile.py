@@ -1,0 +1,261 @@
+"""The account: who the customer is for a document, how it is kept safe, and what we write to it."""
+
+from typing import Any, Final
+
+from flask import Blueprint, Response, abort, request
+from wtforms import PasswordField, RadioField, SelectField, SelectMultipleField, StringField, ValidationError
+from wtforms.validators import InputRequired, Length
+
+import config
+from app import customers, mail, money, tax, web
+from app.web import gate
+from app.web.forms import Form, Line
+
+profile = Blueprint("profile", __name__)
+
+PAGE: Final = 25
+MOST_EQUIVALENTS: Final = 4
+KINDS: Final = (("individual", "Individual"), ("company", "Company"))
+EVENTS: Final = {
+    "registered": ("Account created", "user", ""),
+    "signed_in": ("Signed in", "check", "credit"),
+    "sign_in_failed": ("Failed sign-in: wrong password", "x", "danger"),
+    "signed_out": ("Signed out", "log-out", ""),
+    "session_revoked": ("A device was signed out", "log-out", ""),
+    "sessions_revoked": ("All other devices were signed out", "log-out", ""),
+    "password_check_failed": ("Wrong current password entered", "x", "danger"),
+    "password_changed": ("Password changed", "lock", "accent"),
+    "password_reset_requested": ("New password asked for", "mail", ""),
+    "password_reset": ("Password changed by mailed link", "lock", "accent"),
+    "verification_requested": ("Confirmation link sent", "mail", ""),
+    "email_verified": ("E-mail address confirmed", "mail", "credit"),
+    "email_change_requested": ("Change of e-mail address asked for", "mail", ""),
+    "role_changed": ("Role changed by the operator", "shield-alert", "accent"),
+    "profile_changed": ("Profile changed", "user", ""),
+}
+"""Security event → what the history calls it, its icon and tone."""
+MAILS: Final = (
+    ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
+    ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
+    ("Your password was changed", "Each time", "Login address"),
+    ("Your e-mail address was changed", "Each time, to the address it was before", "Old address"),
+    ("You already have an account", "When somebody registers again with your confirmed address", "Login address"),
+)
+"""Every mail the house sends: subject, when, to which address."""
+
+
+class ProfileForm(Form):
+    """Nothing is required here but what is chosen from a list: payment asks for the rest and says so."""
+
+    kind = RadioField("You are", choices=KINDS, default="individual")
+    name = Line("Name")
+    company = Line("Company")
+    street = Line("Street and number", 200)
+    postcode = Line("Postcode", 20)
+    city = Line("City")
+    country = SelectField("Country")
+    vat_id = Line("VAT ID", 30)
+    billing_email = Line("Billing e-mail", 254)
+    po_number = Line("PO number", 60)
+    locale = SelectField("Language and formats", choices=list(customers.LANGUAGES.items()))
+    timezone = SelectField("Time zone")
+    currency = SelectField("Account currency")
+    display_currencies = SelectMultipleField("Also show amounts in")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        enabled = config.current().currencies
+        self.country.choices = [("", "Choose a country"), *customers.countries().items()]
+        self.timezone.choices = [(name, name.replace("_", " ")) for name in customers.timezones()]
+        self.currency.choices = [("", "That of the first top-up"), *((code, f"{code} · {money.CURRENCIES[code].name}") for code in enabled)]
+        self.display_currencies.choices = [(code, code) for code in enabled]
+
+    def validate_vat_id(self, field: Line) -> None:
+        """Refuse a VAT ID that cannot be one of the country's."""
+        if field.data and not self.country.data:
+            raise ValidationError("Choose the country first: a VAT ID belongs to one.")
+        problem = tax.vat_id_problem(self.country.data or "", field.data or "")
+        if problem:
+            raise ValidationError(problem)
+
+    def validate_billing_email(self, field: Line) -> None:
+        """Refuse what is not one address."""
+        problem = customers.email_problem(field.data) if field.data else None
+        if problem:
+            raise ValidationError(problem)
+
+    def validate_display_currencies(self, field: SelectMultipleField) -> None:
+        """Refuse more than a page has room for."""
+        if len(field.data or ()) > MOST_EQUIVALENTS:
+            raise ValidationError(f"Choose at most {MOST_EQUIVALENTS}.")
+
+
+class PasswordForm(Form):
+    """The current password and the new one."""
+
+    current = PasswordField("Current password", [InputRequired("Enter your current password.")])
+    password = PasswordField("New password", [InputRequired("Choose a new password.")])
+
+
+class EmailForm(Form):
+    """A new address, and the password to show that it is the owner who asks."""
+
+    email = StringField("New address", [InputRequired("Enter the new address."), Length(max=254, message="Use at most 254 characters.")])
+    confirm = PasswordField("Password", [InputRequired("Enter your password.")])
+
+
+@profile.get("/profile")
+def show() -> Response:
+    """The profile, with what is missing before money can be taken."""
+    customer = customers.get(web.reader().customer_id)
+    return _show_profile(customer, ProfileForm(formdata=None, data=_entered(customer)))
+
+
+@profile.post("/profile")
+def save() -> Response:
+    """Write the profile and go back to where its absence was noticed."""
+    me, form = web.reader(), ProfileForm()
+    customer = customers.get(me.customer_id)
+    if customer.currency_fixed:
+        form.currency.data = customer.currency or ""
+    if not form.validate():
+        return _show_profile(customer, form, 422)
+    try:
+        customers.update_profile(me.user_id, me.customer_id, _profile(form), locale=form.locale.data, timezone=form.timezone.data, ip=gate.address())
+    except customers.Refused as refused:
+        form.refuse(refused.field, str(refused))
+        return _show_profile(customer, form, 422)
+    web.toast("Your profile is saved.")
+    return web.go(web.safe_next(request.args.get("next"), "/profile"))
+
+
+@profile.get("/security")
+@gate.anyone
+def security() -> Response:
+    """Password, address, devices and what happened lately."""
+    return _show_security()
+
+
+@profile.get("/security/history")
+@gate.anyone
+def history() -> Response:
+    """Older lines of the sign-in history."""
+    before = _whole_number(request.args.get("before"))
+    return web.page("profile/history.html", "events", **_history(before))
+
+
+@profile.post("/security/password")
+@gate.anyone
+def change_password() -> Response:
+    """Change the password; every other device is signed out."""
+    me, form = web.reader(), PasswordForm()
+    try:
+        if not form.validate():
+            return _show_security(422, password_form=form)
+        ended = customers.change_password(me.user_id, form.current.data or "", form.password.data or "", keep=me.session_id, ip=gate.address())
+    except customers.Refused as refused:
+        form.refuse(refused.field, str(refused))
+        return _show_security(422, password_form=form)
+    web.toast("Your password is changed." + (f" {_devices(ended)} signed out." if ended else ""))
+    return web.go("/security")
+
+
+@profile.post("/security/email")
+@gate.anyone
+def change_email() -> Response:
+    """Mail a link to a new address; it counts once the link was followed."""
+    form = EmailForm()
+    try:
+        if not form.validate():
+            return _show_security(422, email_form=form)
+        email = customers.request_email_change(web.reader().user_id, form.confirm.data or "", form.email.data or "", ip=gate.address())
+    except customers.Refused as refused:
+        form.refuse("confirm" if refused.field == "password" else refused.field, str(refused))
+        return _show_security(422, email_form=form)
+    web.toast(f"A link is on its way to {email}. The address changes when you follow it.")
+    return web.go("/security")
+
+
+@profile.post("/security/sessions/<reference>/sign-out")
+@gate.anyone
+def sign_out(reference: str) -> Response:
+    """Sign out one device."""
+    if not customers.revoke_session(web.reader().user_id, reference, ip=gate.address()):
+        abort(404)
+    web.toast("That device is signed out.")
+    return web.go("/security")
+
+
+@profile.post("/security/sessions/sign-out-others")
+@gate.anyone
+def sign_out_others() -> Response:
+    """Sign out every device but this one."""
+    me = web.reader()
+    ended = customers.revoke_others(me.user_id, me.session_id, ip=gate.address())
+    web.toast(f"{_devices(ended)} signed out.")
+    return web.go("/security")
+
+
+@profile.get("/notifications")
+def notifications() -> Response:
+    """What we write, when and to whom, and the archive of what was written."""
+    customer = customers.get(web.reader().customer_id)
+    letters = mail.of_customer(customer.id, PAGE + 1, _whole_number(request.args.get("before")))
+    return web.page("profile/notifications.html", "archive", customer=customer, mails=MAILS, letters=letters[:PAGE], more=len(letters) > PAGE)
+
+
+@profile.get("/notifications/<int:mail_id>")
+def letter(mail_id: int) -> Response:
+    """One mail that was written to the customer."""
+    found = mail.one_of_customer(web.reader().customer_id, mail_id)
+    return web.page("profile/letter.html", letter=found or abort(404))
+
+
+def _show_profile(customer: customers.Customer, form: ProfileForm, status_code: int = 200) -> Response:
+    target = web.safe_next(request.args.get("next"), "")
+    missing = customers.missing_fields(customer)
+    return web.page("profile/profile.html", status_code=status_code, customer=customer, form=form, errors=form.sentences, missing=missing, target=target)
+
+
+def _show_security(status_code: int = 200, *, password_form: PasswordForm | None = None, email_form: EmailForm | None = None) -> Response:
+    me = web.reader()
+    return web.page(
+        "profile/security.html",
+        status_code=status_code,
+        sessions=customers.list_sessions(me.user_id, me.session_id),
+        password_errors=password_form.sentences if password_form else {},
+        email_errors=email_form.sentences if email_form else {},
+        entered_email=email_form.email.data if email_form else "",
+        **_history(None, 8),
+    )
+
+
+def _history(before: int | None, size: int = PAGE) -> dict[str, Any]:
+    events = customers.history(web.reader().user_id, size + 1, before)
+    return {"events": events[:size], "more": len(events) > size, "words": EVENTS}
+
+
+def _entered(customer: customers.Customer) -> dict[str, Any]:
+    stored = {name: getattr(customer.profile, name) or "" for name in customers.Profile.__slots__}
+    return {**stored, "display_currencies": list(customer.profile.display_currencies), "locale": customer.locale, "timezone": customer.timezone}
+
+
+def _profile(form: ProfileForm) -> customers.Profile:
+    entered = form.values
+    country = entered["country"] or ""
+    return customers.Profile(
+        **{name: entered[name] or "" for name in ("name", "company", "street", "postcode", "city", "billing_email", "po_number")},
+        kind=entered["kind"],
+        country=country or None,
+        vat_id=tax.compact_vat_id(country, entered["vat_id"] or ""),
+        currency=entered["currency"] or None,
+        display_currencies=tuple(entered["display_currencies"] or ()),
+    )
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
+def _devices(number: int) -> str:
+    return "No other device was" if number == 0 else "One device was" if number == 1 else f"{number} devices were"
