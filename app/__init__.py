@@ -3,11 +3,20 @@
 from flask import Flask
 
 import config
-from app import db, web
+from app import db, gateways, web
 from app.blueprints.auth import auth
 from app.blueprints.profile import profile
 from app.blueprints.sandbox_mail import sandbox_mail
+from app.blueprints.webhooks import webhooks
+from app.sandbox_processor import PretendProcessor
 from app.web import gate
+
+BLUEPRINTS = (
+    auth,
+    profile,
+    webhooks,
+    sandbox_mail,
+)
 
 
 def create_app(settings: config.Settings) -> Flask:
@@ -19,6 +28,9 @@ def create_app(settings: config.Settings) -> Flask:
     db.init(app, settings.database_url)
     web.init(app, settings)
     gate.init(app, web.sign_in)
-    for blueprint in (auth, profile, sandbox_mail):
+    processor = PretendProcessor(settings.secret_key, settings.base_url)
+    app.extensions["sandbox_processor"] = processor
+    gateways.use(gateways.build(settings, processor))
+    for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     return app

@@ -37,6 +37,7 @@ __all__ = [
     "offer",
     "quoted",
     "seal",
+    "standing",
     "unseal",
 ]
 
@@ -180,6 +181,12 @@ def quoted(quote_id: int) -> Offer | None:
     return Offer(pay, credited, spread, row.rate, row.spread_bp, row.rate_date, row.source, row.expires_at)
 
 
+def standing(customer_id: int, pay: Money, into: str) -> Offer | None:
+    """The newest quote of a customer for this conversion that is still held, as an offer; None when there is none."""
+    quote_id = db.scalar(_STANDING, customer_id=customer_id, amount=pay.minor, currency=pay.currency, into=into, now=clock.now())
+    return quoted(quote_id) if quote_id else None
+
+
 def equivalents(amount: Money, currencies: Iterable[str]) -> list[Equivalent]:
     """About what an amount is in other currencies, at mid and rounded half up; those without a current rate are left out."""
     others = [code for code in currencies if code != amount.currency]
@@ -204,6 +211,12 @@ insert into quotes (customer_id, pay_amount, pay_currency, credit_amount, credit
 values (%(customer_id)s, %(pay_amount)s, %(pay_currency)s, %(credit_amount)s, %(credit_currency)s,
         %(rate)s, %(spread_bp)s, %(spread_amount)s, %(rate_date)s, %(source)s, %(created_at)s, %(expires_at)s)
 returning id
+"""
+
+_STANDING = """
+select id from quotes
+where customer_id = %(customer_id)s and pay_amount = %(amount)s and pay_currency = %(currency)s and credit_currency = %(into)s and expires_at > %(now)s
+order by id desc limit 1
 """
 
 _QUOTED = """

@@ -1,0 +1,31 @@
+"""What processors tell us: kept byte for byte and answered at once; jobs look into it."""
+
+from flask import Blueprint, Response, request
+
+from app import payments
+from app.gateways.base import BadSignature
+from app.web import csrf
+
+webhooks = Blueprint("webhooks", __name__)
+csrf.exempt(webhooks)
+
+LARGEST_BODY = 256 * 1024
+
+
+@webhooks.post("/webhooks/<gateway>")
+def receive(gateway: str) -> Response:
+    """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured."""
+    body = request.get_data(cache=False, parse_form_data=False) if (request.content_length or 0) <= LARGEST_BODY else b""
+    if not 0 < len(body) <= LARGEST_BODY:
+        return _say("empty, or too large", 413)
+    try:
+        payments.receive(gateway, body, {name.lower(): value for name, value in request.headers})
+    except BadSignature as error:
+        return _say(str(error), 400)
+    except LookupError:
+        return _say("no such processor", 404)
+    return _say("kept", 200)
+
+
+def _say(text: str, status: int) -> Response:
+    return Response(f"{text}\n", status, mimetype="text/plain")

@@ -1,0 +1,40 @@
+"""Money in: the payments of a bill, their one state machine, and the inbox of what processors tell us.
+
+A payment is written before the processor is called, with its id as the key; what the processor answers is written after. A webhook, the
+return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
+"""
+
+from app.payments.book import Payment, Step, find, open_of, timeline
+from app.payments.inbox import process, process_due, receive, replay
+from app.payments.limits import LIMITS, Limits, limits
+from app.payments.settling import NotPayable, apply, pay_from_balance
+from app.payments.starting import Options, ProcessorDown, QuoteExpired, offer_for, options, order_topup, start, topup_problem
+from app.payments.watching import reconcile, refresh
+
+__all__ = [
+    "LIMITS",
+    "Limits",
+    "NotPayable",
+    "Options",
+    "Payment",
+    "ProcessorDown",
+    "QuoteExpired",
+    "Step",
+    "apply",
+    "find",
+    "limits",
+    "offer_for",
+    "open_of",
+    "options",
+    "order_topup",
+    "pay_from_balance",
+    "process",
+    "process_due",
+    "receive",
+    "reconcile",
+    "refresh",
+    "replay",
+    "start",
+    "timeline",
+    "topup_problem",
+]

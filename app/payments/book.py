@@ -1,0 +1,143 @@
+"""The payments as they are written: read, found by their owner, and their history."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app import clock, db
+from app.gateways.base import Charge
+from app.money import Money
+
+OPEN = ("created", "unknown", "pending")
+CREDITED = ("paid", "partially_refunded", "refunded", "disputed")
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One payment of one bill. Amounts in minor units; `charge` holds exactly what the processor was asked, for asking again.
+
+    `customer_id` gets the money, `payer_id` pays it.
+    """
+
+    id: int
+    public_id: str
+    bill_id: int
+    customer_id: int
+    payer_id: int
+    method: str
+    gateway: str
+    state: str
+    amount: int
+    currency: str
+    quote_id: int | None
+    charge: dict[str, Any]
+    gateway_reference: str | None
+    handoff_url: str | None
+    method_label: str
+    failure_code: str | None
+    failure_message: str | None
+    received: int | None
+    received_currency: str | None
+    fee: int | None
+    fee_currency: str | None
+    credited: int | None
+    credited_currency: str | None
+    rate_note: str
+    created_at: datetime
+    updated_at: datetime
+    checked_at: datetime
+    expires_at: datetime
+    paid_at: datetime | None
+
+    @property
+    def money(self) -> Money:
+        """What was asked for."""
+        return Money(self.amount, self.currency)
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still come to an end of its own accord."""
+        return self.state in OPEN
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the money arrived and was credited."""
+        return self.state in CREDITED
+
+    def as_charge(self) -> Charge:
+        """What the processor was asked, word for word."""
+        kept = dict(self.charge)
+        amount = Money(kept.pop("amount"), kept.pop("currency"))
+        return Charge(amount=amount, expires_at=datetime.fromisoformat(kept.pop("expires_at")), **kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a bill's timeline."""
+
+    at: datetime
+    state: str
+    note: str
+    reference: str
+    method_label: str
+
+
+COLUMNS = ", ".join(Payment.__slots__)
+_COLUMNS_OF_P = ", ".join(f"p.{name}" for name in Payment.__slots__)
+_BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s"  # noqa: S608 - names of this module
+_OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
+_LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for update"
+_OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
+_NEWEST_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s order by id desc limit 1"  # noqa: S608
+
+_TIMELINE = """
+select e.at, e.state, e.note, p.public_id, p.method_label
+from payment_events e join payments p on p.id = e.payment_id where p.bill_id = %(bill_id)s order by e.at, e.id
+"""
+
+_EVENT = "insert into payment_events (payment_id, at, state, note, actor) values (%(payment_id)s, %(at)s, %(state)s, %(note)s, %(actor)s)"
+
+
+def find(payer_id: int, public_id: str) -> Payment | None:
+    """A customer's own payment. A stranger's and a missing one are the same None."""
+    row = db.row(_OWN, payer_id=payer_id, public_id=public_id)
+    return Payment(*row) if row else None
+
+
+def read(public_id: str) -> Payment | None:
+    """Any payment by its public id."""
+    row = db.row(_BY_PUBLIC_ID, public_id=public_id)
+    return Payment(*row) if row else None
+
+
+def lock(gateway: str, public_id: str) -> Payment | None:
+    """A payment held until the transaction ends. Within a transaction."""
+    row = db.row(_LOCK, gateway=gateway, public_id=public_id)
+    return Payment(*row) if row else None
+
+
+def open_of(bill_id: int) -> list[Payment]:
+    """The payments of a bill that have not come to an end, newest first."""
+    return [Payment(*row) for row in db.rows(_OPEN_OF, bill_id=bill_id)]
+
+
+def newest_of(bill_id: int) -> Payment | None:
+    """The latest payment of a bill, whatever became of it."""
+    row = db.row(_NEWEST_OF, bill_id=bill_id)
+    return Payment(*row) if row else None
+
+
+def timeline(bill_id: int) -> list[Step]:
+    """What happened to the payments of a bill, in order."""
+    return [Step(*row) for row in db.rows(_TIMELINE, bill_id=bill_id)]
+
+
+def note(payment_id: int, state: str, text: str = "", actor: str = "system") -> None:
+    """Write one step of a payment's history. Within a transaction."""
+    db.execute(_EVENT, payment_id=payment_id, at=clock.now(), state=state, note=text, actor=actor)
+
+
+def new_public_id() -> str:
+    """An id nobody can guess: 128 bits."""
+    return f"pay_{secrets.token_hex(16)}"

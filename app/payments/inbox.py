@@ -1,0 +1,104 @@
+"""The webhook inbox: what arrived, byte for byte, first kept and answered, then looked into."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from app import clock, db, gateways
+from app.gateways.base import GatewayError
+from app.payments import settling
+
+log = logging.getLogger(__name__)
+
+MOST_TRIES = 5
+FIRST_WAIT = timedelta(seconds=10)
+KEPT_HEADERS = frozenset({"content-type", "user-agent", "stripe-signature", "sandbox-signature"})
+
+
+def receive(gateway: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """Verify a webhook and keep it; its inbox id, the same for the same event. Opens the transaction.
+
+    Raises BadSignature, LookupError for a gateway that is not configured. Nothing is believed and nothing is credited here.
+    """
+    found = gateways.get(gateway)
+    if found is None:
+        raise LookupError(gateway)
+    event = found.read_event(body, headers)
+    now = clock.now()
+    state, error = ("parked", event.fault) if event.fault else ("new", None) if event.reference else ("ignored", None)
+    if event.fault:
+        log.error("A webhook of %s was parked: %s is %s", gateway, event.id, event.fault)
+    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
+    with db.transaction():
+        return int(db.scalar(_KEEP, gateway=gateway, event_id=event.id, now=now, headers=json.dumps(kept), body=body, state=state, error=error, reference=event.reference))
+
+
+# The update changes nothing; it makes a second delivery wait for the first and answer with its id.
+_KEEP = """
+insert into webhooks (gateway, event_id, received_at, due_at, headers, body, state, error, reference)
+values (%(gateway)s, %(event_id)s, %(now)s, %(now)s, %(headers)s, %(body)s, %(state)s, %(error)s, %(reference)s)
+on conflict (gateway, event_id) do update set gateway = excluded.gateway returning id
+"""
+
+
+def process(inbox_id: int) -> str:
+    """Look up what one webhook is about and apply it; the webhook's state after. One that is not new any more is left alone.
+
+    A try that fails is counted and repeated later; the fifth parks the webhook for the operator.
+    """
+    row = db.row("select id, gateway, reference, tries, state from webhooks where id = %(id)s", id=inbox_id)
+    if row is None or row.state != "new":
+        return row.state if row else "missing"
+    try:
+        return _look_into(row)
+    except GatewayError as error:
+        return _put_off(row, error.detail)
+    except Exception as error:
+        log.exception("Webhook %s failed.", inbox_id)
+        return _put_off(row, repr(error))
+
+
+def process_due(limit: int = 500) -> dict[str, int]:
+    """`process` for every webhook that is due, oldest first; how many came to which state. A bad one stops no other."""
+    tally: dict[str, int] = {}
+    for row in db.rows("select id from webhooks where state = 'new' and due_at <= %(now)s order by due_at, id limit %(limit)s", now=clock.now(), limit=limit):
+        state = process(row.id)
+        tally[state] = tally.get(state, 0) + 1
+    return tally
+
+
+def replay(inbox_id: int) -> str:
+    """Process a webhook again, whatever became of it before; its state after. Raises LookupError. Opens the transaction."""
+    with db.transaction():
+        if not db.execute("update webhooks set state = 'new', tries = 0, due_at = %(now)s where id = %(id)s and reference <> ''", id=inbox_id, now=clock.now()):
+            raise LookupError(f"no webhook {inbox_id} that is about a payment")
+    return process(inbox_id)
+
+
+def _look_into(row: db.Row) -> str:
+    gateway = gateways.get(row.gateway)
+    if gateway is None:
+        return _put_off(row, "the gateway is not configured")
+    snapshot = gateway.lookup(row.reference)
+    with db.transaction():
+        payment = settling.take_in(row.gateway, snapshot) if snapshot else None
+        state, error = ("done", None) if payment else ("ignored", "no payment of ours")
+        db.execute(_CLOSE, id=row.id, state=state, error=error, now=clock.now())
+    return state
+
+
+_CLOSE = "update webhooks set state = %(state)s, error = %(error)s, tries = tries + 1, processed_at = %(now)s where id = %(id)s"
+
+
+def _put_off(row: db.Row, error: str) -> str:
+    tries = row.tries + 1
+    state = "parked" if tries >= MOST_TRIES else "new"
+    with db.transaction():
+        db.execute(_PUT_OFF, id=row.id, state=state, tries=tries, error=error[:500], due_at=clock.now() + FIRST_WAIT * 4 ** (tries - 1))
+    if state == "parked":
+        log.error("Webhook %s was parked after %s tries: %s", row.id, tries, error)
+    return state
+
+
+_PUT_OFF = "update webhooks set state = %(state)s, tries = %(tries)s, error = %(error)s, due_at = %(due_at)s where id = %(id)s"

@@ -1,0 +1,273 @@
+"""What a processor says becomes what we hold: one table of steps, and the one place where a payment is credited."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
+from app.formats import Formats, formats
+from app.gateways.base import Snapshot
+from app.invoicing import Bill, Settlement
+from app.money import AmountError, Money
+from app.payments import book
+from app.payments.book import Payment
+
+log = logging.getLogger(__name__)
+
+STEPS: Mapping[str, frozenset[str]] = {
+    "created": frozenset({"pending", "paid", "failed", "expired"}),
+    "unknown": frozenset({"open", "pending", "paid", "failed", "expired"}),
+    "pending": frozenset({"paid", "failed", "expired"}),
+    "expired": frozenset({"failed", "paid"}),  # money that comes late still counts
+    "failed": frozenset({"paid"}),
+    "review": frozenset(),
+    "paid": frozenset(),
+    "partially_refunded": frozenset(),
+    "refunded": frozenset(),
+    "disputed": frozenset(),
+}
+"""Which states of the processor move a payment on; every other one is old news and changes nothing.
+
+Each state is reached from every state before it and left only for one after it, so all orders of the same news end alike.
+"""
+
+
+class Refused(Exception):
+    """A snapshot that cannot be of this payment: for the operator, never for the books."""
+
+
+class NotPayable(ValueError):
+    """This bill cannot be paid so. `str()` is a sentence for the customer."""
+
+
+def apply(gateway: str, snapshot: Snapshot) -> Payment | None:
+    """Bring a payment to what its processor says, and credit it if that is the news. Opens the transaction.
+
+    The payment as it stands then; None when the snapshot names none of ours. Raises Refused.
+    """
+    with db.transaction():
+        return take_in(gateway, snapshot)
+
+
+def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
+    """`apply` within the caller's transaction."""
+    payment = book.lock(gateway, snapshot.charge_id)
+    if payment is None:
+        return None
+    if payment.gateway_reference not in (None, snapshot.reference):
+        raise Refused(f"{payment.public_id} is {payment.gateway_reference} at {gateway}, not {snapshot.reference}")
+    if snapshot.state in STEPS[payment.state]:
+        payment = _TAKE[snapshot.state](payment, snapshot)
+    elif payment.confirmed:
+        payment = _book_fee(payment, snapshot)
+    return payment
+
+
+def _reopen(payment: Payment, snapshot: Snapshot) -> Payment:
+    return _write(payment, "created", snapshot, note="")
+
+
+def _wait(payment: Payment, snapshot: Snapshot) -> Payment:
+    return _write(payment, "pending", snapshot, note="The processor confirmed the payment; the money is on its way.")
+
+
+def _fail(payment: Payment, snapshot: Snapshot) -> Payment:
+    return _write(payment, snapshot.state, snapshot, note=snapshot.failure_message)
+
+
+def _pay(payment: Payment, snapshot: Snapshot) -> Payment:
+    fault, received = _fault(payment, snapshot), snapshot.received
+    if received and not fault:
+        try:
+            return _credit(payment, snapshot, received)
+        except (fx.RateUnavailable, AmountError) as unavailable:
+            fault = f"it cannot be converted now: {unavailable}"
+    return _review(payment, snapshot, fault)
+
+
+_TAKE: Mapping[str, Callable[[Payment, Snapshot], Payment]] = {"open": _reopen, "pending": _wait, "failed": _fail, "expired": _fail, "paid": _pay}
+
+
+def _fault(payment: Payment, snapshot: Snapshot) -> str:
+    """Why money that was received must not be credited, or nothing."""
+    if snapshot.fault:
+        return snapshot.fault
+    if snapshot.received is None:
+        return "the processor does not say what was received"
+    return "" if snapshot.received == payment.money else f"{snapshot.received} came instead of {payment.money}"
+
+
+def _review(payment: Payment, snapshot: Snapshot, fault: str) -> Payment:
+    """Keep the money, if it is real money, where the operator sees it; not on the wallet."""
+    log.error("Payment %s needs a person: %s", payment.public_id, fault)
+    received = snapshot.received
+    if received and not snapshot.fault:
+        lines = [(_gateway_account(payment, received.currency), -received.minor), (ledger.account("suspense", received.currency), received.minor)]
+        ledger.post(credit_reference(payment, snapshot), "arrived", lines, description=fault, payment_id=payment.id, bill_id=payment.bill_id)
+    return _write(payment, "review", snapshot, note=fault)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversion:
+    """What a received amount becomes on the wallet: the credited money, the ledger lines that pay for it, and the sentence about the rate."""
+
+    credited: Money
+    lines: list[tuple[int, int]]
+    rate_note: str = ""
+
+
+def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
+    paid_at = snapshot.paid_at or clock.now()
+    bill = invoicing.lock(payment.bill_id)
+    currency = customers.settle_currency(payment.customer_id, received.currency)
+    into = received.currency if bill.kind == "service" else currency
+    conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
+    posted = wallet.credit(
+        payment.customer_id,
+        conversion.credited,
+        reference=credit_reference(payment, snapshot),
+        kind="topup",
+        counter=[(_gateway_account(payment, received.currency), -received.minor), *conversion.lines],
+        payment_id=payment.id,
+        bill_id=bill.id,
+        paid=received,
+        description=f"Top-up by {snapshot.method_label or payment.method_label}",
+    )
+    payment = _write(payment, "paid", snapshot, note=_settle(bill, payment, snapshot, conversion, posted.transfer_id, paid_at), credited=conversion, paid_at=paid_at)
+    payment = _book_fee(payment, snapshot)
+    _announce(payment, bill, conversion, paid_at)
+    return payment
+
+
+def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> _Conversion:
+    """The quote's exact amount when it was paid while the quote was held, else the rate of this moment, and a sentence that says so."""
+    if received.currency == into:
+        return _Conversion(received, [])
+    offer = fx.quoted(payment.quote_id) if payment.quote_id else None
+    late = offer is None or offer.credited.currency != into or paid_at > payment.expires_at
+    if offer is None or late:
+        offer = fx.offer(received, into)
+    source = f"{offer.source}, {writer.date(offer.rate_date)}"
+    note = f"{writer.money(offer.credited.minor, into)} added to the balance at 1 {received.currency} = {writer.rate(Decimal(offer.rate))} {into} ({source})."
+    lines = [(ledger.account("fx", received.currency), received.minor), (ledger.account("fx", into), -offer.gross.minor)]
+    if offer.spread:
+        lines.append((ledger.account("revenue", into, key="exchange"), offer.spread.minor))
+    return _Conversion(offer.credited, lines, f"{note} No rate was held when the money arrived, so it is the rate of that day." if late else note)
+
+
+def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conversion, transfer_id: int, paid_at: datetime) -> str:
+    """Pay the bill with what was just credited, if it still can be paid; the sentence for the timeline."""
+    if bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
+        return f"{bill.number} was {bill.status} already, so the money was added to the balance."
+    if bill.kind == "service":
+        transfer_id = charge(bill, f"Paid by {payment.method_label}").transfer_id
+    label = snapshot.method_label or payment.method_label
+    facts = Settlement(paid_at, label, rate_note=conversion.rate_note, reference=payment.public_id, transfer_id=transfer_id)
+    number = invoicing.settle(bill, facts)
+    return f"{number} was issued."
+
+
+def charge(bill: Bill, description: str) -> wallet.Spent:
+    """Take what a service bill asks from the customer's money, bonus first. Within a transaction.
+
+    Raises InsufficientFunds, and then nothing was taken.
+    """
+    if bill.kind == "topup":
+        raise NotPayable("This bill adds to your balance, so it cannot be paid from it.")
+    lines = [(ledger.account("revenue", bill.currency), bill.net)]
+    if bill.tax:
+        lines.append((ledger.account("vat", bill.currency, key=bill.seller["country"] if bill.tax_category == "S" else bill.buyer["country"]), bill.tax))
+    title = f"{bill.title} · {description}" if description else bill.title
+    return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=lines, description=title, bill_id=bill.id)
+
+
+def pay_from_balance(customer_id: int, number: str) -> Bill:
+    """Pay a customer's own service bill from the balance, all or nothing; the bill as it stands then. Opens the transaction.
+
+    Raises NotPayable for a bill that cannot be paid so, InsufficientFunds when there is too little.
+    """
+    found = invoicing.find(customer_id, number)
+    if found is None:
+        raise NotPayable("There is no such bill.")
+    with db.transaction():
+        bill = invoicing.lock(found.id)
+        if not bill.unpaid:
+            raise NotPayable(f"{bill.number} is {bill.status} already.")
+        spent = charge(bill, "")
+        invoicing.settle(bill, Settlement(clock.now(), "Account balance", source="balance", transfer_id=spent.transfer_id))
+        return invoicing.lock(bill.id)
+
+
+def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
+    """What the processor kept of it, once it says so; often later than the payment itself."""
+    fee = snapshot.fee
+    if fee is None or payment.fee is not None:
+        return payment
+    if fee:
+        lines = [(_gateway_account(payment, fee.currency), fee.minor), (ledger.account("fees", fee.currency, key=payment.gateway), -fee.minor)]
+        ledger.post(f"{payment.gateway}:{payment.gateway_reference}:fee", "fee", lines, description="Processor's fee", payment_id=payment.id)
+    db.execute("update payments set fee = %(fee)s, fee_currency = %(currency)s where id = %(id)s", id=payment.id, fee=fee.minor, currency=fee.currency)
+    return replace(payment, fee=fee.minor, fee_currency=fee.currency)
+
+
+def _announce(payment: Payment, bill: Bill, conversion: _Conversion, paid_at: datetime) -> None:
+    payer = customers.get(payment.payer_id)
+    if not mail.is_address(payer.email):
+        log.warning("Payment %s could not be confirmed by mail: no address.", payment.public_id)
+        return
+    writer = formats(payer.locale, payer.timezone)
+    mail.send(
+        "payment_confirmed",
+        payer.email,
+        key=f"payment:{payment.public_id}:confirmed",
+        customer_id=payment.payer_id,
+        number=invoicing.lock(bill.id).number,
+        paid=writer.money(payment.amount, payment.currency),
+        credited=writer.money(conversion.credited.minor, conversion.credited.currency),
+        paid_at=writer.datetime(paid_at),
+        method=payment.method_label,
+        rate_note=conversion.rate_note,
+        topup=bill.kind == "topup",
+    )
+
+
+_WRITE = """
+update payments set state = %(state)s, gateway_reference = coalesce(gateway_reference, %(reference)s), method_label = coalesce(nullif(%(label)s, ''), method_label),
+  failure_code = %(failure_code)s, failure_message = %(failure_message)s, received = %(received)s, received_currency = %(received_currency)s,
+  credited = %(credited)s, credited_currency = %(credited_currency)s, rate_note = %(rate_note)s, paid_at = %(paid_at)s, updated_at = %(now)s
+where id = %(id)s
+returning
+"""
+
+
+def _write(payment: Payment, state: str, snapshot: Snapshot, *, note: str, credited: _Conversion | None = None, paid_at: datetime | None = None) -> Payment:
+    received = snapshot.received if snapshot.state == "paid" else None
+    (row,) = db.rows(
+        _WRITE + book.COLUMNS,
+        id=payment.id,
+        state=state,
+        reference=snapshot.reference or None,
+        label=snapshot.method_label,
+        failure_code=snapshot.failure_code or None,
+        failure_message=snapshot.failure_message or None,
+        received=received.minor if received else None,
+        received_currency=received.currency if received else None,
+        credited=credited.credited.minor if credited else None,
+        credited_currency=credited.credited.currency if credited else None,
+        rate_note=credited.rate_note if credited else "",
+        paid_at=paid_at,
+        now=clock.now(),
+    )
+    book.note(payment.id, state, note, actor=payment.gateway)
+    return Payment(*row)
+
+
+def _gateway_account(payment: Payment, currency: str) -> int:
+    return ledger.account("gateway", currency, key=payment.gateway)
+
+
+def credit_reference(payment: Payment, snapshot: Snapshot) -> str:
+    """The ledger's key of this money: one per payment at one processor, whichever way the news came."""
+    return f"{payment.gateway}:{snapshot.reference}:credit"

@@ -1,0 +1,285 @@
+"""From a bill to the processor's page: what can be chosen, and starting a payment exactly once."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+import config
+from app import clock, customers, db, fx, gateways, invoicing, wallet
+from app.customers import Customer
+from app.formats import formats
+from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Method, Redirect
+from app.invoicing import Bill
+from app.money import Money
+from app.payments import book, watching
+from app.payments.book import Payment
+from app.payments.limits import limits
+from app.payments.settling import NotPayable
+
+log = logging.getLogger(__name__)
+
+SESSION_LIFE = timedelta(hours=1)
+"""How long a processor's page stays open, and with it the rate that was held when it was opened. Stripe allows 30 minutes to 24 hours."""
+SAME_ORDER = timedelta(hours=1)
+"""The same top-up asked for again within this time is the bill that already waits, not a second one."""
+
+
+class QuoteExpired(Exception):
+    """The rate the customer saw is not held any more; a new offer has to be shown first."""
+
+
+class ProcessorDown(Exception):
+    """The processor gave no usable answer. `str()` is a sentence for the customer; the bill stays payable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a bill can be paid: by which methods, at which rate, or from the balance.
+
+    `offer` is None when nothing is converted, `quote_token` what the form carries for it; `problem` says why nothing can be chosen.
+    `balance` is what the customer has in the bill's currency, or None where the balance may not pay.
+    """
+
+    methods: list[Method]
+    offer: fx.Offer | None
+    quote_token: str
+    balance: Money | None
+    problem: str
+
+
+def order_topup(customer_id: int, amount: Money) -> Bill:
+    """The bill for a top-up; the one that waits already when the same was asked for a moment ago. Opens the transaction."""
+    with db.transaction():
+        db.rows("select 1 from customers where id = %(id)s for update", id=customer_id)
+        standing = db.scalar(_SAME_ORDER, customer_id=customer_id, total=amount.minor, currency=amount.currency, since=clock.now() - SAME_ORDER)
+        if standing is not None:
+            return invoicing.lock(standing)
+        return invoicing.issue_topup_bill(customer_id, customer_id, amount)
+
+
+_SAME_ORDER = """
+select id from bills
+where customer_id = %(customer_id)s and beneficiary_id = customer_id and kind = 'topup' and status = 'unpaid'
+  and total = %(total)s and currency = %(currency)s and issued_at > %(since)s
+order by id desc limit 1
+"""
+
+
+def topup_problem(customer: Customer, amount: Money) -> str | None:
+    """Why a top-up of this amount is not possible, as a sentence, or None."""
+    writer, allowed = formats(customer.locale, customer.timezone), limits(amount.currency)
+    if allowed is None:
+        return f"Nothing can be paid in {amount.currency}."
+    if amount.minor < allowed.minimum:
+        return f"The smallest top-up is {writer.money(allowed.minimum, amount.currency)}."
+    if amount.minor > allowed.maximum:
+        return f"The largest top-up is {writer.money(allowed.maximum, amount.currency)} at a time."
+    return _balance_problem(customer, amount)
+
+
+def _balance_problem(customer: Customer, amount: Money) -> str | None:
+    """Raises RateUnavailable and AmountError, as every look at a rate does."""
+    currency = customer.currency or amount.currency
+    allowed = limits(currency)
+    if allowed is None:
+        return None
+    credited = amount if currency == amount.currency else fx.offer(amount, currency).credited
+    if wallet.state(customer.id).available + credited.minor <= allowed.maximum_balance:
+        return None
+    return f"With this top-up the balance would be above {formats(customer.locale, customer.timezone).money(allowed.maximum_balance, currency)}, the most an account may hold."
+
+
+def offer_for(bill: Bill) -> fx.Offer | None:
+    """What paying this bill would credit, at the rate the customer was shown already while that is held; None when nothing is converted.
+
+    Raises RateUnavailable or AmountError with a sentence.
+    """
+    if bill.kind != "topup":
+        return None
+    into = customers.get(bill.beneficiary_id).currency or bill.currency
+    if into == bill.currency:
+        return None
+    return fx.standing(bill.customer_id, bill.amount, into) or fx.offer(bill.amount, into)
+
+
+def options(bill: Bill) -> Options:
+    """What the payment page offers for a bill. No network, no writing."""
+    methods = gateways.methods(bill.buyer["country"] or None, bill.amount)
+    balance = Money(wallet.state(bill.customer_id).available, bill.currency) if _balance_may_pay(bill) else None
+    try:
+        offer = offer_for(bill)
+    except (fx.RateUnavailable, ValueError) as problem:
+        return Options(methods, None, "", balance, str(problem))
+    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "")
+
+
+def _balance_may_pay(bill: Bill) -> bool:
+    return bill.kind == "service" and bill.currency == wallet.state(bill.customer_id).currency
+
+
+def start(customer_id: int, number: str, method_key: str, quote_token: str = "") -> Handoff:
+    """Open the processor's page for a customer's own bill; asked again, the page that is open already.
+
+    Raises NotPayable, QuoteExpired when a new rate has to be shown first, ProcessorDown. Two transactions with the processor's call between.
+    """
+    bill = invoicing.find(customer_id, number)
+    if bill is None:
+        raise NotPayable("There is no such bill.")
+    if not bill.unpaid:
+        raise NotPayable(f"{bill.number} is {bill.status} already.")
+    _refuse_unready(bill)
+    method, gateway = _chosen(bill, method_key)
+    payment = _standing(bill, method) or _claim(bill, method, _held(bill, quote_token))
+    if payment.state == "pending":
+        return Redirect(payment.as_charge().return_url, payment.gateway_reference or "")
+    if payment.handoff_url:
+        return Redirect(payment.handoff_url, payment.gateway_reference or "")
+    return hand_over(payment, gateway)
+
+
+def _refuse_unready(bill: Bill) -> None:
+    payer = customers.get(bill.customer_id)
+    if customers.missing_fields(payer):
+        raise NotPayable("Your profile is not complete yet. Fill it in first, then pay.")
+    if bill.kind == "topup" and (problem := _balance_problem(customers.get(bill.beneficiary_id), bill.amount)):
+        raise NotPayable(problem)
+
+
+def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
+    """Ask the processor for its page, by the payment's own key, and write down what it said. Raises ProcessorDown."""
+    try:
+        handoff = gateway.checkout(payment.as_charge())
+    except GatewayError as error:
+        _record_failure(payment, error)
+    with db.transaction():
+        url = handoff.url if isinstance(handoff, Redirect) else None
+        if db.execute(_HANDED_OVER, id=payment.id, reference=handoff.reference, url=url, now=clock.now()):
+            book.note(payment.id, "created", "The processor's page was opened.")
+    return handoff
+
+
+def _record_failure(payment: Payment, error: GatewayError) -> NoReturn:
+    log.error("Payment %s did not reach its processor: %s", payment.public_id, error.detail)
+    state = "failed" if error.permanent else "unknown"
+    with db.transaction():
+        if db.execute(_NOT_HANDED_OVER, id=payment.id, state=state, message=str(error), now=clock.now()):
+            book.note(payment.id, state, str(error))
+    raise ProcessorDown(str(error)) from error
+
+
+_HANDED_OVER = """
+update payments set gateway_reference = %(reference)s, handoff_url = %(url)s, state = case when state = 'unknown' then 'created' else state end, updated_at = %(now)s
+where id = %(id)s and handoff_url is null and state in ('created', 'unknown')
+"""
+_NOT_HANDED_OVER = """
+update payments set state = %(state)s, failure_message = %(message)s, updated_at = %(now)s
+where id = %(id)s and gateway_reference is null and state in ('created', 'unknown') and state <> %(state)s
+"""
+
+
+def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
+    found = next((method for method in gateways.methods(bill.buyer["country"] or None, bill.amount) if key in (method.key, method.name)), None)
+    gateway = gateways.get(found.gateway) if found else None
+    if found is None or gateway is None:
+        raise NotPayable("Choose one of the methods.")
+    if found.unavailable:
+        raise NotPayable(f"{found.label} is not available here: {found.unavailable[0].lower()}{found.unavailable[1:]}.")
+    return found, gateway
+
+
+def _standing(bill: Bill, method: Method) -> Payment | None:
+    """The payment of this bill by this method that is open already. One whose page has closed is asked about first: it may be paid."""
+    same = (payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money) == (method.gateway, method.name, bill.amount))
+    payment = next(same, None)
+    if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
+        return payment
+    payment = watching.settle_open(payment)
+    if payment.open:
+        raise ProcessorDown("The processor has not told us yet how your last payment ended. Try again in a minute or choose another method.")
+    if payment.confirmed:
+        raise NotPayable("This bill was paid a moment ago.")
+    return None
+
+
+def _held(bill: Bill, token: str) -> fx.Offer | None:
+    """The offer the customer saw and agreed to, or None when nothing is converted. Raises QuoteExpired."""
+    current = offer_for(bill)
+    if current is None:
+        return None
+    seen = fx.unseal(token)
+    if seen is None or (seen.pay, seen.credited.currency) != (current.pay, current.credited.currency):
+        raise QuoteExpired
+    return seen
+
+
+def _claim(bill: Bill, method: Method, offer: fx.Offer | None) -> Payment:
+    """Write the payment, before anybody outside hears of it; the one another request wrote first, if it did."""
+    public_id, expires_at = book.new_public_id(), clock.now() + SESSION_LIFE
+    charge = _charge(bill, method, public_id, expires_at.replace(microsecond=0))
+    try:
+        with db.transaction():
+            return _insert(bill, method, charge, fx.fix(offer, bill.customer_id) if offer else None)
+    except fx.RateUnavailable as expired:
+        raise QuoteExpired from expired
+    except _Lost:
+        standing = _standing(bill, method)
+        if standing is None:
+            raise ProcessorDown("This payment has just ended in another window. Look at the bill again.") from None
+        return standing
+
+
+class _Lost(Exception):
+    """Another request has the open payment of this bill and method."""
+
+
+def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None) -> Payment:
+    now = clock.now()
+    kept = asdict(charge) | {"amount": charge.amount.minor, "currency": charge.amount.currency, "expires_at": charge.expires_at.isoformat()}
+    row = db.row(
+        _INSERT + book.COLUMNS,
+        public_id=charge.id,
+        bill_id=bill.id,
+        customer_id=bill.beneficiary_id,
+        payer_id=bill.customer_id,
+        method=method.name,
+        gateway=method.gateway,
+        amount=bill.total,
+        currency=bill.currency,
+        quote_id=quote_id,
+        charge=json.dumps(kept),
+        label=method.label,
+        now=now,
+        expires_at=charge.expires_at,
+    )
+    if row is None:
+        raise _Lost
+    payment = Payment(*row)
+    book.note(payment.id, "started", f"By {method.label}.", actor="customer")
+    return payment
+
+
+_INSERT = """
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, quote_id, charge, method_label, created_at, updated_at, checked_at, expires_at)
+values (%(public_id)s, %(bill_id)s, %(customer_id)s, %(payer_id)s, %(method)s, %(gateway)s, %(amount)s, %(currency)s, %(quote_id)s, %(charge)s, %(label)s,
+  %(now)s, %(now)s, %(now)s, %(expires_at)s)
+on conflict do nothing
+returning
+"""
+
+
+def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime) -> Charge:
+    payer, base_url = customers.get(bill.customer_id), config.current().base_url
+    return Charge(
+        id=public_id,
+        amount=bill.amount,
+        method=method.name,
+        title=bill.title,
+        description=f"{bill.title} {bill.number}",
+        return_url=f"{base_url}/payments/{public_id}",
+        cancel_url=f"{base_url}/invoices/{bill.number}/pay",
+        expires_at=expires_at,
+        email=payer.email,
+        locale=payer.locale.partition("_")[0],
+    )

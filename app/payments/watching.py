@@ -1,0 +1,83 @@
+"""Asking processors what became of a payment: for whoever waits on the return page, and for every payment nobody told us about."""
+
+import logging
+from datetime import timedelta
+
+from app import clock, db, gateways
+from app.gateways.base import GatewayError, Snapshot
+from app.payments import book
+from app.payments.book import Payment
+from app.payments.settling import apply
+
+log = logging.getLogger(__name__)
+
+POLL_AT_MOST_EVERY = timedelta(seconds=1)
+GRACE = timedelta(minutes=10)
+"""How long after its page closed a payment that its processor has never heard of is given up."""
+GIVEN_UP_FOR = timedelta(days=30)
+"""How long failed and expired payments are still asked about, ever more seldom: their money may come late."""
+
+
+def refresh(payment: Payment) -> Payment:
+    """The payment after asking its processor, when it is still open and was not asked a moment ago; as it stands if nobody answers."""
+    if not payment.open or clock.now() - payment.checked_at < POLL_AT_MOST_EVERY:
+        return payment
+    try:
+        return settle_open(payment)
+    except GatewayError as error:
+        log.warning("Payment %s could not be looked up: %s", payment.public_id, error.detail)
+        return payment
+
+
+def settle_open(payment: Payment) -> Payment:
+    """Look a payment up and apply what is found. Raises GatewayError."""
+    gateway = gateways.get(payment.gateway)
+    if gateway is None:
+        return payment
+    _mark_checked(payment)
+    snapshot = gateway.lookup(payment.gateway_reference or payment.public_id)
+    if snapshot is None or snapshot.charge_id != payment.public_id:
+        snapshot = _unheard_of(payment)
+    return (apply(payment.gateway, snapshot) if snapshot else None) or payment
+
+
+def reconcile(limit: int = 200) -> dict[str, int]:
+    """Look up every payment that is due for it and apply what is found; how many came to which state, `unanswered` those nobody answers for.
+
+    Each in its own transaction; one that fails is logged and stops no other. Safe to run at any time, and again after a crash.
+    """
+    tally: dict[str, int] = {}
+    for row in db.rows(_DUE + book.COLUMNS + _DUE_FROM, now=clock.now(), since=clock.now() - GIVEN_UP_FOR, limit=limit):
+        payment = Payment(*row)
+        try:
+            after = settle_open(payment).state
+        except GatewayError as error:
+            log.warning("Payment %s could not be looked up: %s", payment.public_id, error.detail)
+            after = "unanswered"
+        except Exception:
+            log.exception("Payment %s could not be reconciled.", payment.public_id)
+            after = "error"
+        tally[after] = tally.get(after, 0) + 1
+    return tally
+
+
+_DUE = "select "
+# Open payments every minute at first and every quarter of an hour at most; the given up ever more seldom, twice as late each time.
+_DUE_FROM = """
+from payments
+where (state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
+  or (state in ('failed', 'expired') and created_at > %(since)s and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
+order by checked_at limit %(limit)s
+"""
+
+
+def _unheard_of(payment: Payment) -> Snapshot | None:
+    """A payment whose page nobody ever opened is over once that page would have closed."""
+    if payment.expires_at + GRACE > clock.now():
+        return None
+    return Snapshot(payment.gateway_reference or "", payment.public_id, "expired", failure_message="The payment page was never reached.")
+
+
+def _mark_checked(payment: Payment) -> None:
+    with db.transaction():
+        db.execute("update payments set checked_at = %(now)s where id = %(id)s", id=payment.id, now=clock.now())

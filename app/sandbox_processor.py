@@ -1,0 +1,225 @@
+"""A pretend payment processor: another company, with its own books, its own hosted page and its own webhooks.
+
+The house knows it only as it knows any processor: through its gateway, its signed webhooks and its page. It can do on demand what real
+ones do now and then: decline, ask for 3-D Secure, settle later, settle after the page expired, tell twice, in the wrong order, or never.
+"""
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http.client import HTTPException
+from urllib.request import Request, urlopen
+
+from app import clock, db
+from app.gateways.base import Charge, State
+from app.gateways.sandbox import SIGNATURE_HEADER, ProcessorDown, Session, sign
+
+log = logging.getLogger(__name__)
+
+ACCOUNT = "acct_sandbox"
+SETTLES_AFTER = timedelta(seconds=12)
+"""How long the choices "later" and "late" take, so that a person can watch them."""
+MOST_TRIES = 8
+
+Send = Callable[[bytes, dict[str, str]], int]
+"""Posts a body with headers to the merchant's webhook address and returns the HTTP status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a visitor of the hosted page may let happen: the state now, the state a little later, and which webhooks tell it."""
+
+    label: str
+    state: str
+    tells: tuple[str, ...]
+    later: str | None = None
+    code: str = ""
+    message: str = ""
+    received_share: int = 100
+
+
+CHOICES = {
+    "approve": Choice("Approve", "paid", ("paid",)),
+    "decline-funds": Choice("Not enough money", "failed", ("failed",), code="insufficient_funds", message="The card has not enough money for this payment."),
+    "decline-card": Choice("Card expired", "failed", ("failed",), code="expired_card", message="The card has expired."),
+    "decline-bank": Choice("Refused by the bank", "failed", ("failed",), code="do_not_honor", message="The bank refused the payment without naming a reason."),
+    "decline-3ds": Choice("3-D Secure failed", "failed", ("failed",), code="authentication_failed", message="The payment was not confirmed with the bank."),
+    "pending": Choice("Settle a little later", "pending", ("pending", "later:paid"), later="paid"),
+    "late": Choice("Expire, then pay after all", "expired", ("expired", "later:paid"), later="paid"),
+    "twice": Choice("Approve, tell it twice", "paid", ("paid", "again", "paid")),
+    "disorder": Choice("Approve, tell it in the wrong order", "paid", ("paid", "pending")),
+    "silent": Choice("Approve, tell nobody", "paid", ()),
+    "short": Choice("Send less than asked", "paid", ("paid",), received_share=90),
+}
+
+_LABELS = {"card": "Visa •••• 4242", "paypal": "PayPal", "bank": "Online bank transfer", "crypto": "Bitcoin"}
+
+
+class PretendProcessor:
+    """The processor's API, as its gateway calls it. `down` makes it unreachable."""
+
+    account = ACCOUNT
+
+    def __init__(self, secret_key: str, base_url: str) -> None:
+        self.secret = hashlib.sha256(b"sandbox webhooks " + secret_key.encode()).hexdigest()
+        self.webhook_url = f"{base_url}/webhooks/sandbox"
+        self._page_url = f"{base_url}/sandbox/pay/"
+        self.down = False
+
+    def open(self, charge: Charge) -> Session:
+        """The session of this charge, made once."""
+        self._answer()
+        with db.transaction():
+            db.execute(_OPEN, reference=f"sb_{secrets.token_hex(12)}", now=clock.now(), **_columns(charge))
+            row = db.row(_SESSION, reference=charge.id)
+        return self._read(row)
+
+    def session(self, reference: str) -> Session | None:
+        """A session by its reference or by the charge's id."""
+        self._answer()
+        row = db.row(_SESSION, reference=reference)
+        return self._read(row) if row else None
+
+    def refund(self, reference: str, minor: int, key: str) -> str:
+        """Send back once per key; the refund's reference."""
+        self._answer()
+        with db.transaction():
+            db.execute(_REFUND, key=key, reference=reference, refund=f"sbr_{secrets.token_hex(12)}", amount=minor, at=clock.now())
+            return str(db.scalar("select refund from sandbox_refunds where key = %(key)s", key=key))
+
+    def choose(self, reference: str, choice: Choice) -> None:
+        """Let this happen to an open session; nothing for one that is not open any more."""
+        now = clock.now()
+        later = now + SETTLES_AFTER
+        with db.transaction():
+            row = db.row(_SESSION + " for update", reference=reference)
+            if row is None or _state_at(row, now) != "open":
+                return
+            db.execute(
+                _CHOOSE,
+                reference=row.reference,
+                state=choice.state,
+                next_state=choice.later,
+                next_at=later if choice.later else None,
+                received=row.amount * choice.received_share // 100,
+                label=_LABELS.get(row.method, row.method),
+                code=choice.code,
+                message=choice.message,
+                paid_at=now if choice.state == "paid" else None,
+            )
+            self._tell(row.reference, choice.tells, now, later)
+
+    def deliver(self, send: Send | None = None) -> int:
+        """Send the webhooks that are due, oldest first; one that is not answered with 2xx is tried again, later each time."""
+        delivered = 0
+        for row in db.rows(_DUE, now=clock.now(), most=MOST_TRIES):
+            delivered += self._attempt(row, send or self._post)
+        return delivered
+
+    def _answer(self) -> None:
+        if self.down:
+            raise ProcessorDown("the pretend processor is switched off")
+
+    def _tell(self, reference: str, tells: tuple[str, ...], now: datetime, later: datetime) -> None:
+        queued: list[dict[str, object]] = []
+        for tell in tells:
+            if tell == "again":
+                queued.append(queued[-1])
+                continue
+            at = later if tell.startswith("later:") else now
+            event_id = f"sbe_{secrets.token_hex(12)}"
+            body = {"id": event_id, "type": f"payment.{tell.removeprefix('later:')}", "created": int(at.timestamp()), "account": ACCOUNT, "reference": reference}
+            queued.append({"event_id": event_id, "body": json.dumps(body).encode(), "due_at": at})
+        db.many("insert into sandbox_deliveries (event_id, body, due_at) values (%(event_id)s, %(body)s, %(due_at)s)", queued)
+
+    def _attempt(self, row: db.Row, send: Send) -> bool:
+        body, now = bytes(row.body), clock.now()
+        answer, delivered = "no answer", False
+        try:
+            status = send(body, {SIGNATURE_HEADER: sign(body, self.secret, int(now.timestamp())), "content-type": "application/json"})
+            answer, delivered = str(status), 200 <= status < 300
+        except (OSError, HTTPException) as error:
+            answer = repr(error)
+            log.warning("The sandbox could not deliver %s: %s", row.event_id, answer)
+        with db.transaction():
+            next_at = now + timedelta(seconds=2 ** (row.tries + 2))
+            db.execute(_DELIVERED, id=row.id, at=now if delivered else None, due_at=row.due_at if delivered else next_at, answer=answer[:200])
+        return delivered
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> int:
+        request = Request(self.webhook_url, data=body, headers=headers, method="POST")  # noqa: S310 - our own BASE_URL
+        with urlopen(request, timeout=5) as response:  # noqa: S310
+            return int(response.status)
+
+    def _read(self, row: db.Row) -> Session:
+        state = _state_at(row, clock.now())
+        paid = state == "paid"
+        return Session(
+            row.reference,
+            row.charge_id,
+            f"{self._page_url}{row.reference}",
+            state,
+            row.received if paid else None,
+            row.currency,
+            row.received * 14 // 1000 if paid and row.method == "card" else None,
+            ACCOUNT,
+            row.label,
+            row.failure_code,
+            row.failure_message,
+            (row.paid_at or row.next_at) if paid else None,
+        )
+
+
+def hosted(reference: str) -> db.Row | None:
+    """What the hosted page shows of a session, or None."""
+    return db.row(_SESSION, reference=reference)
+
+
+def _state_at(row: db.Row, now: datetime) -> State:
+    settled = row.next_at is not None and row.next_at <= now
+    state: State = row.next_state if settled else row.state
+    return "expired" if state == "open" and row.expires_at <= now else state
+
+
+def _columns(charge: Charge) -> dict[str, object]:
+    return {
+        "charge_id": charge.id,
+        "method": charge.method,
+        "title": charge.description,
+        "amount": charge.amount.minor,
+        "currency": charge.amount.currency,
+        "return_url": charge.return_url,
+        "cancel_url": charge.cancel_url,
+        "expires_at": charge.expires_at,
+    }
+
+
+_SESSION = "select * from sandbox_sessions where %(reference)s in (reference, charge_id)"
+
+_OPEN = """
+insert into sandbox_sessions (reference, charge_id, method, title, amount, currency, return_url, cancel_url, opened_at, expires_at)
+values (%(reference)s, %(charge_id)s, %(method)s, %(title)s, %(amount)s, %(currency)s, %(return_url)s, %(cancel_url)s, %(now)s, %(expires_at)s)
+on conflict (charge_id) do nothing
+"""
+
+_CHOOSE = """
+update sandbox_sessions set state = %(state)s, next_state = %(next_state)s, next_at = %(next_at)s, received = %(received)s, label = %(label)s,
+  failure_code = %(code)s, failure_message = %(message)s, paid_at = %(paid_at)s
+where reference = %(reference)s
+"""
+
+_DUE = """
+select id, event_id, body, due_at, tries from sandbox_deliveries
+where delivered_at is null and due_at <= %(now)s and tries < %(most)s order by due_at, id limit 200
+"""
+
+_DELIVERED = "update sandbox_deliveries set tries = tries + 1, delivered_at = %(at)s, due_at = %(due_at)s, answer = %(answer)s where id = %(id)s"
+
+_REFUND = """
+insert into sandbox_refunds (key, reference, refund, amount, at) values (%(key)s, %(reference)s, %(refund)s, %(amount)s, %(at)s)
+on conflict (key) do nothing
+"""
