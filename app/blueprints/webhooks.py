@@ -5,6 +5,7 @@ from flask import Blueprint, Response, request
 from app import payments
 from app.gateways.base import BadSignature
 from app.web import csrf
+from app.web.gate import public
 
 webhooks = Blueprint("webhooks", __name__)
 csrf.exempt(webhooks)
@@ -13,6 +14,7 @@ LARGEST_BODY = 256 * 1024
 
 
 @webhooks.post("/webhooks/<gateway>")
+@public
 def receive(gateway: str) -> Response:
     """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured."""
     body = request.get_data(cache=False, parse_form_data=False) if (request.content_length or 0) <= LARGEST_BODY else b""
