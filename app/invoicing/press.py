@@ -5,6 +5,7 @@ the design's own files and `data:`, never the network or the disk, and lives wit
 the same bytes.
 """
 
+import atexit
 import base64
 import json
 import subprocess
@@ -70,6 +71,9 @@ def _design() -> tuple[Any, list[Any], Any]:
     fonts, fetcher = FontConfiguration(), _fetcher()
     css = [CSS(string=(STATIC / name).read_text("utf-8"), base_url=f"asset:/{name}", url_fetcher=fetcher, font_config=fonts) for name in SHEETS]
     return fonts, css, fetcher
+
+
+atexit.register(_design.cache_clear)  # before the libraries that fonts need are gone
 
 
 def _fetcher() -> Any:
