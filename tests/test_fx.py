@@ -207,6 +207,14 @@ def test_an_absurd_rate_that_came_by_another_door_is_refused(friday, superuser: 
         assert fx.offer(PLN("10"), "EUR").rate_date == FRIDAY
 
 
+def test_a_rate_is_judged_by_its_own_source(friday, superuser: psycopg.Connection):
+    superuser.execute(
+        "insert into rates (source, currency, rate_date, rate, fetched_at) values ('ECB', 'USD', '2026-11-02', 1.15, now()), ('another', 'USD', '2026-11-02', 9, now())"
+    )
+    with clock.travel(MONDAY):
+        assert fx.offer(USD("11.50"), "EUR").credited == EUR("10")
+
+
 def test_both_legs_are_of_one_day_and_one_source(friday, superuser: psycopg.Connection):
     superuser.execute(
         "insert into rates (source, currency, rate_date, rate, fetched_at) values ('ECB', 'USD', '2026-11-02', 1.2, now()), ('another', 'PLN', '2026-11-02', 4.5, now())"
