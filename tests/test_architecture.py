@@ -23,11 +23,14 @@ PUBLIC = {
     "auth.login": "the login itself",
     "auth.register": "a new customer",
     "auth.verify": "the link of a mail",
-    "auth.ask_reset": "who cannot log in",
-    "auth.reset": "the link of a mail",
+    "auth.reset": "who cannot log in",
+    "auth.new_password": "the link of a mail",
     "operations.healthz": "for the supervisor of the process",
     "operations.readyz": "for the load balancer",
     "operations.metrics": "checks the caller itself: loopback or token",
+    "sandbox_mail.inbox": "only while the sandbox is on: its mails are for whoever tries it out",
+    "sandbox_mail.read": "the same",
+    "sandbox_mail.read_html": "the same",
     "static": "style sheets, fonts, scripts",
 }
 """The views that need no login, each with the reason."""

@@ -66,12 +66,13 @@ def login() -> Response:
     except customers.RateLimited as limited:
         return _show_limited("login", form, limited, target=target)
     if user is None:
-        return _show("login", form, 422, problem=WRONG, target=target)
+        form.refuse("password", WRONG)
+        return _show("login", form, 422, target=target)
     return gate.admit(web.go(target or home(user)), user, remember=form.remember.data)
 
 
 @auth.post("/logout")
-@gate.public
+@gate.anyone
 def logout() -> Response:
     """Log out; the session is over on the server, too."""
     return gate.dismiss(web.go("/login"))
