@@ -8,8 +8,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from flask import Flask
+from flask.globals import _cv_app
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
+from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import make_url
 
 import config
@@ -45,6 +47,7 @@ def settings(database_url: str) -> config.Settings:
 def application(settings: config.Settings) -> Iterator[Flask]:
     """The migrated application, built once."""
     app = create_app(settings)
+    app.test_client_class = Browser
     with app.app_context():
         upgrade(directory="migrations")
     yield app
@@ -87,6 +90,24 @@ def client(app: Flask):
     return app.test_client()
 
 
+class Browser(FlaskClient):
+    """A client whose requests stand alone, as in real life: nothing of `g` is carried over from the test or from the request before."""
+
+    def open(self, *args, **kwargs):
+        token = _cv_app.set(None)
+        try:
+            return super().open(*args, **kwargs)
+        finally:
+            _cv_app.reset(token)
+
+    def submit(self, path, data=None, **options):
+        """POST a form as its page would: with the session's CSRF token."""
+        with self.session_transaction() as session:
+            secret = session.setdefault("csrf_token", "c" * 40)
+        signed = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token").dumps(secret)
+        return self.post(path, data={"csrf_token": signed, **(data or {})}, **options)
+
+
 PASSWORD = "quiet-harbour-lamp"
 """The password of everybody in the cast."""
 PASSWORD_HASH = customers.hash_password(PASSWORD)
@@ -101,7 +122,7 @@ def person(login: str, *, role: str = "customer", name: str = "Anna Kowalska", v
     return user
 
 
-def sign_in(client: FlaskClient, user: customers.User) -> FlaskClient:
+def sign_in(client: Browser, user: customers.User) -> Browser:
     """Give a client the session cookie of this user, without going through the login page."""
     client.set_cookie("sid", customers.open_session(user.id, ip="127.0.0.1", user_agent="Firefox Linux"))
     return client
@@ -114,24 +135,24 @@ def demo_customer(app: Flask) -> customers.User:
 
 
 @pytest.fixture
-def owner(app: Flask, demo_customer: customers.User) -> FlaskClient:
+def owner(app: Flask, demo_customer: customers.User) -> Browser:
     """The browser of `demo_customer`, signed in."""
     return sign_in(app.test_client(), demo_customer)
 
 
 @pytest.fixture
-def stranger(app: Flask) -> FlaskClient:
+def stranger(app: Flask) -> Browser:
     """The browser of another customer, who must never see the owner's things."""
     return sign_in(app.test_client(), person("boris", name="Boris Stranger", profile=replace(BERLIN, name="Boris Stranger")))
 
 
 @pytest.fixture
-def staff(app: Flask) -> FlaskClient:
+def staff(app: Flask) -> Browser:
     """The browser of a support agent."""
     return sign_in(app.test_client(), person("sven", role="support", name="Sven Support"))
 
 
 @pytest.fixture
-def anonymous(app: Flask) -> FlaskClient:
+def anonymous(app: Flask) -> Browser:
     """A browser that is not signed in."""
     return app.test_client()
