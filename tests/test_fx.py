@@ -268,6 +268,18 @@ def test_a_fixed_offer_is_a_quote_for_ever(friday, settings_with, customer_id: i
     assert fx.quoted(quote_id + 1) is None
 
 
+def test_a_held_rate_stands_for_its_customer_alone_and_until_its_end(friday, customer_id: int):
+    offer = fx.offer(JPY("10000"), "EUR")
+    with db.transaction():
+        fx.fix(offer, customer_id)
+    assert fx.standing(customer_id, JPY("10000"), "EUR") == offer
+    assert fx.standing(customer_id, JPY("10000"), "USD") is None
+    assert fx.standing(customer_id, JPY("10001"), "EUR") is None
+    assert fx.standing(customer_id + 1, JPY("10000"), "EUR") is None
+    with clock.travel(clock.now() + timedelta(minutes=15)):
+        assert fx.standing(customer_id, JPY("10000"), "EUR") is None
+
+
 def test_an_expired_offer_is_not_fixed(friday, customer_id: int):
     offer = fx.offer(JPY("10000"), "EUR")
     with clock.travel(clock.now() + timedelta(minutes=15)), db.transaction(), pytest.raises(fx.RateUnavailable) as refused:

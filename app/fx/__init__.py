@@ -173,18 +173,20 @@ def fix(offer: Offer, customer_id: int) -> int:
 
 def quoted(quote_id: int) -> Offer | None:
     """The offer that a quote fixed, also after its expiry: whether it still binds is the payment's rule."""
-    row = db.row(_QUOTED, quote_id=quote_id)
+    return _offer(db.row(_QUOTED, quote_id=quote_id))
+
+
+def standing(customer_id: int, pay: Money, into: str) -> Offer | None:
+    """The newest quote of a customer for this conversion that is still held, as an offer; None when there is none."""
+    return _offer(db.row(_STANDING, customer_id=customer_id, amount=pay.minor, currency=pay.currency, into=into, now=clock.now()))
+
+
+def _offer(row: db.Row | None) -> Offer | None:
     if row is None:
         return None
     pay, credited = Money(row.pay_amount, row.pay_currency), Money(row.credit_amount, row.credit_currency)
     spread = Money(row.spread_amount, row.credit_currency)
     return Offer(pay, credited, spread, row.rate, row.spread_bp, row.rate_date, row.source, row.expires_at)
-
-
-def standing(customer_id: int, pay: Money, into: str) -> Offer | None:
-    """The newest quote of a customer for this conversion that is still held, as an offer; None when there is none."""
-    quote_id = db.scalar(_STANDING, customer_id=customer_id, amount=pay.minor, currency=pay.currency, into=into, now=clock.now())
-    return quoted(quote_id) if quote_id else None
 
 
 def equivalents(amount: Money, currencies: Iterable[str]) -> list[Equivalent]:
@@ -213,15 +215,16 @@ values (%(customer_id)s, %(pay_amount)s, %(pay_currency)s, %(credit_amount)s, %(
 returning id
 """
 
-_STANDING = """
-select id from quotes
-where customer_id = %(customer_id)s and pay_amount = %(amount)s and pay_currency = %(currency)s and credit_currency = %(into)s and expires_at > %(now)s
-order by id desc limit 1
-"""
-
 _QUOTED = """
 select pay_amount, pay_currency, credit_amount, credit_currency, rate, spread_bp, spread_amount, rate_date, source, expires_at
 from quotes where id = %(quote_id)s
+"""
+
+_STANDING = """
+select pay_amount, pay_currency, credit_amount, credit_currency, rate, spread_bp, spread_amount, rate_date, source, expires_at
+from quotes
+where customer_id = %(customer_id)s and pay_amount = %(amount)s and pay_currency = %(currency)s and credit_currency = %(into)s and expires_at > %(now)s
+order by id desc limit 1
 """
 
 
