@@ -75,6 +75,6 @@ def again(payment: Payment) -> Payment:
     return found
 
 
-def credits(payment: Payment) -> int:
+def times_credited(payment: Payment) -> int:
     """How often the ledger credited it."""
     return db.scalar("select count(*) from transfers where payment_id = %(id)s and kind = 'topup'", id=payment.id)

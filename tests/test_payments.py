@@ -6,7 +6,7 @@ from flask import Flask
 from app import payments, wallet
 from app.customers import User
 from app.money import Money
-from tests.pay import again, begin, carry, choose, credits, publish_rates, topup
+from tests.pay import again, begin, carry, choose, times_credited, publish_rates, topup
 
 
 def test_a_payment_is_credited_and_the_bill_becomes_an_invoice(app: Flask, demo_customer: User):

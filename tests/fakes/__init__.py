@@ -1,0 +1,1 @@
+"""Pretend outsiders on the loopback: deterministic, with books of their own."""

@@ -1,0 +1,356 @@
+"""A Stripe on the loopback: sessions, intents, refunds, events, an idempotency store, and every way of failing that the real one has.
+
+Parameters are checked against the SDK's own types, so a call that Stripe would refuse is refused here. Its books (`sessions`, `refunds`)
+are what the tests compare ours with.
+"""
+
+import importlib
+import json
+import re
+import threading
+import time
+import typing
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import typing_extensions
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from stripe import WebhookSignature
+
+from app import clock
+
+API_VERSION = "2026-10-28.endive"
+
+
+def _checker(module: str, name: str) -> TypeAdapter[Any]:
+    """A strict reader of one of the SDK's parameter types: an unknown key, a missing one or a wrong type is refused."""
+    params = importlib.import_module(module)
+    options = importlib.import_module("stripe._request_options")
+    params.StripeContext = options.StripeContext = str  # type: ignore[attr-defined]
+    params.UntypedStripeObject = typing.List  # type: ignore[attr-defined]  # noqa: UP006 - stands for a generic of one parameter
+    for kind in vars(params).values():
+        if typing_extensions.is_typeddict(kind):
+            kind.__pydantic_config__ = ConfigDict(extra="forbid")
+    checker = TypeAdapter(getattr(params, name))
+    checker.rebuild(force=True, _types_namespace={**vars(typing), **vars(params), **vars(options)})
+    return checker
+
+
+CHECKERS = {
+    "create session": _checker("stripe.params.checkout._session_create_params", "SessionCreateParams"),
+    "list sessions": _checker("stripe.params.checkout._session_list_params", "SessionListParams"),
+    "retrieve session": _checker("stripe.params.checkout._session_retrieve_params", "SessionRetrieveParams"),
+    "create refund": _checker("stripe.params._refund_create_params", "RefundCreateParams"),
+}
+
+
+class Refusal(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, kind: str, message: str, **more: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"type": kind, "message": message, **more}}
+
+
+@dataclass
+class Stripe:
+    """One account. `script` holds what becomes of the coming calls: a key of `_FAILURES`, or hang- or drop-, before or after the effect."""
+
+    secret_key: str = "sk_test_fake"
+    webhook_secret: str = "whsec_fake"
+    live: bool = False
+    hang_s: float = 1.0
+    script: list[str] = field(default_factory=list)
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ids = count(1)
+        self._kept: dict[str, tuple[str, int, bytes]] = {}
+        self._busy: set[str] = set()
+        self._lock = threading.RLock()
+        self.asleep = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stripe": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self.asleep.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    # What happens at Stripe, and the webhooks it writes about it.
+
+    def pay(self, session_id: str, *, amount: int | None = None, currency: str | None = None, fee: int | None = 60) -> None:
+        """The customer pays; other than asked, when the test says so."""
+        session = self.sessions[session_id]
+        intent = self._intent(session)
+        intent |= {"status": "succeeded", "amount_received": session["amount_total"] if amount is None else amount}
+        intent["currency"] = currency or session["currency"]
+        balance = {"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": intent["currency"]}
+        intent["latest_charge"] = {
+            "id": self._id("ch"),
+            "object": "charge",
+            "created": int(clock.now().timestamp()),
+            "balance_transaction": balance if fee is not None else None,
+            "payment_intent": intent["id"],
+            "payment_method_details": {"type": "card", "card": {"brand": "visa", "last4": "4242", "wallet": {"type": "apple_pay"}, "three_d_secure": None}},
+        }
+        session |= {"status": "complete", "payment_status": "paid"}
+        self.happened("payment_intent.succeeded", intent)
+        self.happened("checkout.session.completed", session)
+
+    def pend(self, session_id: str) -> None:
+        """The customer is done; the money comes later."""
+        session = self.sessions[session_id]
+        self._intent(session)["status"] = "processing"
+        session |= {"status": "complete", "payment_status": "unpaid"}
+        self.happened("checkout.session.completed", session)
+
+    def fail(self, session_id: str) -> None:
+        """What was to come later does not come."""
+        session = self.sessions[session_id]
+        intent = self._intent(session)
+        intent |= {
+            "status": "requires_payment_method",
+            "last_payment_error": {"code": "card_declined", "decline_code": "insufficient_funds", "message": "Your card has insufficient funds."},
+        }
+        session |= {"status": "complete", "payment_status": "unpaid"}
+        self.happened("checkout.session.async_payment_failed", session)
+
+    def expire(self, session_id: str) -> None:
+        """The page closes unpaid."""
+        self.sessions[session_id]["status"] = "expired"
+        self.happened("checkout.session.expired", self.sessions[session_id])
+
+    def happened(self, kind: str, about: dict[str, Any]) -> dict[str, Any]:
+        """Write an event, as the endpoint's version shows it: ids in place of what an answer may expand."""
+        flat = {key: value["id"] if isinstance(value, dict) and key in {"payment_intent", "latest_charge"} else value for key, value in about.items()}
+        event = {"id": self._id("evt"), "object": "event", "type": kind, "created": int(clock.now().timestamp()), "api_version": API_VERSION}
+        event |= {"livemode": self.live, "data": {"object": flat}}
+        self.events.append(event)
+        return event
+
+    def webhook(self, event: dict[str, Any], *, at: float | None = None, secret: str | None = None) -> tuple[bytes, dict[str, str]]:
+        """An event as it is delivered: body and headers, signed now unless said."""
+        body = json.dumps(event).encode()
+        stamp = int(clock.now().timestamp() if at is None else at)
+        return body, {"stripe-signature": WebhookSignature.generate_signature_header(body.decode(), secret or self.webhook_secret, stamp)}
+
+    def lists(self) -> list[dict[str, Any]]:
+        """Every event that has happened, newest first, as the events list gives them."""
+        return self.events[::-1]
+
+    # The API.
+
+    def answer(self, method: str, path: str, form: dict[str, Any], key: str) -> tuple[int, bytes]:
+        """One call: validated, then done, once per idempotency key."""
+        try:
+            if method == "POST":
+                return self._once(key, path, form)
+            return 200, self._read(path, form)
+        except Refusal as refusal:
+            return refusal.status, json.dumps(refusal.body).encode()
+
+    def _once(self, key: str, path: str, form: dict[str, Any]) -> tuple[int, bytes]:
+        asked = json.dumps([path, form], sort_keys=True)
+        with self._lock:
+            if key in self._kept:
+                before, status, body = self._kept[key]
+                if before != asked:
+                    raise Refusal(400, "idempotency_error", "Keys for idempotent requests can only be used with the same parameters.")
+                return status, body
+            if key in self._busy:
+                raise Refusal(409, "idempotency_error", "Another request with this key is in progress.", code="idempotency_key_in_use")
+            self._busy.add(key)
+        try:
+            body = json.dumps(self._write(path, form)).encode()
+        finally:
+            self._busy.discard(key)
+        self._kept[key] = (asked, 200, body)
+        return 200, body
+
+    def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
+        if path == "/v1/checkout/sessions":
+            return self._create_session(_checked("create session", form))
+        if path == "/v1/refunds":
+            return self._create_refund(_checked("create refund", form))
+        raise Refusal(404, "invalid_request_error", f"Unrecognized request URL (POST: {path}).")
+
+    def _create_session(self, asked: dict[str, Any]) -> dict[str, Any]:
+        price = asked["line_items"][0]["price_data"]
+        now = clock.now().timestamp()
+        if not 29 * 60 <= asked["expires_at"] - now <= 24 * 3600:
+            raise Refusal(400, "invalid_request_error", "The `expires_at` timestamp must be between 30 minutes and 24 hours from now.", param="expires_at")
+        if price["unit_amount"] < 1:
+            raise Refusal(400, "invalid_request_error", "The amount is too small.", param="line_items", code="amount_too_small")
+        time.sleep(0.005)  # long enough for a second request with the same key to find it in use
+        session_id = self._id("cs_test")
+        session = {
+            "id": session_id,
+            "object": "checkout.session",
+            "url": f"{self.url}/pay/{session_id}",
+            "status": "open",
+            "payment_status": "unpaid",
+            "amount_total": price["unit_amount"],
+            "currency": price["currency"],
+            "client_reference_id": asked["client_reference_id"],
+            "metadata": asked["metadata"],
+            "livemode": self.live,
+            "created": int(now),
+            "expires_at": asked["expires_at"],
+            "payment_intent": None,
+            "_intent_metadata": asked["payment_intent_data"]["metadata"],
+        }
+        self.sessions[session_id] = session
+        return session
+
+    def _create_refund(self, asked: dict[str, Any]) -> dict[str, Any]:
+        session = next((one for one in self.sessions.values() if (one["payment_intent"] or {}).get("id") == asked["payment_intent"]), None)
+        if session is None:
+            raise Refusal(404, "invalid_request_error", "No such payment_intent.", code="resource_missing")
+        sent = sum(refund["amount"] for refund in self.refunds.values() if refund["payment_intent"] == asked["payment_intent"])
+        if sent + asked["amount"] > session["payment_intent"]["amount_received"]:
+            raise Refusal(400, "invalid_request_error", "Refund amount is greater than unrefunded amount on charge.")
+        refund = {"id": self._id("re"), "object": "refund", "status": "succeeded", "amount": asked["amount"], "payment_intent": asked["payment_intent"], "failure_reason": None}
+        self.refunds[refund["id"]] = refund
+        return refund
+
+    def _read(self, path: str, form: dict[str, Any]) -> bytes:
+        if path == "/v1/checkout/sessions":
+            return json.dumps(self._list_sessions(_checked("list sessions", form))).encode()
+        if path == "/v1/events":
+            return json.dumps({"object": "list", "url": path, "has_more": False, "data": self.lists()}).encode()
+        session = self.sessions.get(path.removeprefix("/v1/checkout/sessions/"))
+        if session is None:
+            raise Refusal(404, "invalid_request_error", "No such checkout.session.", code="resource_missing")
+        _checked("retrieve session", form)
+        return json.dumps(session).encode()
+
+    def _list_sessions(self, asked: dict[str, Any]) -> dict[str, Any]:
+        intent, since, size = asked.get("payment_intent"), asked.get("created", {}).get("gte", 0), asked.get("limit", 10)
+        found = [one for one in reversed(self.sessions.values()) if one["created"] >= since and intent in (None, (one["payment_intent"] or {}).get("id"))]
+        if after := asked.get("starting_after"):
+            found = found[[one["id"] for one in found].index(after) + 1 :]
+        return {"object": "list", "url": "/v1/checkout/sessions", "has_more": len(found) > size, "data": found[:size]}
+
+    def _intent(self, session: dict[str, Any]) -> dict[str, Any]:
+        if session["payment_intent"] is None:
+            session["payment_intent"] = {
+                "id": self._id("pi"),
+                "object": "payment_intent",
+                "status": "requires_payment_method",
+                "amount_received": 0,
+                "currency": session["currency"],
+                "metadata": session["_intent_metadata"],
+                "latest_charge": None,
+                "last_payment_error": None,
+            }
+        intent: dict[str, Any] = session["payment_intent"]
+        return intent
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}_{next(self._ids):08d}"
+
+
+def _checked(what: str, form: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = CHECKERS[what].validate_python(form)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise Refusal(400, "invalid_request_error", f"Received unknown or wrong parameter: {where}: {first['msg']}", param=where) from error
+    return found
+
+
+def _form(text: str) -> dict[str, Any]:
+    """`a[b][0][c]=1` as nested dicts and lists, the way Stripe reads a form."""
+    tree: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        steps = re.findall(r"[^\[\]]+", name)
+        at = tree
+        for step in steps[:-1]:
+            at = at.setdefault(step, {})
+        at[steps[-1]] = value
+    return _lists(tree)
+
+
+def _lists(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    inner = {key: _lists(value) for key, value in tree.items()}
+    return list(inner.values()) if inner and all(key.isdigit() for key in inner) else inner
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """HTTP's side of the fake; `stripe` is set by the class made for each one."""
+
+    protocol_version = "HTTP/1.1"
+    stripe: Stripe
+
+    def do_GET(self) -> None:
+        """A read."""
+        self._serve(urlsplit(self.path).query)
+
+    def do_POST(self) -> None:
+        """A write."""
+        self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def _serve(self, text: str) -> None:
+        stripe, path = self.stripe, urlsplit(self.path).path
+        stripe.calls.append((self.command, path))
+        stripe.headers.append(dict(self.headers))
+        mode = stripe.script.pop(0) if stripe.script else ""
+        if self.headers.get("Authorization") != f"Bearer {stripe.secret_key}":
+            mode = "401"
+        if mode in _FAILURES:
+            self._send(*_FAILURES[mode])
+        elif mode.endswith("-before"):
+            self._vanish(mode)
+        else:
+            answer = stripe.answer(self.command, path, _form(text), self.headers.get("Idempotency-Key", ""))
+            self._vanish(mode) if mode else self._send(*answer)
+
+    def _vanish(self, mode: str) -> None:
+        if mode.startswith("hang"):
+            self.stripe.asleep.wait(self.stripe.hang_s)
+        self.close_connection = True
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if body.startswith(b"{") else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Request-Id", "req_fake")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _error(kind: str, message: str, **more: object) -> bytes:
+    return json.dumps({"error": {"type": kind, "message": message, **more}}).encode()
+
+
+_FAILURES = {
+    "400": (400, _error("invalid_request_error", "Something is wrong with this request.")),
+    "401": (401, _error("invalid_request_error", "Invalid API Key provided.")),
+    "402": (402, _error("card_error", "Your card was declined.", code="card_declined", decline_code="generic_decline")),
+    "403": (403, _error("invalid_request_error", "This key may not do this.")),
+    "409": (409, _error("idempotency_error", "Another request with this key is in progress.", code="idempotency_key_in_use")),
+    "429": (429, _error("invalid_request_error", "Too many requests.", code="rate_limit")),
+    "500": (500, _error("api_error", "An unknown error occurred.")),
+    "html": (502, b"<html><body>Bad Gateway</body></html>"),
+    "junk": (200, b'{"id": "cs_te'),
+}
