@@ -31,7 +31,7 @@ class Seller:
     postcode: str = "10559"
     city: str = "Berlin"
     country: str = "DE"
-    vat_id: str = "DE301204587"
+    vat_id: str = "DE301204584"
     register: str = "HRB 204587 B, Amtsgericht Charlottenburg"
     email: str = SELLER_EMAIL
     website: str = "northbyte.example"
