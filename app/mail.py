@@ -37,7 +37,7 @@ LONGEST_WAIT: Final = timedelta(hours=6)
 SECRET_KINDS: Final = frozenset({"verify", "reset"})
 """Kinds that hold a one-time link: their text is not shown in the archive and not kept once a mail server has taken it."""
 _ADDRESS: Final = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.IGNORECASE)
-_TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
+TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
 
 _ENQUEUE: Final = """
 insert into mails (key, customer_id, kind, recipient, subject, body_text, body_html, attachments, created_at, due_at)
@@ -179,7 +179,7 @@ def find(mail_id: int) -> Mail | None:
 @cache
 def _environment() -> Environment:
     escape = select_autoescape(enabled_extensions=("html",), disabled_extensions=("txt",), default=True)
-    loader = FileSystemLoader(_TEMPLATES)
+    loader = FileSystemLoader(TEMPLATES)
     return Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - escape is the chooser
 
 

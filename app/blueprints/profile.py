@@ -3,19 +3,19 @@
 from typing import Any, Final
 
 from flask import Blueprint, Response, abort, request
-from wtforms import PasswordField, RadioField, SelectField, SelectMultipleField, StringField, ValidationError
+from wtforms import PasswordField, StringField, ValidationError
 from wtforms.validators import InputRequired, Length
 
 import config
 from app import customers, mail, money, tax, web
 from app.web import gate
-from app.web.forms import Form, Line
+from app.web.forms import Choice, Choices, Form, Line
 
 profile = Blueprint("profile", __name__)
 
 PAGE: Final = 25
 MOST_EQUIVALENTS: Final = 4
-KINDS: Final = (("individual", "Individual"), ("company", "Company"))
+KINDS: Final = {"individual": "Individual", "company": "Company"}
 EVENTS: Final = {
     "registered": ("Account created", "user", ""),
     "signed_in": ("Signed in", "check", "credit"),
@@ -34,41 +34,33 @@ EVENTS: Final = {
     "profile_changed": ("Profile changed", "user", ""),
 }
 """Security event → what the history calls it, its icon and tone."""
-MAILS: Final = (
-    ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
-    ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
-    ("Your password was changed", "Each time", "Login address"),
-    ("Your e-mail address was changed", "Each time, to the address it was before", "Old address"),
-    ("You already have an account", "When somebody registers again with your confirmed address", "Login address"),
-)
-"""Every mail the house sends: subject, when, to which address."""
+MAILS: Final = {
+    "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
+    "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
+    "password_changed": ("Your password was changed", "Each time", "Login address"),
+    "email_changed": ("Your e-mail address was changed", "Each time, to the address it was before", "Old address"),
+    "address_known": ("You already have an account", "When somebody registers again with your confirmed address", "Login address"),
+}
+"""Every mail the house sends, by its template: subject, when, to which address."""
 
 
 class ProfileForm(Form):
     """Nothing is required here but what is chosen from a list: payment asks for the rest and says so."""
 
-    kind = RadioField("You are", choices=KINDS, default="individual")
+    kind = Choice("You are", lambda: KINDS, default="individual")
     name = Line("Name")
     company = Line("Company")
     street = Line("Street and number", 200)
     postcode = Line("Postcode", 20)
     city = Line("City")
-    country = SelectField("Country")
+    country = Choice("Country", lambda: {"": "Choose a country", **customers.countries()})
     vat_id = Line("VAT ID", 30)
     billing_email = Line("Billing e-mail", 254)
     po_number = Line("PO number", 60)
-    locale = SelectField("Language and formats", choices=list(customers.LANGUAGES.items()))
-    timezone = SelectField("Time zone")
-    currency = SelectField("Account currency")
-    display_currencies = SelectMultipleField("Also show amounts in")
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        enabled = config.current().currencies
-        self.country.choices = [("", "Choose a country"), *customers.countries().items()]
-        self.timezone.choices = [(name, name.replace("_", " ")) for name in customers.timezones()]
-        self.currency.choices = [("", "That of the first top-up"), *((code, f"{code} · {money.CURRENCIES[code].name}") for code in enabled)]
-        self.display_currencies.choices = [(code, code) for code in enabled]
+    locale = Choice("Language and formats", lambda: customers.LANGUAGES)
+    timezone = Choice("Time zone", lambda: {name: name.replace("_", " ") for name in customers.timezones()})
+    currency = Choice("Account currency", lambda: {"": "That of the first top-up", **_currencies()})
+    display_currencies = Choices("Also show amounts in", lambda: {code: code for code in config.current().currencies})
 
     def validate_vat_id(self, field: Line) -> None:
         """Refuse a VAT ID that cannot be one of the country's."""
@@ -84,7 +76,7 @@ class ProfileForm(Form):
         if problem:
             raise ValidationError(problem)
 
-    def validate_display_currencies(self, field: SelectMultipleField) -> None:
+    def validate_display_currencies(self, field: Choices) -> None:
         """Refuse more than a page has room for."""
         if len(field.data or ()) > MOST_EQUIVALENTS:
             raise ValidationError(f"Choose at most {MOST_EQUIVALENTS}.")
@@ -121,7 +113,7 @@ def save() -> Response:
     if not form.validate():
         return _show_profile(customer, form, 422)
     try:
-        customers.update_profile(me.user_id, me.customer_id, _profile(form), locale=form.locale.data, timezone=form.timezone.data, ip=gate.address())
+        customers.update_profile(me.user_id, me.customer_id, _profile(form), locale=form.locale.data or "en", timezone=form.timezone.data or "UTC", ip=gate.address())
     except customers.Refused as refused:
         form.refuse(refused.field, str(refused))
         return _show_profile(customer, form, 422)
@@ -201,7 +193,7 @@ def notifications() -> Response:
     """What we write, when and to whom, and the archive of what was written."""
     customer = customers.get(web.reader().customer_id)
     letters = mail.of_customer(customer.id, PAGE + 1, _whole_number(request.args.get("before")))
-    return web.page("profile/notifications.html", "archive", customer=customer, mails=MAILS, letters=letters[:PAGE], more=len(letters) > PAGE)
+    return web.page("profile/notifications.html", "archive", customer=customer, mails=MAILS.values(), letters=letters[:PAGE], more=len(letters) > PAGE)
 
 
 @profile.get("/notifications/<int:mail_id>")
@@ -251,6 +243,10 @@ def _profile(form: ProfileForm) -> customers.Profile:
         currency=entered["currency"] or None,
         display_currencies=tuple(entered["display_currencies"] or ()),
     )
+
+
+def _currencies() -> dict[str, str]:
+    return {code: f"{code} · {money.CURRENCIES[code].name}" for code in config.current().currencies}
 
 
 def _whole_number(text: str | None) -> int | None:

@@ -1,7 +1,7 @@
 """Forms: what every one of them shares. CSRF is checked for all requests in `web.safety`, so a form does not check it again."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask_wtf import FlaskForm
@@ -44,3 +44,36 @@ class Line(StringField):
 def _is_plain(_form: PlainForm, field: StringField) -> None:
     if any(unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} for letter in field.data or ""):
         raise ValidationError("Write this on one line, without control characters.")
+
+
+class Choice(StringField):
+    """One of a list, kept as key → word. The list is asked for at each form, so it may depend on settings."""
+
+    def __init__(self, label: str, options: Callable[[], Mapping[str, str]], **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.options = options
+
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """Key and word, as the `select` macro takes them."""
+        return list(self.options().items())
+
+    def pre_validate(self, form: Any) -> None:  # noqa: ARG002 - the library calls it so
+        """Refuse what is not on the list."""
+        if (self.data or "") not in self.options():
+            raise ValidationError("Choose one from the list.")
+
+
+class Choices(Choice):
+    """Any number of a list."""
+
+    data: list[str]  # type: ignore[assignment]
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """All that were ticked, each once."""
+        self.data = list(dict.fromkeys(valuelist))
+
+    def pre_validate(self, form: Any) -> None:  # noqa: ARG002 - the library calls it so
+        """Refuse what is not on the list."""
+        if not set(self.data or ()) <= set(self.options()):
+            raise ValidationError("Choose from the list.")
