@@ -158,10 +158,10 @@ def test_the_chain_can_be_recomputed_outside(books):
 
 def _content(row):
     moment = struct.pack(">q", round((row.posted_at - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)))
-    own = struct.pack(">qqq", row.account_id, row.seq, row.amount) + row.currency.encode() + struct.pack(">qq", row.balance_after, row.credited_after) + moment
-    links = struct.pack(">qqqqq", *(value or 0 for value in (row.payment_id, row.bill_id, row.service_id, row.refund_id, row.reverses)))
-    texts = (text.encode() for text in (row.reference, row.kind, row.actor, row.description))
-    return own + struct.pack(">q", row.transfer_id) + moment + links + b"".join(struct.pack(">i", len(text)) + text for text in texts)
+    own = (row.account_id, row.seq, row.amount, row.currency, row.balance_after, row.credited_after)
+    links = (value or 0 for value in (row.payment_id, row.bill_id, row.service_id, row.refund_id, row.reverses))
+    texts = (len(row.reference.encode()), row.reference, len(row.actor.encode()), row.actor, row.description)
+    return moment + moment + ",".join(map(str, (*own, row.transfer_id, row.kind, *links, *texts))).encode()
 
 
 # What the database refuses by itself, whoever asks
