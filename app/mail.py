@@ -37,6 +37,7 @@ LONGEST_WAIT: Final = timedelta(hours=6)
 SECRET_KINDS: Final = frozenset({"verify", "reset"})
 """Kinds that hold a one-time link: their text is not shown in the archive and not kept once a mail server has taken it."""
 _ADDRESS: Final = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.IGNORECASE)
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
 
 _ENQUEUE: Final = """
@@ -119,14 +120,14 @@ def compose(template: str, **context: object) -> Composed:
     """Render a mail: the first line of its text template is the subject, values are escaped in the HTML one."""
     names = {"seller": config.current().seller, "base_url": config.current().base_url, **context}
     subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
-    return Composed(subject.strip(), text.strip() + "\n", _environment().get_template(f"{template}.html").render(names))
+    return Composed(_UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", _environment().get_template(f"{template}.html").render(names))
 
 
 def enqueue(kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment] = ()) -> bool:
     """Put one mail into the outbox; False when this key is there already. Raises `MailError`. Within a transaction."""
     if not is_address(to):
         raise MailError(f"not a mail address: {to!r}")
-    if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", subject) or not subject:
+    if _UNSAFE.search(subject) or not subject:
         raise MailError(f"not a subject: {subject!r}")
     files = [{"filename": file.filename, "type": file.content_type, "base64": base64.b64encode(file.content).decode()} for file in attachments]
     values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "subject": subject, "text": text, "html": html}

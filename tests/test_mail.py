@@ -137,6 +137,13 @@ def test_values_are_escaped_in_html_and_plain_in_text(app):
     assert "x?a=1&amp;b=2" in composed.html
 
 
+def test_a_value_in_the_subject_cannot_break_out_of_it(app):
+    composed = mail.compose("renewal_short", label="vps\r\nBcc: x@example.com", missing="\x85€ 1", **dict.fromkeys(("name", "plan", "start", "price", "number"), "x"))
+    assert composed.subject == "vps"
+    with db.transaction():
+        assert mail.enqueue("renewal_short", "anna@example.com", composed.subject, composed.text, key="k")
+
+
 @pytest.mark.parametrize("kind", ["verify", "reset", "address_known", "password_changed", "email_changed"])
 def test_every_mail_has_two_bodies_that_say_the_same_and_load_nothing(app, kind):
     composed = mail.compose(kind, login="nora", link="http://localhost/x", email="new@example.com")

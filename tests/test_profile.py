@@ -195,9 +195,8 @@ def test_the_page_names_every_mail_there_is(owner):
     templates = {path.stem for path in mail.TEMPLATES.glob("*.txt") if not path.stem.startswith("_")}
     assert set(MAILS) == templates
     page = owner.get("/notifications").text
-    for kind, (subject, _, _) in MAILS.items():
+    for subject, _, _ in MAILS.values():
         assert subject in page
-        assert (mail.TEMPLATES / f"{kind}.txt").read_text().startswith(subject)
 
 
 def test_the_sandbox_mailbox_shows_every_mail_and_its_links(app, anonymous):

@@ -35,6 +35,8 @@ EVENTS: Final = {
 }
 """Security event → what the history calls it, its icon and tone."""
 MAILS: Final = {
+    "payment_confirmed": ("A payment was received", "Each time, with what was added and the link to its invoice", "Billing address"),
+    "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),
     "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
     "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
     "password_changed": ("Your password was changed", "Each time", "Login address"),
