@@ -230,14 +230,15 @@ class Cluster:
 
 def lasting(project: Path = PROJECT) -> Cluster:
     """The cluster that keeps this clone's data."""
-    link = project / "instance" / "postgres"
+    place = project / "instance" / "postgres"
     if os.geteuid() != 0:
-        return Cluster(link, _installed(), None, _socket_folder(link / "server"))
+        return Cluster(place, _installed(), None, _socket_folder(place / "server"))
     home = _root_home(project)
-    link.parent.mkdir(exist_ok=True)
-    if not link.is_symlink() and not link.exists():
-        link.symlink_to(home)
-    return Cluster(home, _reachable(home), _server_user(home / "server"), home / "server")
+    place.parent.mkdir(exist_ok=True)
+    if not place.exists():
+        place.unlink(missing_ok=True)
+        place.symlink_to(home)
+    return Cluster(home, _reachable(home), _server_user(home / "server"), _socket_folder(home / "server"))
 
 
 @contextmanager
@@ -270,7 +271,11 @@ def _temporary() -> Path:
 
 
 def _root_home(project: Path) -> Path:
-    return Path("/var/lib") / f"client-area-{hashlib.sha256(str(project).encode()).hexdigest()[:12]}"
+    """Where root keeps the data: where it already is (the clone may have moved, or an ordinary user began), else a folder of its own."""
+    place = project / "instance" / "postgres"
+    if place.exists():
+        return place.resolve()
+    return Path("/var/lib") / f"client-area-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
 
 
 def _installed() -> Path:

@@ -260,6 +260,9 @@ def main() -> int:
     except (StartError, PostgresError, config.ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(f"{error.filename} may not be used by this user: somebody else started this clone before. Give it back: sudo chown -R $(id -un) {PROJECT}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -161,3 +161,13 @@ def test_the_programs_are_copied_once_and_can_be_read_by_everyone(tmp_path):
     closed = [path for path in home.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o444 != 0o444]
     assert closed == []
     assert subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True).stdout.startswith("postgres (PostgreSQL) 18")
+
+
+def test_data_stays_with_a_clone_that_moved(tmp_path):
+    clone, data = tmp_path / "clone", tmp_path / "data"
+    (clone / "instance").mkdir(parents=True)
+    assert _postgres._root_home(clone).parent == Path("/var/lib")
+    data.mkdir()
+    (clone / "instance/postgres").symlink_to(data)
+    moved = clone.rename(tmp_path / "moved")
+    assert _postgres._root_home(moved) == data
