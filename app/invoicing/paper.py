@@ -148,7 +148,7 @@ class Paper:
 
     def rate(self) -> str:
         """The VAT rate: "19 %"."""
-        return self.formats.percent((Decimal(self.content["tax_rate"]) / 100).normalize())
+        return self.formats.percent(Decimal(self.content["tax_rate"]).normalize())
 
     def tax_label(self) -> str:
         """How the tax row is called: "VAT 19%", "VAT 0% (reverse charge)"."""
