@@ -40,9 +40,7 @@ def init(app: Flask, database_url: str) -> None:
     pool = {"pool_size": 4, "max_overflow": 8, "pool_timeout": 10, "pool_recycle": 1800}
     app.config["SQLALCHEMY_DATABASE_URI"] = database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
-    app.config["SQLALCHEMY_BINDS"] = {
-        "read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}
-    }
+    app.config["SQLALCHEMY_BINDS"] = {"read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}}
     db.init_app(app)
     migrate.init_app(app, db)
     app.teardown_appcontext(_release)

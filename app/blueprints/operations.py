@@ -17,15 +17,31 @@ operations = Blueprint("operations", __name__)
 
 PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 GAUGES = (
-    ("client_area_balance_minor", "Wallet balances owed to customers, in minor units", "currency",
-     "select currency, sum(balance)::bigint from accounts where kind = 'wallet' group by 1 order by 1"),
+    (
+        "client_area_balance_minor",
+        "Wallet balances owed to customers, in minor units",
+        "currency",
+        "select currency, sum(balance)::bigint from accounts where kind = 'wallet' group by 1 order by 1",
+    ),
     ("client_area_bills", "Bills by state", "status", "select status, count(*) from bills group by 1 order by 1"),
-    ("client_area_payments_open", "Payments without an end yet", "state",
-     "select state, count(*) from payments where state in ('created', 'unknown', 'pending', 'review') group by 1 order by 1"),
-    ("client_area_webhooks_waiting", "Webhooks received and not yet worked", "state",
-     "select state, count(*) from webhooks where state in ('new', 'parked') group by 1 order by 1"),
-    ("client_area_mails_waiting", "Mails due and not yet sent", "tried",
-     "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and due_at <= %(now)s group by 1 order by 1"),
+    (
+        "client_area_payments_open",
+        "Payments without an end yet",
+        "state",
+        "select state, count(*) from payments where state in ('created', 'unknown', 'pending', 'review') group by 1 order by 1",
+    ),
+    (
+        "client_area_webhooks_waiting",
+        "Webhooks received and not yet worked",
+        "state",
+        "select state, count(*) from webhooks where state in ('new', 'parked') group by 1 order by 1",
+    ),
+    (
+        "client_area_mails_waiting",
+        "Mails due and not yet sent",
+        "tried",
+        "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and due_at <= %(now)s group by 1 order by 1",
+    ),
     ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
     ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
 )

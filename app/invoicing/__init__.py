@@ -25,7 +25,7 @@ from app.invoicing.bills import (
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import PressError
-from app.invoicing.search import PERIODS, SIZES, Entry, Filter, Page, export, search
+from app.invoicing.search import PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
@@ -38,6 +38,7 @@ __all__ = [
     "BillError",
     "Draft",
     "Entry",
+    "Exported",
     "File",
     "Filter",
     "Line",

@@ -244,7 +244,11 @@ from bills b where b.customer_id = %(customer_id)s
 """
 
 
-def export(customer_id: int, chosen: Filter) -> Iterator[db.Row]:
+Exported = db.Row
+"""One line of an export: the columns of `_EXPORT`."""
+
+
+def export(customer_id: int, chosen: Filter) -> Iterator[Exported]:
     """Every bill of the filter, newest first, read as it is written out: page size and cursor do not count."""
     conditions, params = _conditions(customer_id, chosen)
     return db.stream(f"{_EXPORT}{conditions}{_STATUS if chosen.status else ''}{_NEWEST}", 1_000, **params)

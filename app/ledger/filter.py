@@ -11,25 +11,27 @@ from zoneinfo import ZoneInfo
 from app.formats import formats
 from app.money import AmountError, Money, exponent
 
-KINDS: Mapping[str, str] = MappingProxyType({
-    "topup": "Top-up",
-    "charge": "Charge",
-    "charge_refund": "Charge returned",
-    "bonus": "Bonus",
-    "bonus_expired": "Bonus expired",
-    "refund_requested": "Refund requested",
-    "refund_sent": "Refund sent",
-    "refund_failed": "Refund returned",
-    "dispute_opened": "Dispute opened",
-    "dispute_won": "Dispute won",
-    "dispute_lost": "Dispute lost",
-    "conversion": "Currency exchange",
-    "arrived": "Money arrived",
-    "matched": "Transfer matched",
-    "fee": "Fee",
-    "reversal": "Reversal",
-    "correction": "Correction",
-})
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "topup": "Top-up",
+        "charge": "Charge",
+        "charge_refund": "Charge returned",
+        "bonus": "Bonus",
+        "bonus_expired": "Bonus expired",
+        "refund_requested": "Refund requested",
+        "refund_sent": "Refund sent",
+        "refund_failed": "Refund returned",
+        "dispute_opened": "Dispute opened",
+        "dispute_won": "Dispute won",
+        "dispute_lost": "Dispute lost",
+        "conversion": "Currency exchange",
+        "arrived": "Money arrived",
+        "matched": "Transfer matched",
+        "fee": "Fee",
+        "reversal": "Reversal",
+        "correction": "Correction",
+    }
+)
 """Every kind of transfer and what a customer reads for it."""
 
 DIRECTIONS: Mapping[str, str] = MappingProxyType({"in": "Money in", "out": "Money out"})

@@ -1,0 +1,147 @@
+"""Invoices: the list of bills, each bill as its document with what happened to it, and the files."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, abort, request
+
+from app import clock, invoicing, web
+from app.invoicing import Bill, Filter
+from app.money import Money
+from app.web import spreadsheet
+
+invoices = Blueprint("invoices", __name__)
+
+STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"))
+BADGES: Final = {"paid": ("Paid", "credit"), "unpaid": ("Unpaid", "wait"), "refunded": ("Refunded", ""), "cancelled": ("Cancelled", ""), "expired": ("Expired", "")}
+COLUMNS: Final = (
+    *("Number", "Pro forma", "Invoice", "Receipt", "Status", "Service or order", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
+    *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
+)
+NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
+
+
+@invoices.get("/invoices")
+def index() -> Response:
+    """The list; a partial request gets the results."""
+    asked = _asked()
+    if not web.is_partial() and "" in request.args.values():
+        return web.go(_address(asked))
+    page = invoicing.search(web.reader().customer_id, asked)
+    return web.page(
+        "invoices/index.html",
+        "results",
+        status_code=422 if asked.errors else 200,
+        push_url=_address(asked),
+        asked=asked,
+        formats=web.writer(),
+        page=page,
+        badges=BADGES,
+        segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
+        sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
+        periods=invoicing.PERIODS,
+        older=_address(replace(asked, before=page.older)) if page.older else "",
+        newest=_address(replace(asked, before="")) if asked.before else "",
+        file=_address(asked, "/invoices.csv"),
+    )
+
+
+@invoices.get("/invoices.csv")
+def export() -> Response:
+    """Everything the filter finds, newest first."""
+    rows = invoicing.export(web.reader().customer_id, _asked())
+    return spreadsheet.answer(f"invoices-{clock.today()}.csv", COLUMNS, _cells(rows))
+
+
+@invoices.get("/invoices.zip")
+def bundle() -> Response:
+    """The documents of the chosen numbers in one file."""
+    numbers = request.args.getlist("number")
+    if not numbers or len(set(numbers)) > invoicing.LARGEST_BUNDLE:
+        web.toast(f"Tick the invoices you want, {invoicing.LARGEST_BUNDLE} at most, then download them.")
+        return web.go("/invoices")
+    try:
+        packed = invoicing.bundle(web.reader().customer_id, numbers)
+    except invoicing.PressError:
+        web.toast(NOT_NOW)
+        return web.go("/invoices")
+    return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
+
+
+@invoices.get("/invoices/<number>")
+def show(number: str) -> Response:
+    """One bill as its document, with what happened to it."""
+    bill = _own(number)
+    paper = invoicing.on_screen(bill, web.writer())
+    return web.page("invoices/show.html", bill=bill, paper=paper, steps=invoicing.timeline(bill), badge_of=BADGES[bill.status])
+
+
+@invoices.get("/invoices/<number>.pdf")
+def pdf(number: str) -> Response:
+    """The invoice; while the bill is unpaid, its pro forma."""
+    return _download(number, "invoice")
+
+
+@invoices.get("/invoices/<number>/receipt.pdf")
+def receipt(number: str) -> Response:
+    """The receipt of a paid bill."""
+    return _download(number, "receipt")
+
+
+@invoices.post("/invoices/<number>/cancel")
+def cancel(number: str) -> Response:
+    """Cancel an unpaid bill."""
+    try:
+        bill = invoicing.cancel(web.reader().customer_id, number)
+    except invoicing.NotCancellable as reason:
+        web.toast(str(reason))
+    else:
+        web.toast(f"{(bill or abort(404)).number} is cancelled. Nothing was charged.")
+    return web.go(f"/invoices/{number}")
+
+
+def _asked() -> Filter:
+    me = web.reader()
+    return Filter.from_query(request.args, me.currency or "EUR", me.locale)
+
+
+def _address(asked: Filter, path: str = "/invoices") -> str:
+    query = urlencode(asked.as_query())
+    return f"{path}?{query}" if query else path
+
+
+def _own(number: str) -> Bill:
+    """The customer's own bill, or the one 404 there is."""
+    return invoicing.find(web.reader().customer_id, number) or abort(404)
+
+
+def _download(number: str, kind: str) -> Response:
+    try:
+        file = invoicing.pdf(web.reader().customer_id, number, kind)
+    except invoicing.PressError:
+        web.toast(NOT_NOW)
+        return web.go(f"/invoices/{number}")
+    file = file or abort(404)
+    response = _file(file.pdf, "application/pdf", file.filename)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.set_etag(file.sha256)
+    response.make_conditional(request)
+    return response
+
+
+def _file(body: bytes, kind: str, filename: str) -> Response:
+    return Response(body, mimetype=kind, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
+
+
+def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
+    """Dates as on the documents (UTC), amounts as plain numbers."""
+    for row in rows:
+        amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
+        yield (
+            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, row.status, row.title),
+            *(row.issued_at.date(), row.due_at.date(), row.paid_at and row.paid_at.date(), row.period_start, row.period_end, row.months),
+            *(amounts[0], Decimal(row.tax_rate).normalize(), amounts[1], amounts[2], row.currency, row.method),
+        )
