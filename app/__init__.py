@@ -5,6 +5,7 @@ from flask import Flask
 import config
 from app import db, gateways, web
 from app.blueprints.auth import auth
+from app.blueprints.balance import balance
 from app.blueprints.invoices import invoices
 from app.blueprints.profile import profile
 from app.blueprints.sandbox_mail import sandbox_mail
@@ -15,6 +16,7 @@ from app.web import gate
 BLUEPRINTS = (
     auth,
     invoices,
+    balance,
     profile,
     webhooks,
     sandbox_mail,

@@ -497,11 +497,15 @@ def upcoming(customer_id: int, days: int) -> list[Renewal]:
 
 
 def outlook(customer_id: int, days: int = 30, owned: Sequence[Service] | None = None) -> tuple[Runway, list[Renewal]]:
-    """`runway` and `upcoming` from one simulation, in two statements; ``owned`` spares one where the services are known."""
-    today = clock.today()
-    services = of_customer(customer_id) if owned is None else owned
-    funds = [Fund(minor, expires_at and expires_at.date()) for minor, expires_at in db.rows(_FUNDS, customer=customer_id, now=clock.now())]
-    coming = list(simulate(services, funds, today + timedelta(HORIZON_DAYS)))
+    """`runway` and `upcoming` from one simulation, in one statement; ``owned`` makes it a smaller one where the services are known."""
+    today, now = clock.today(), clock.now()
+    if owned is None:
+        found = db.rows(_OWNED_AND_FUNDS, customer=customer_id, months=None, now=now)
+        owned, open_lots = [_read(row) for row in found], list(zip(found[0].remains, found[0].expires, strict=True)) if found else []
+    else:
+        open_lots = db.rows(_FUNDS, customer=customer_id, now=now)
+    funds = [Fund(minor, expires_at and expires_at.date()) for minor, expires_at in open_lots]
+    coming = list(simulate(owned, funds, today + timedelta(HORIZON_DAYS)))
     return _runway(coming, today), [renewal for renewal in coming if renewal.on <= today + timedelta(days)]
 
 
@@ -516,3 +520,10 @@ _FUNDS = """
 select l.remaining, l.expires_at from lots l join customers c on c.id = l.customer_id and c.currency = l.currency
 where l.customer_id = %(customer)s and l.remaining > 0 and (l.expires_at is null or l.expires_at > %(now)s)
 """
+_OWNED_AND_FUNDS = (
+    "with funds as (select coalesce(array_agg(remaining), '{}') as remains, coalesce(array_agg(expires_at), '{}') as expires from ("  # noqa: S608 - constants alone
+    + _FUNDS
+    + ") lots) select owned.*, funds.remains, funds.expires from ("
+    + _OWNED
+    + ") owned cross join funds"
+)

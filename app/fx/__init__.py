@@ -87,6 +87,7 @@ class Equivalent:
     """About what an amount is in another currency, for reading; never for moving money."""
 
     money: Money
+    rate: Decimal
     rate_date: date
     source: str
 
@@ -204,7 +205,8 @@ def equivalents(amount: Money, currencies: Iterable[str]) -> list[Equivalent]:
 
 def _equivalent(amount: Money, into: str, day: "_Day") -> Equivalent:
     exact = _EXACT.divide(_EXACT.multiply(amount.decimal, day.rates[into]), day.rates[amount.currency])
-    return Equivalent(Money.rounded(exact, into), day.rate_date, day.source)
+    rate = _EXACT.divide(day.rates[into], day.rates[amount.currency])
+    return Equivalent(Money.rounded(exact, into), rate, day.rate_date, day.source)
 
 
 _FIX = """

@@ -241,3 +241,32 @@ function start() {
   $$("[data-timezone]").forEach((input) => (input.value = Intl.DateTimeFormat().resolvedOptions().timeZone || ""));
   if (!$("[autofocus]")) $('[aria-invalid="true"]')?.focus();
 }
+
+// A chart under the pointer says its day: the rows of its own table are the data.
+function read(chart, x) {
+  const box = chart.querySelector("svg").getBoundingClientRect();
+  const width = chart.querySelector("svg").viewBox.baseVal.width / 10;
+  const place = Math.min(width - 1, Math.max(0, Math.floor(((x - box.left) / box.width) * width)));
+  const row = $$("[data-at]", chart).findLast((known) => Number(known.dataset.at) <= place);
+  return { at: ((place + 0.5) / width) * 100, words: [...row.cells].map((cell) => cell.textContent) };
+}
+
+document.addEventListener("pointermove", (event) => {
+  const chart = event.target.closest?.("[data-chart]");
+  const old = $(".chart [data-reading].on");
+  if (old && old.closest("[data-chart]") !== chart) rest(old);
+  if (!chart) return;
+  const reading = $("[data-reading]", chart);
+  const { at, words } = read(chart, event.clientX);
+  reading.dataset.rest ??= reading.textContent;
+  reading.textContent = words.join(" · ");
+  reading.classList.add("on");
+  const line = $(".mark-at", chart) || chart.appendChild(Object.assign(document.createElement("i"), { className: "mark-at" }));
+  line.style.insetInlineStart = `${at}%`;
+});
+
+function rest(reading) {
+  reading.textContent = reading.dataset.rest;
+  reading.classList.remove("on");
+  $(".mark-at", reading.closest("[data-chart]"))?.remove();
+}
