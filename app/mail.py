@@ -206,7 +206,7 @@ def _deliver_one(server: smtplib.SMTP | None) -> int | None:
 
 def _note_failure(row: db.Row, error: Exception) -> None:
     wait = min(FIRST_WAIT * 2 ** min(row.tries - 1, 20), LONGEST_WAIT)
-    log.warning("mail %s was not sent (try %s): %s", row.id, row.tries, error)
+    log.warning("mail %s was not sent (try %s): %s", row.id, row.tries, type(error).__name__)
     with db.transaction():
         db.execute(_FAILED, id=row.id, due_at=clock.now() + wait, error=str(error)[:500])
 

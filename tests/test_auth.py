@@ -176,6 +176,11 @@ def test_what_cannot_be_registered_is_marked_and_nothing_is_written(app, anonymo
     assert (db.scalar("select count(*) from users"), db.scalar("select count(*) from mails")) == (1, 0)
 
 
+def test_all_that_is_wrong_is_said_at_once(anonymous):
+    answer = anonymous.submit("/register", {"login": "a", "email": "nora", "password": "short"})
+    assert re.findall(r'id="(\w+)-error"', answer.text) == ["login", "email", "password"]
+
+
 def test_extra_fields_give_no_extra_rights(app, anonymous):
     anonymous.submit("/register", {"login": "nora", "email": "nora@example.com", "password": GOOD, "role": "support", "verified_at": "2020-01-01", "customer_id": "1"})
     user = customers.find_user("nora")

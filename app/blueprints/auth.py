@@ -3,10 +3,9 @@
 from typing import Any
 
 from flask import Blueprint, Response, request
-from wtforms import BooleanField, PasswordField, StringField
+from wtforms import BooleanField, PasswordField, StringField, ValidationError
 from wtforms.validators import InputRequired
 
-import config
 from app import customers, web
 from app.web import gate
 from app.web.forms import Form
@@ -25,12 +24,24 @@ class LoginForm(Form):
 
 
 class RegisterForm(Form):
-    """The rules of each field are the verb's."""
+    """The verb holds every rule; asked here too, so that all that is wrong is said at once."""
 
     login = StringField("Login", [InputRequired("Choose a login.")])
     email = StringField("E-mail", [InputRequired("Enter your e-mail address.")])
     password = PasswordField("Password", [InputRequired("Choose a password.")])
     timezone = StringField("Time zone")
+
+    def validate_login(self, field: StringField) -> None:
+        """Refuse what cannot be a login."""
+        _stop(customers.login_problem((field.data or "").strip().lower()))
+
+    def validate_email(self, field: StringField) -> None:
+        """Refuse what is not one address."""
+        _stop(customers.email_problem((field.data or "").strip()))
+
+    def validate_password(self, field: PasswordField) -> None:
+        """Refuse what is guessed first."""
+        _stop(customers.password_problem(field.data or "", customers.context_words(self.login.data or "", self.email.data or "")))
 
 
 class ResetForm(Form):
@@ -165,6 +176,11 @@ def home(user: customers.User | None = None) -> str:
     return "/balance" if me.customer_id else "/security"
 
 
+def _stop(problem: str | None) -> None:
+    if problem:
+        raise ValidationError(problem)
+
+
 def _register(form: RegisterForm) -> customers.User:
     tags = {language.replace("_", "-"): language for language in customers.LANGUAGES}
     locale = tags[request.accept_languages.best_match(tags, "en-GB") or "en-GB"]
@@ -173,8 +189,7 @@ def _register(form: RegisterForm) -> customers.User:
 
 
 def _show(name: str, form: Form, status_code: int = 200, *, problem: str = "", **context: Any) -> Response:
-    sandbox = config.current().sandbox
-    return web.page(f"auth/{name}.html", status_code=status_code, form=form, errors=form.sentences, problem=problem, sandbox=sandbox, **context)
+    return web.page(f"auth/{name}.html", status_code=status_code, form=form, errors=form.sentences, problem=problem, **context)
 
 
 def _show_limited(name: str, form: Form, limited: customers.RateLimited, **context: Any) -> Response:

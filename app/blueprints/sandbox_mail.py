@@ -5,12 +5,19 @@ import hashlib
 import re
 
 from flask import Blueprint, Response, abort, make_response
+from flask.blueprints import BlueprintSetupState
 
 import config
 from app import mail, web
 from app.web import gate
 
 sandbox_mail = Blueprint("sandbox_mail", __name__, url_prefix="/sandbox/mail")
+
+
+@sandbox_mail.record
+def tell_templates(state: BlueprintSetupState) -> None:
+    """Let pages that speak of a mail link to it while the sandbox is on."""
+    state.app.jinja_env.globals["sandbox"] = config.current().sandbox
 
 
 @sandbox_mail.before_request
