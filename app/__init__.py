@@ -4,10 +4,13 @@ from flask import Flask
 
 import config
 from app import db, gateways, web
+from app.blueprints.add_funds import add_funds
 from app.blueprints.auth import auth
 from app.blueprints.balance import balance
 from app.blueprints.invoices import invoices
+from app.blueprints.pay import pay
 from app.blueprints.profile import profile
+from app.blueprints.sandbox import sandbox
 from app.blueprints.sandbox_mail import sandbox_mail
 from app.blueprints.webhooks import webhooks
 from app.sandbox_processor import PretendProcessor
@@ -18,7 +21,10 @@ BLUEPRINTS = (
     invoices,
     balance,
     profile,
+    add_funds,
+    pay,
     webhooks,
+    sandbox,
     sandbox_mail,
 )
 

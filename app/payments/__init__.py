@@ -4,7 +4,7 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
-from app.payments.book import Payment, Step, find, open_of, timeline
+from app.payments.book import Payment, Step, bill_of, find, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.settling import NotPayable, apply, pay_from_balance
@@ -21,6 +21,7 @@ __all__ = [
     "QuoteExpired",
     "Step",
     "apply",
+    "bill_of",
     "find",
     "limits",
     "offer_for",

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app import clock, db
+from app import clock, db, invoicing
 from app.gateways.base import Charge
+from app.invoicing import Bill
 from app.money import Money
 
 OPEN = ("created", "unknown", "pending")
@@ -74,27 +75,20 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a bill's timeline."""
+    """One thing that happened to a payment; `note` is a sentence for the customer, or nothing."""
 
     at: datetime
     state: str
     note: str
-    reference: str
-    method_label: str
 
 
 COLUMNS = ", ".join(Payment.__slots__)
-_COLUMNS_OF_P = ", ".join(f"p.{name}" for name in Payment.__slots__)
 _BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s"  # noqa: S608 - names of this module
 _OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
 _LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for update"
 _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
-_NEWEST_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s order by id desc limit 1"  # noqa: S608
 
-_TIMELINE = """
-select e.at, e.state, e.note, p.public_id, p.method_label
-from payment_events e join payments p on p.id = e.payment_id where p.bill_id = %(bill_id)s order by e.at, e.id
-"""
+_TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
 
 _EVENT = "insert into payment_events (payment_id, at, state, note, actor) values (%(payment_id)s, %(at)s, %(state)s, %(note)s, %(actor)s)"
 
@@ -122,15 +116,18 @@ def open_of(bill_id: int) -> list[Payment]:
     return [Payment(*row) for row in db.rows(_OPEN_OF, bill_id=bill_id)]
 
 
-def newest_of(bill_id: int) -> Payment | None:
-    """The latest payment of a bill, whatever became of it."""
-    row = db.row(_NEWEST_OF, bill_id=bill_id)
-    return Payment(*row) if row else None
+def bill_of(payment: Payment) -> Bill:
+    """The bill a payment is for."""
+    number = db.scalar("select coalesce(proforma_number, invoice_number) from bills where id = %(id)s", id=payment.bill_id)
+    found = invoicing.find(payment.payer_id, number)
+    if found is None:
+        raise LookupError(f"no bill {payment.bill_id}")
+    return found
 
 
-def timeline(bill_id: int) -> list[Step]:
-    """What happened to the payments of a bill, in order."""
-    return [Step(*row) for row in db.rows(_TIMELINE, bill_id=bill_id)]
+def timeline(payment: Payment) -> list[Step]:
+    """What happened to a payment, in order."""
+    return [Step(*row) for row in db.rows(_TIMELINE, payment_id=payment.id)]
 
 
 def note(payment_id: int, state: str, text: str = "", actor: str = "system") -> None:

@@ -49,10 +49,16 @@ class Options:
     problem: str
 
 
-def order_topup(customer_id: int, amount: Money) -> Bill:
-    """The bill for a top-up; the one that waits already when the same was asked for a moment ago. Opens the transaction."""
+def order_topup(customer_id: int, amount: Money, quote_token: str = "") -> Bill:
+    """The bill for a top-up, and the rate that was shown for it held; the bill that waits already when the same was asked for a moment ago.
+
+    Opens the transaction.
+    """
     with db.transaction():
         db.rows("select 1 from customers where id = %(id)s for update", id=customer_id)
+        offer = fx.unseal(quote_token)
+        if offer and offer.pay == amount and offer.credited.currency == customers.get(customer_id).currency:
+            fx.fix(offer, customer_id)
         standing = db.scalar(_SAME_ORDER, customer_id=customer_id, total=amount.minor, currency=amount.currency, since=clock.now() - SAME_ORDER)
         if standing is not None:
             return invoicing.lock(standing)

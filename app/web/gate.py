@@ -81,6 +81,11 @@ def leave() -> None:
     g.pop("csrf_token", None)
 
 
+def look_again() -> None:
+    """Forget who was loaded for this request, so that its answer shows the balance as it is after money moved."""
+    g.pop("_login_user", None)
+
+
 def cookie_name() -> str:
     """The session cookie's name: bound to host and https by its prefix where the site has https."""
     return SECURE_COOKIE if config.current().secure else PLAIN_COOKIE

@@ -1,0 +1,113 @@
+"""Add funds: an amount, what it becomes on the balance, and the bill for it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask_login import current_user
+
+import config
+from app import customers, fx, gateways, payments, wallet, web
+from app.customers import Customer
+from app.money import AmountError, Money
+
+add_funds = Blueprint("add_funds", __name__)
+
+MOST_ORDERS = 30
+ORDERS_WITHIN = timedelta(minutes=10)
+STEPS = (10, 25, 50, 100)
+"""Suggested amounts, in thousandths of the largest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What the page says about an amount: what is paid, what is added, the rate held for it, and what is wrong with it."""
+
+    pay: Money | None = None
+    credited: Money | None = None
+    after: Money | None = None
+    offer: fx.Offer | None = None
+    token: str = ""
+    equivalents: tuple[fx.Equivalent, ...] = ()
+    problem: str = ""
+
+
+@add_funds.get("/add-funds")
+def show() -> Response:
+    """The form; for a partial request what the amount that is being typed would become."""
+    customer = customers.get(current_user.customer_id)
+    currency = _currency(customer, request.args.get("currency", ""))
+    text = request.args.get("amount", "")
+    quote = _quote(customer, text, currency) if text.strip() else Quote()
+    return web.page("add_funds/new.html", "quote", also=("_ways.html",), **_page(customer, text, currency, quote, {}))
+
+
+@add_funds.post("/add-funds")
+def create() -> Response:
+    """Make the bill and go to its payment page; 422 with the field marked when the amount cannot be taken."""
+    customer = customers.get(current_user.customer_id)
+    currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
+    quote = _quote(customer, text, currency)
+    if quote.problem or quote.pay is None or customers.missing_fields(customer):
+        errors = {"amount": quote.problem} if quote.problem else {}
+        return web.page("add_funds/new.html", status_code=422, **_page(customer, text, currency, quote, errors))
+    customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
+    bill = payments.order_topup(customer.id, quote.pay, request.form.get("quote", ""))
+    return web.go(f"/invoices/{bill.number}/pay")
+
+
+def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: dict[str, str]) -> dict[str, Any]:
+    allowed, holds = payments.LIMITS[currency], customer.currency if payments.limits(customer.currency or "") else currency
+    return {
+        "amount": text,
+        "currency": currency,
+        "currencies": _currencies(),
+        "zero": 0,
+        "allowed": allowed,
+        "most": payments.LIMITS[holds or currency].maximum_balance,
+        "most_currency": holds,
+        "suggested": [(Money(_round(allowed.maximum * step // 1000), currency), "") for step in STEPS],
+        "quote": quote,
+        "methods": gateways.methods(customer.profile.country, quote.pay or Money(allowed.maximum // 100, currency)),
+        "missing": customers.missing_fields(customer),
+        "errors": errors,
+    }
+
+
+def _quote(customer: Customer, text: str, currency: str) -> Quote:
+    try:
+        pay = Money.parse(text, currency, customer.locale)
+    except AmountError as error:
+        return Quote(problem=str(error))
+    try:
+        problem = payments.topup_problem(customer, pay)
+        offer = None if problem or customer.currency in (None, currency) else fx.offer(pay, customer.currency)
+    except (fx.RateUnavailable, AmountError) as error:
+        return Quote(pay, problem=str(error))
+    if problem:
+        return Quote(pay, problem=problem)
+    credited = offer.credited if offer else pay
+    return Quote(
+        pay,
+        credited,
+        Money(wallet.state(customer.id).available, credited.currency) + credited,
+        offer,
+        fx.seal(offer) if offer else "",
+        tuple(fx.equivalents(credited, [code for code in customer.profile.display_currencies if code != currency])),
+    )
+
+
+def _currencies() -> list[str]:
+    return [code for code in config.current().currencies if payments.limits(code)]
+
+
+def _currency(customer: Customer, wanted: str) -> str:
+    offered = _currencies()
+    return next((code for code in (wanted, customer.currency, "EUR") if code in offered), offered[0])
+
+
+def _round(minor: int) -> int:
+    """To two significant digits, as people round amounts."""
+    unit = 10 ** max(0, len(str(minor)) - 2)
+    return -(-minor // unit) * unit

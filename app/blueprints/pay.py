@@ -1,0 +1,108 @@
+"""The payment page of a bill, the way to the processor, and the page the customer comes back to."""
+
+from typing import Any
+
+from flask import Blueprint, Response, abort, redirect, request
+from flask_login import current_user
+from werkzeug.wrappers import Response as Redirect
+
+import config
+from app import customers, invoicing, payments, web
+from app.gateways.base import Instructions
+from app.invoicing import Bill
+from app.ledger import InsufficientFunds
+from app.payments import Payment
+from app.web import gate
+
+pay = Blueprint("pay", __name__)
+
+BALANCE = "balance"
+POLL_S = {"created": 4, "unknown": 3, "pending": 2}
+"""How long, in seconds, the return page waits before it asks again, by state."""
+
+
+@pay.get("/invoices/<number>/pay")
+def choose(number: str) -> Response:
+    """What is paid, what is credited and the ways to pay; for a partial request the quote anew."""
+    bill = _bill(number)
+    if not bill.unpaid:
+        return web.go(f"/invoices/{bill.number}")
+    return _choices(bill)
+
+
+@pay.post("/invoices/<number>/pay")
+def leave(number: str) -> Response | Redirect:
+    """To the processor's page, 303; the page again with a sentence when that is not possible now. `method` says how."""
+    bill, method = _bill(number), request.form.get("method", "")
+    try:
+        if method == BALANCE:
+            return _from_balance(bill)
+        handoff = payments.start(current_user.customer_id, number, method, request.form.get("quote", ""))
+    except payments.QuoteExpired:
+        return _choices(bill, 422, "The rate was held for 15 minutes, which are over. Here is the rate of this moment: look at it and pay again.")
+    except (payments.NotPayable, InsufficientFunds) as problem:
+        return _choices(bill, 422, str(problem)) if bill.unpaid else web.go(f"/invoices/{bill.number}")
+    except payments.ProcessorDown as down:
+        return _choices(bill, 503, str(down), failed=method)
+    if isinstance(handoff, Instructions):
+        return web.go(f"/invoices/{number}/pay")
+    return redirect(local(handoff.url), 303)
+
+
+@pay.get("/payments/<public_id>")
+def result(public_id: str) -> Response:
+    """Where a payment stands, asked of the processor while that is not final; for a partial request the status alone."""
+    payment = payments.find(current_user.customer_id, public_id)
+    if payment is None:
+        abort(404)
+    payment = payments.refresh(payment)
+    gate.look_again()
+    bill = payments.bill_of(payment)
+    chip = ("_balance_chip.html",) if payment.confirmed else ()
+    return web.page("pay/status.html", "status", also=chip, payment=payment, bill=bill, poll_s=POLL_S.get(payment.state), steps=payments.timeline(payment), instead=_next_best(bill, payment))
+
+
+def local(url: str) -> str:
+    """The path of an address of our own: whoever came by another name of this host stays on it."""
+    base = config.current().base_url
+    return web.safe_next(url.removeprefix(base), url) if url.startswith(f"{base}/") else url
+
+
+def _bill(number: str) -> Bill:
+    bill = invoicing.find(current_user.customer_id, number)
+    if bill is None:
+        abort(404)
+    return bill
+
+
+def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str = "") -> Response:
+    options = payments.options(bill)
+    chosen = request.form.get("method") or request.args.get("method") or ""
+    working = [method.key for method in options.methods if not method.unavailable and method.key != failed]
+    return web.page(
+        "pay/new.html",
+        "quote",
+        status_code=status_code,
+        bill=bill,
+        options=options,
+        problem=problem or options.problem,
+        failed=failed,
+        chosen=chosen if chosen in {*working, BALANCE} else next(iter(working), ""),
+        waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
+        missing=customers.missing_fields(customers.get(bill.customer_id)),
+    )
+
+
+def _from_balance(bill: Bill) -> Response:
+    paid = payments.pay_from_balance(bill.customer_id, bill.number)
+    gate.look_again()
+    web.toast(f"{paid.number} is paid from your balance.", f"/invoices/{paid.number}", "See the invoice")
+    return web.go(f"/invoices/{paid.number}")
+
+
+def _next_best(bill: Bill, payment: Payment) -> Any:
+    """Another method that works for this bill, to offer after one that failed."""
+    if payment.state not in ("failed", "expired"):
+        return None
+    others = [method for method in payments.options(bill).methods if not method.unavailable]
+    return next((method for method in others if method.name != payment.method), next(iter(others), None))
