@@ -18,8 +18,8 @@ balance = Blueprint("balance", __name__)
 CHART_DAYS: Final = 90
 NEWEST: Final = 6
 SOON: Final = 4
-EQUIVALENTS: Final = ("EUR", "USD", "GBP", "PLN")
-"""Shown beside the balance: the first two that are not its own currency."""
+EQUIVALENTS: Final = ("EUR", "USD")
+"""Shown beside the balance of a customer who has chosen none, but for its own currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ def show() -> Response:
 def _equivalents(me: Any) -> list[fx.Equivalent]:
     if not me.currency or me.balance_minor <= 0:
         return []
-    others = [code for code in EQUIVALENTS if code != me.currency][:2]
-    return fx.equivalents(Money(me.balance_minor, me.currency), others)
+    return fx.equivalents(Money(me.balance_minor, me.currency), me.display_currencies or EQUIVALENTS)
 
 
 def _chart(me: Any) -> Shape | None:

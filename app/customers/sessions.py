@@ -25,7 +25,7 @@ select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_
        u.verified_at is not null as verified, c.currency, coalesce(w.balance, 0) as balance, coalesce(b.balance, 0) as bonus,
        coalesce(w.entry_count, 0) as version,
        (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid,
-       w.id as account_id, coalesce(h.balance, 0) as on_hold
+       w.id as account_id, coalesce(h.balance, 0) as on_hold, coalesce(c.display_currencies, '{}') as display_currencies
 from sessions s
 join users u on u.id = s.user_id and u.disabled_at is null
 left join customers c on c.id = u.customer_id
@@ -77,6 +77,7 @@ class SignedIn:
     unpaid_count: int
     account_id: int | None
     on_hold_minor: int
+    display_currencies: list[str]
 
     is_authenticated = True
     is_active = True
