@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
@@ -28,7 +28,8 @@ LOG: Final = INSTANCE / "house.log"
 WEB_WORKERS: Final = 2
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
-STOP_TIMEOUT_S: Final = 10
+STOP_TIMEOUT_S: Final = 5
+WORKER_STOP_TIMEOUT_S: Final = 2
 POLL_S: Final = 0.02
 UNPRIVILEGED: Final = 1024
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -156,7 +157,7 @@ def _flask(*words: str) -> list[str]:
 
 
 def _web(host: str, port: int) -> list[str]:
-    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", "1"]
+    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", "1", "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S)]
     return [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), *workers, "--no-access-log", "--log-level", "warning", "wsgi:app"]
 
 
@@ -168,12 +169,17 @@ def _running(command: list[str], environ: Mapping[str, str], log: IO[bytes] | No
     try:
         yield process
     finally:
-        process.terminate()
-        try:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process and its own children to end; one that is still starting may not listen, so the group is killed in the end."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
