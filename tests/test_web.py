@@ -420,7 +420,7 @@ def test_the_sheet_is_one_small_file_in_layers() -> None:
 
 def test_the_seller_s_accent_replaces_ours() -> None:
     sheet = assets.Assets(accent="light-dark(#123456, #abcdef)").by_name["app.css"].body.decode()
-    assert sheet.endswith("@layer base{:root{--accent: light-dark(#123456,#abcdef);}}")
+    assert sheet.endswith("@layer base{:root{--accent:light-dark(#123456,#abcdef)}}")
 
 
 def test_a_first_visit_is_light() -> None:

@@ -104,8 +104,9 @@ def _asset(name: str, body: bytes) -> Asset:
 
 
 def _without_air(css: str) -> str:
-    css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
-    return re.sub(r"\s*([{};,])\s*", r"\1", re.sub(r"\s+", " ", css)).strip()
+    css = re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL))
+    css = re.sub(r"(?<=[\w-]): (?=[^{}]*[;}])", ":", css)
+    return re.sub(r"\s*([{};,])\s*", r"\1", css).replace(";}", "}").strip()
 
 
 def init(app: Flask, accent: str = "") -> Assets:
