@@ -108,9 +108,9 @@ class TestSays:
 
     def test_a_receipt_says_how_it_was_paid(self, app):
         bill = topup(person())
-        number = pay(bill, card(paid=Money(29_31, "USD"), rate_note="1 USD = 0.8529 EUR, ECB, 19 Nov 2026"))
+        number = pay(bill, card(paid=Money(29_31, "USD"), credited=Money(25_00, "EUR"), rate_note="1 USD = 0.8529 EUR, ECB, 19 Nov 2026"))
         text = text_of(printed(bill, "receipt"))
-        for words in ("Receipt", "$ 29.31", "€ 25.00", "Visa ···· 4242", "1 USD = 0.8529 EUR", "ch_1", "UTC", f"not a VAT invoice: that is {number}"):
+        for words in ("Receipt", "$ 29.31", "Added to the balance € 25.00", "Visa ···· 4242", "1 USD = 0.8529 EUR", "ch_1", "UTC", f"not a VAT invoice; the invoice is {number}"):
             assert words in text
 
     def test_names_are_text_and_nothing_else(self, app):

@@ -75,7 +75,7 @@ class Settlement:
     """How a bill was paid. Printed on the receipt, kept with the bill for ever.
 
     `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
-    the bill's, and `rate_note` the sentence about the rate. `transfer_id` is the ledger transfer that moved the payer's wallet: its
+    the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. `transfer_id` is the ledger transfer that moved the payer's wallet: its
     entry's hash and balance-after are printed.
     """
 
@@ -83,6 +83,7 @@ class Settlement:
     method_label: str
     source: str = "payment"
     paid: Money | None = None
+    credited: Money | None = None
     rate_note: str = ""
     reference: str = ""
     transfer_id: int | None = None
@@ -359,7 +360,7 @@ select id from settled
 """
 
 _ENTRIES = """
-select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after
+select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after, e.currency
 from entries e join accounts a on a.id = e.account_id
 where a.kind = 'wallet' and e.transfer_id = any(%(ids)s) order by e.transfer_id, e.seq desc
 """
@@ -412,10 +413,13 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "paid_at": settlement.paid_at.astimezone(UTC).isoformat(),
         "paid": settlement.paid.minor if settlement.paid else None,
         "paid_currency": settlement.paid.currency if settlement.paid else None,
+        "credited": settlement.credited.minor if settlement.credited else None,
+        "credited_currency": settlement.credited.currency if settlement.credited else None,
         "rate_note": settlement.rate_note,
         "reference": settlement.reference,
         "entry": entry.hash if entry else "",
         "balance_after": entry.balance_after if entry else None,
+        "balance_currency": entry.currency if entry else None,
     }
 
 

@@ -78,7 +78,7 @@ class Paper:
         payment = self.content["payment"]
         found = [
             ("Paid from" if payment["source"] == "balance" else "Paid by", payment["method"]),
-            ("Balance after", "" if payment["balance_after"] is None else self.money(payment["balance_after"])),
+            ("Balance after", self._balance_after),
             ("Ledger entry", _short(payment["entry"])),
             ("Reference", payment["reference"]),
         ]
@@ -96,17 +96,22 @@ class Paper:
     def receipt_facts(self) -> list[tuple[str, str]]:
         """When and how it was paid, and at which rate when it was converted."""
         payment = self.content["payment"]
-        converted = payment["paid"] is not None and payment["paid_currency"] != self.content["currency"]
+        credited = payment["credited"] is not None and not self.taxed
         found = [
             ("Time", self.moment(payment["paid_at"])),
             ("Method", payment["method"]),
-            ("Converted to", self.money(self.content["total"]) if converted else ""),
+            ("Added to the balance", self.money(payment["credited"], payment["credited_currency"]) if credited else ""),
             ("Rate", payment["rate_note"]),
             ("Payment reference", payment["reference"]),
-            ("Balance after", "" if payment["balance_after"] is None else self.money(payment["balance_after"])),
+            ("Balance after", self._balance_after),
             ("Ledger entry", _short(payment["entry"])),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def _balance_after(self) -> str:
+        after = self.content["payment"]["balance_after"]
+        return "" if after is None else self.money(after, self.content["payment"]["balance_currency"])
 
     @property
     def _paid_on(self) -> str:

@@ -164,7 +164,15 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conve
     if bill.kind == "service":
         transfer_id = charge(bill, f"Paid by {payment.method_label}").transfer_id
     label = snapshot.method_label or payment.method_label
-    facts = Settlement(paid_at, label, rate_note=conversion.rate_note, reference=payment.public_id, transfer_id=transfer_id)
+    facts = Settlement(
+        paid_at,
+        label,
+        paid=snapshot.received,
+        credited=conversion.credited,
+        rate_note=conversion.rate_note,
+        reference=payment.public_id,
+        transfer_id=transfer_id,
+    )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued."
 
