@@ -190,8 +190,7 @@ def test_extra_fields_give_no_extra_rights(app, anonymous):
 def test_registering_with_a_known_address_looks_like_any_other(app):
     person("nora")
     answers = [
-        app.test_client().submit("/register", {"login": login, "email": email, "password": GOOD})
-        for login, email in (("first", "nora@example.com"), ("second", "new@example.com"))
+        app.test_client().submit("/register", {"login": login, "email": email, "password": GOOD}) for login, email in (("first", "nora@example.com"), ("second", "new@example.com"))
     ]
     assert [(answer.status_code, answer.location) for answer in answers] == [(303, "/balance")] * 2
     assert [letter.kind for letter in mail.newest(2)] == ["verify", "address_known"]

@@ -12,8 +12,19 @@ from tests.conftest import BERLIN, PASSWORD, person, sign_in
 from tests.test_customers import GOOD, newest_link
 
 FIELDS = {
-    "kind": "company", "name": "Anna Kowalska", "company": "Żółw GmbH", "street": "Łódzka 7", "postcode": "10115", "city": "Berlin", "country": "DE",
-    "vat_id": "DE 136695976", "billing_email": "books@example.com", "po_number": "PO-7", "locale": "de", "timezone": "Europe/Berlin", "currency": "EUR",
+    "kind": "company",
+    "name": "Anna Kowalska",
+    "company": "Żółw GmbH",
+    "street": "Łódzka 7",
+    "postcode": "10115",
+    "city": "Berlin",
+    "country": "DE",
+    "vat_id": "DE 136695976",
+    "billing_email": "books@example.com",
+    "po_number": "PO-7",
+    "locale": "de",
+    "timezone": "Europe/Berlin",
+    "currency": "EUR",
     "display_currencies": ["USD", "PLN"],
 }
 CORPUS = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{7*7}}", "' or 1=1 --", "javascript:alert(1)", "=cmd()", "\u202eevil", "a" * 120]

@@ -185,7 +185,7 @@ def _login_rules(name: str, user: User | None, ip: str) -> tuple[tuple[str, int,
     """Who guesses from elsewhere must not lock the owner out: networks the user signed in from lately have a counter of their own."""
     network = limits.network(ip)
     who = name.strip().lower()
-    if user is not None and network in _familiar_networks(user.id):
+    if network in _familiar_networks(user.id if user else 0):  # asked for nobody, too: the same work
         who = f"{who} at {network}"
     return (f"login:{who}", 5, _MINUTE), (f"login.h:{who}", 20, _HOUR), (f"login.ip:{network}", 30, _MINUTE), (f"login.ip.h:{network}", 300, _HOUR)
 
