@@ -96,7 +96,7 @@ class Browser(FlaskClient):
     def open(self, *args, **kwargs):
         token = _cv_app.set(None)
         try:
-            return super().open(*args, **kwargs)
+            return super().open(*args, **{"buffered": True, **kwargs})
         finally:
             _cv_app.reset(token)
 

@@ -68,7 +68,7 @@ def index() -> Response:
 def login() -> Response:
     """Log in by login or e-mail address and go on to where the visitor wanted to be."""
     form, target = LoginForm(), web.safe_next(request.args.get("next"), "")
-    if request.method == "GET":
+    if request.method != "POST":
         return web.go(target or home()) if web.reader() else _show("login", form, target=target)
     if not form.validate():
         return _show("login", form, 422, target=target)
@@ -94,7 +94,7 @@ def logout() -> Response:
 def register() -> Response:
     """Make an account and come in with it; the address is confirmed by mail."""
     form = RegisterForm()
-    if request.method == "GET":
+    if request.method != "POST":
         return web.go(home()) if web.reader() else _show("register", form)
     if not form.validate():
         return _show("register", form, 422)
@@ -115,7 +115,7 @@ def register() -> Response:
 def reset() -> Response:
     """Ask for a link that sets a new password. The answer is the same whoever is named."""
     form = ResetForm()
-    if request.method == "GET":
+    if request.method != "POST":
         return _show("reset", form, sent="sent" in request.args)
     if not form.validate():
         return _show("reset", form, 422, sent=False)
@@ -133,7 +133,7 @@ def new_password(token: str) -> Response:
     form, link = NewPasswordForm(), customers.peek_link("reset", token)
     if link is None:
         return _show_dead("A link to a new password works once, for 30 minutes.", "/password/reset", "Ask for a new link")
-    if request.method == "GET":
+    if request.method != "POST":
         return _show("new_password", form, login=link.login)
     try:
         user = customers.reset_password(token, form.password.data or "", ip=gate.address()) if form.validate() else None
@@ -152,7 +152,7 @@ def new_password(token: str) -> Response:
 def verify(token: str) -> Response:
     """Confirm an address by a mailed link. Opening the link changes nothing; the button does."""
     link = customers.peek_link("verify", token)
-    if request.method == "GET" and link is not None:
+    if request.method != "POST" and link is not None:
         return web.page("auth/verify.html", email=link.email)
     user = customers.verify(token, ip=gate.address()) if link else None
     if user is None:

@@ -1,0 +1,109 @@
+"""Somebody who has everything a customer can have, so that every page has something to show and every address something to name."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flask import Flask
+
+from app import clock, customers, db, payments, services
+from app.customers import User
+from app.money import Money
+from tests.conftest import BERLIN, person
+from tests.pay import begin, carry, choose, publish_rates, topup
+from tests.trade import fund, offer_plans
+
+NOBODYS_NUMBER = "INV-2026-999999"
+
+
+@dataclass(frozen=True)
+class Things:
+    """What somebody owns, by the word that stands in an address."""
+
+    user: User
+    paid: str
+    unpaid: str
+    payment: str
+    hosted: str
+    letter: str
+    device: str
+    verify: str
+    reset: str
+
+    def named(self, thing: str) -> str:
+        """How an address names one of them."""
+        return str(getattr(self, thing))
+
+
+MISSING = {
+    "paid": NOBODYS_NUMBER,
+    "unpaid": "PF-2026-999999",
+    "payment": "pay_" + "x" * 22,
+    "hosted": "sb_" + "0" * 24,
+    "letter": "999999",
+    "device": "0" * 32,
+    "verify": "x" * 43,
+    "reset": "x" * 43,
+}
+"""Names of the right shape that belong to nobody."""
+
+
+def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
+    """Give a customer a paid top-up with its documents, an unpaid one, a payment on its way, services, mails and two links."""
+    publish_rates()
+    offer_plans()
+    assert user.customer_id
+    paid = begin(topup(user, Money.of("250.00", "EUR")))
+    choose(app, paid, "approve")
+    carry(app)
+    for place in range(services_count):
+        services.order(user.customer_id, "vps-4" if place % 2 else "ip", 1, label=f"srv-{place}")
+    open_one = begin(topup(user, Money.of("40.00", "EUR")))
+    unpaid = topup(user, Money.of("25.00", "EUR"))
+    customers.request_verification(user.id)
+    customers.request_reset(user.login)
+    customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
+    return Things(
+        user=user,
+        paid=_number(paid.bill_id),
+        unpaid=unpaid.number,
+        payment=open_one.public_id,
+        hosted=str(open_one.gateway_reference),
+        letter=str(db.scalar("select max(id) from mails where customer_id = %(id)s and kind = 'payment_confirmed'", id=user.customer_id)),
+        device=customers.list_sessions(user.id, b"")[0].reference,
+        verify=link("verify"),
+        reset=link("reset"),
+    )
+
+
+def _number(bill_id: int) -> str:
+    return str(db.scalar("select invoice_number from bills where id = %(id)s", id=bill_id))
+
+
+def link(kind: str) -> str:
+    """The secret in the newest mail of this kind."""
+    text = db.scalar("select body_text from mails where kind = %(kind)s order by id desc limit 1", kind=kind)
+    return next(line for line in text.split() if f"/{kind}/" in line).rsplit("/", 1)[1]
+
+
+def make_history(user: User, rows: int) -> None:
+    """A long life: this many paid top-ups on this many days, and as many services with a renewal each."""
+    offer_plans()
+    assert user.customer_id
+    fund(user.customer_id, 100_000_00)
+    start = clock.now() - timedelta(days=rows + 5)
+    for day in range(rows):
+        with clock.travel(start + timedelta(days=day)):
+            services.order(user.customer_id, "vps-4" if day % 2 else "ip", 1, label=f"srv-{day}", auto_renew=day % 3 > 0)
+            payments.order_topup(user.customer_id, Money(500 + day, "EUR"))
+
+
+def cast(app: Flask) -> dict[str, User | None]:
+    """The people every page is asked by."""
+    del app
+    return {
+        "anonymous": None,
+        "owner": person("anna", profile=BERLIN),
+        "stranger": person("boris", name="Boris Stranger", profile=BERLIN),
+        "staff": person("sven", role="support", name="Sven Support"),
+        "unverified": person("nele", name="Nele New", verified=False, profile=BERLIN),
+    }
