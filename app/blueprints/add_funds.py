@@ -40,7 +40,7 @@ def show() -> Response:
     currency = _currency(customer, request.args.get("currency", ""))
     text = request.args.get("amount", "")
     quote = _quote(customer, text, currency) if text.strip() else Quote()
-    return web.page("add_funds/new.html", "quote", also=("_ways.html",), **_page(customer, text, currency, quote, {}))
+    return web.page("add_funds/new.html", "quote", also=("_topup_limits.html", "_ways.html"), **_page(customer, text, currency, quote, {}))
 
 
 @add_funds.post("/add-funds")

@@ -17,7 +17,7 @@ from app.web import gate
 pay = Blueprint("pay", __name__)
 
 BALANCE = "balance"
-POLL_S = {"created": 4, "unknown": 3, "pending": 2}
+POLL_S = {"created": 2, "unknown": 2, "pending": 2}
 """How long, in seconds, the return page waits before it asks again, by state."""
 
 
@@ -59,7 +59,9 @@ def result(public_id: str) -> Response:
     gate.look_again()
     bill = payments.bill_of(payment)
     chip = ("_balance_chip.html",) if payment.confirmed else ()
-    return web.page("pay/status.html", "status", also=chip, payment=payment, bill=bill, poll_s=POLL_S.get(payment.state), steps=payments.timeline(payment), instead=_next_best(bill, payment))
+    return web.page(
+        "pay/status.html", "status", also=chip, payment=payment, bill=bill, poll_s=POLL_S.get(payment.state), steps=payments.timeline(payment), instead=_next_best(bill, payment)
+    )
 
 
 def local(url: str) -> str:

@@ -4,10 +4,11 @@ A gateway carries money between a customer and a processor and knows nothing els
 It returns values; only `payments.apply` changes anything.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from app.money import Money
 
@@ -178,6 +179,17 @@ class Gateway(Protocol):
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send money back; the same key again sends nothing new and returns the same."""
         ...
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The object a signed body holds. Raises BadSignature for anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadSignature("signed, but not JSON") from error
+    if not isinstance(found, dict):
+        raise BadSignature("signed, but no event")
+    return found
 
 
 def _either(words: Sequence[str]) -> str:

@@ -6,14 +6,13 @@ signed webhooks and its answers come here, as from any other.
 
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from app import clock
-from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State
+from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
 from app.money import Money
 
 SIGNATURE_HEADER = "sandbox-signature"
@@ -88,7 +87,7 @@ class Sandbox:
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
         """Verify the HMAC and its time, then read. Raises BadSignature."""
         verify(body, headers.get(SIGNATURE_HEADER, ""), self._processor.secret)
-        return self._event(_parse(body))
+        return self._event(read_json(body))
 
     def lookup(self, reference: str) -> Snapshot | None:
         """The session as the processor keeps it, by its reference or by our charge id."""
@@ -150,13 +149,3 @@ def verify(body: bytes, header: str, secret: str) -> None:
         raise BadSignature("the signature does not match")
     if abs(clock.now().timestamp() - int(stamp)) > SIGNATURE_TOLERANCE_S:
         raise BadSignature("signed too far from now")
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(body)
-    except ValueError as error:
-        raise BadSignature("signed, but not JSON") from error
-    if not isinstance(event, dict):
-        raise BadSignature("signed, but no event")
-    return event

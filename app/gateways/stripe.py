@@ -4,7 +4,6 @@ The SDK takes half a second to import, so the registry loads this module only wh
 SDK's defaults: its client retries nothing unless told, waits 80 seconds, accepts webhooks signed in the future and sends telemetry.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
 from app import clock
-from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State
+from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
 from app.money import CURRENCIES, Money, UnknownCurrency, exponent
 
 SIGNATURE_HEADER = "stripe-signature"
@@ -88,8 +87,8 @@ class Stripe:
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
         """Verify the signature and its time on both sides, then read. Raises BadSignature."""
         self._verify(body, headers.get(SIGNATURE_HEADER, ""))
+        event = read_json(body)
         try:
-            event = json.loads(body)
             about = event["data"]["object"]
             occurred_at = datetime.fromtimestamp(event["created"], UTC)
             return Event(str(event["id"]), _reference(about), str(event["type"]), occurred_at, self._fault(event))

@@ -20,7 +20,8 @@ GIVEN_UP_FOR = timedelta(days=30)
 
 def refresh(payment: Payment) -> Payment:
     """The payment after asking its processor, when it is still open and was not asked a moment ago; as it stands if nobody answers."""
-    if not payment.open or clock.now() - payment.checked_at < POLL_AT_MOST_EVERY:
+    asked = payment.checked_at > payment.created_at and clock.now() - payment.checked_at < POLL_AT_MOST_EVERY
+    if asked or not payment.open:
         return payment
     try:
         return settle_open(payment)
