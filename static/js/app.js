@@ -37,11 +37,14 @@ function count(figure, from, to) {
   chip.classList.add("moved");
   setTimeout(() => chip.classList.remove("moved"), 1300);
   if (calm.matches) return;
+  chip.setAttribute("aria-busy", "true"); // a screen reader waits for the end
+  figure.textContent = drawDigits(text, from);
   const step = (now) => {
-    const part = Math.min(1, (now - start) / 600);
+    const part = Math.min(1, Math.max(0, now - start) / 600);
     const eased = 1 - (1 - part) ** 3;
     figure.textContent = part < 1 ? drawDigits(text, from + (to - from) * eased) : text;
     if (part < 1 && figure.isConnected) requestAnimationFrame(step);
+    else chip.removeAttribute("aria-busy");
   };
   requestAnimationFrame(step);
 }
