@@ -28,6 +28,8 @@ PUBLIC = {
     "auth.reset": "who cannot log in",
     "auth.new_password": "the link of a mail",
     "webhooks.receive": "processors sign what they send",
+    "sandbox.show": "the pretend processor's own page: another company",
+    "sandbox.choose": "the pretend processor's own page: another company",
     "sandbox_mail.inbox": "the demo's mail, only while the sandbox is on",
     "sandbox_mail.read": "the demo's mail, only while the sandbox is on",
     "sandbox_mail.read_html": "the demo's mail, only while the sandbox is on",
