@@ -338,7 +338,8 @@ def test_a_top_up_is_never_paid_from_the_balance(app: Flask, demo_customer: User
     with db.transaction(), pytest.raises(BillError):
         invoicing.settle(bill, Settlement(clock.now(), "Account balance", source="balance"))
     with pytest.raises(psycopg.errors.CheckViolation, match="topup_is_paid_from_outside"):
-        superuser.execute("update bills set status = 'paid', invoice_number = 'X', invoiced_at = now(), paid_at = now(), settled_by = 'balance', payment = '{}' where id = %s", (bill.id,))
+        forged = "update bills set status = 'paid', invoice_number = 'X', invoiced_at = now(), paid_at = now(), settled_by = 'balance', payment = '{}' where id = %s"
+        superuser.execute(forged, (bill.id,))
     assert balance(demo_customer) == 100_00
 
 
@@ -575,7 +576,8 @@ def _paid_sessions(customer_ids: list[int], amounts: list[int]) -> list[str]:
 
 
 _PAYMENT = """
-insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, charge, gateway_reference, method_label, created_at, updated_at, checked_at, expires_at)
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, charge, gateway_reference, method_label,
+  created_at, updated_at, checked_at, expires_at)
 values (%(id)s, %(bill)s, %(owner)s, %(owner)s, 'paypal', 'sandbox', %(amount)s, 'EUR', '{}', %(reference)s, 'PayPal', %(now)s, %(now)s, %(now)s, %(later)s)
 """
 _SESSION = """

@@ -108,6 +108,6 @@ def _currency(customer: Customer, wanted: str) -> str:
 
 
 def _round(minor: int) -> int:
-    """To two significant digits, as people round amounts."""
-    unit = 10 ** max(0, len(str(minor)) - 2)
+    """Up to two significant digits, as people round amounts."""
+    unit = int("1" + "0" * max(0, len(str(minor)) - 2))
     return -(-minor // unit) * unit
