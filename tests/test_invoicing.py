@@ -317,6 +317,13 @@ class TestList:
         assert self.numbers(anna, q="%") == []
         assert self.numbers(anna, before="nothing") == []
 
+    def test_an_amount_is_found_in_every_currency(self, anna):
+        with db.transaction():
+            bills = [invoicing.issue_topup_bill(anna, anna, Money.of("40", code)) for code in ("JPY", "KWD", "USD")]
+        found = self.numbers(anna, min="39.00", max="41.00")
+        assert found == [bill.number for bill in reversed(bills)]
+        assert self.numbers(anna, q="40") == found
+
     def test_another_customers_cursor_says_nothing(self, anna):
         assert self.numbers(anna, before="PF-2026-000002") == []
 

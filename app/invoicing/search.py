@@ -11,7 +11,7 @@ from typing import Any
 
 from app import db
 from app.formats import Formats
-from app.money import AmountError, Money, exponent
+from app.money import CURRENCIES, AmountError, Money, exponent
 
 SIZES = (10, 25, 50, 100)
 SIZE = 25
@@ -204,13 +204,16 @@ _BEFORE = """
   (select c.id from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)))
 """
 _STATUS = " and b.status = any(%(statuses)s)"
+_FIGURE = "b.total * case when b.currency = any(%(of_units)s) then 1000 when b.currency = any(%(of_thousandths)s) then 1 else 10 end"
+"""An amount in thousandths of its currency, so that 20 finds ¥ 20, € 20.00 and KD 20.000 alike."""
+_UNITS = {"of_units": [code for code in CURRENCIES if exponent(code) == 0], "of_thousandths": [code for code in CURRENCIES if exponent(code) == 3]}
 _CONDITIONS = {
     "since": " and b.issued_at >= %(since)s",
     "until": " and b.issued_at < %(until)s",
-    "lowest": " and b.total >= %(lowest)s",
-    "highest": " and b.total <= %(highest)s",
+    "lowest": f" and {_FIGURE} >= %(lowest)s",
+    "highest": f" and {_FIGURE} <= %(highest)s",
     "period": " and b.months = %(period)s",
-    "q": " and (b.words like %(q)s or b.total = %(figure)s)",
+    "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s)",
 }
 _COUNT = """
 select '{status}' as status, currency, count(*) as count, sum(total)::bigint as total from (
@@ -258,8 +261,8 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
     values: dict[str, object] = {
         "since": _midnight(chosen.since),
         "until": _midnight(chosen.until and chosen.until + timedelta(days=1)),
-        "lowest": chosen.lowest,
-        "highest": chosen.highest,
+        "lowest": _thousandths(chosen.lowest, chosen.currency),
+        "highest": _thousandths(chosen.highest, chosen.currency),
         "period": chosen.period,
         "q": _like(chosen.q) if chosen.q else None,
     }
@@ -269,11 +272,15 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
         more["statuses"] = STATUSES[chosen.status]  # type: ignore[assignment]
     if chosen.before:
         more["before"] = chosen.before.upper()  # type: ignore[assignment]
-    return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **asked, **more}
+    return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **_UNITS, **asked, **more}
 
 
 def _midnight(day: date | None) -> datetime | None:
     return datetime.fromisoformat(f"{day.isoformat()}T00:00:00+00:00") if day else None
+
+
+def _thousandths(minor: int | None, currency: str) -> int | None:
+    return minor * 10 ** (3 - exponent(currency)) if minor is not None else None
 
 
 def _like(text: str) -> str:
@@ -284,7 +291,7 @@ def _like(text: str) -> str:
 def _figure(chosen: Filter) -> int | None:
     """What was searched for, read as an amount if it is one."""
     try:
-        return Money.of(chosen.q, chosen.currency).minor
+        return _thousandths(Money.of(chosen.q, chosen.currency).minor, chosen.currency)
     except AmountError:
         return None
 
