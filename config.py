@@ -64,6 +64,7 @@ class Settings:
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
     seller: Seller = field(default_factory=Seller)
+    mark: str = ""
     currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
     testing: bool = False
 
@@ -137,6 +138,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
         seller=_seller(environ),
+        mark=_mark(environ.get("SELLER_MARK", "")),
     )
     _refuse_contradictions(settings, environ)
     return settings
@@ -177,6 +179,19 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
 def _seller(environ: Mapping[str, str]) -> Seller:
     given_fields = {entry.name: environ.get(f"SELLER_{entry.name.upper()}") for entry in fields(Seller)}
     return Seller(**{name: value for name, value in given_fields.items() if value})
+
+
+def _mark(path: str) -> str:
+    """The seller's mark as SVG text; empty means ours."""
+    if not path:
+        return ""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"SELLER_MARK={path} cannot be read.") from None
+    if not text.startswith("<svg") or "viewBox=" not in text or "<script" in text.lower():
+        raise ConfigError(f"SELLER_MARK={path} must be one plain <svg> with a viewBox and without scripts.")
+    return text
 
 
 def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> None:

@@ -24,10 +24,8 @@ from app.web import assets, faults, gate, safety
 PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 PAGE = '{% extends "base.html" %}{% block main %}'
 TEMPLATES = {
-    "list.html": PAGE
-    + '<h1>List</h1>{% block results %}<ul id="results">{{ words }} {{ 128460|money("EUR") }} {{ badge("Paid", "credit") }}</ul>{% endblock %}{% endblock %}',
-    "form.html": PAGE
-    + '{% block box %}<form id="box" method="post">{{ csrf_field() }}{{ field("name", "Name", value, errors=errors) }}</form>{% endblock %}{% endblock %}',
+    "list.html": PAGE + '<h1>List</h1>{% block results %}<ul id="results">{{ words }} {{ 128460|money("EUR") }} {{ badge("Paid", "credit") }}</ul>{% endblock %}{% endblock %}',
+    "form.html": PAGE + '{% block box %}<form id="box" method="post">{{ csrf_field() }}{{ field("name", "Name", value, errors=errors) }}</form>{% endblock %}{% endblock %}',
     "typo.html": PAGE + "{{ wrods }}{% endblock %}",
 }
 
@@ -421,6 +419,24 @@ def test_the_sheet_is_one_small_file_in_layers() -> None:
 def test_the_seller_s_accent_replaces_ours() -> None:
     sheet = assets.Assets(accent="light-dark(#123456, #abcdef)").by_name["app.css"].body.decode()
     assert sheet.endswith("@layer base{:root{--accent:light-dark(#123456,#abcdef)}}")
+
+
+def test_the_seller_s_mark_stands_in_the_place_of_ours(tmp_path: Path, settings: config.Settings) -> None:
+    mark = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><circle cx="5" cy="5" r="5"/></svg>'
+    known = assets.Assets(mark=mark)
+    assert known.by_name["img/mark.svg"].body.decode() == mark
+    sprite = known.by_name["img/icons.svg"].body.decode()
+    assert '<symbol id="mark" viewBox="0 0 10 10"><circle cx="5" cy="5" r="5"/></symbol>' in sprite
+    assert '<symbol id="plus"' in sprite
+    assert known.url("img/icons.svg") != assets.Assets().url("img/icons.svg")
+    file = tmp_path / "mark.svg"
+    file.write_text(mark)
+    given = {"DATABASE_URL": settings.database_url, "SECRET_KEY": "s" * 48, "SELLER_MARK": str(file)}
+    assert config.load(given).mark == mark
+    file.write_text("<svg viewBox='0 0 1 1'><script>alert(1)</script></svg>")
+    for path in (file, tmp_path / "none.svg"):
+        with pytest.raises(config.ConfigError, match="SELLER_MARK"):
+            config.load(given | {"SELLER_MARK": str(path)})
 
 
 def test_a_first_visit_is_light() -> None:

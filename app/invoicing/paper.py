@@ -13,7 +13,9 @@ from typing import Any
 
 from babel import Locale
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+import config
 from app.formats import Formats, formats
 from app.invoicing import documents
 from app.invoicing.bills import Bill
@@ -188,7 +190,7 @@ def printed(content: dict[str, Any]) -> Paper:
 
 def sheet(content: dict[str, Any]) -> Sheet:
     """The page to print of a document's content."""
-    return Sheet(content["number"], _environment().get_template("documents/document.html").render(paper=printed(content)))
+    return Sheet(content["number"], _environment().get_template("documents/document.html").render(paper=printed(content), own_mark=Markup(config.current().mark)))  # noqa: S704 - the operator's own file
 
 
 @lru_cache(maxsize=1)

@@ -56,7 +56,7 @@ def init(app: Flask, settings: config.Settings) -> None:
     for name in FILTERS:
         app.jinja_env.filters[name] = _format_filter(name)
     faults.init(app, _show_problem)
-    assets.init(app, settings.seller.accent)
+    assets.init(app, settings)
     safety.init(app, settings)
     _install_macros(app)
 

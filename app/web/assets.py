@@ -16,6 +16,8 @@ import brotli
 from flask import Flask, Response, abort, request
 from markupsafe import Markup
 
+from config import Settings
+
 FOLDER: Final = Path(__file__).parents[2] / "static"
 SHEETS: Final = ("css/tokens.css", "css/reset.css", "css/base.css", "css/layout.css", "css/components/*.css", "css/utilities.css")
 TYPES: Final = {
@@ -41,15 +43,17 @@ class Asset:
 class Assets:
     """All static files by their authored name (`js/app.js`), and the one sheet `app.css`."""
 
-    def __init__(self, folder: Path = FOLDER, accent: str = "") -> None:
+    def __init__(self, folder: Path = FOLDER, accent: str = "", mark: str = "") -> None:
         self.folder = folder
         self.accent = accent
+        self.mark = mark
         self.read()
 
     def read(self) -> None:
         """Read every file again: at the start, and in debug mode when one has changed."""
         files = [path for path in sorted(self.folder.rglob("*")) if path.suffix in TYPES and path.suffix != ".css"]
-        self.by_name = {str(path.relative_to(self.folder)): _asset(str(path.relative_to(self.folder)), path.read_bytes()) for path in files}
+        names = {str(path.relative_to(self.folder)): path for path in files}
+        self.by_name = {name: _asset(name, self._own(name, path.read_bytes())) for name, path in names.items()}
         self.by_name["app.css"] = _asset("app.css", self._sheet().encode())
         self.by_url = {asset.url: asset for asset in self.by_name.values()}
         self._icons: dict[tuple[str, str], Markup] = {}
@@ -85,6 +89,16 @@ class Assets:
         text = re.sub(r"url\(\"(?:\.\./)+([^\"]+)\"\)", lambda found: f"url({self.url(found[1])})", text)
         return _without_air(text)
 
+    def _own(self, name: str, body: bytes) -> bytes:
+        """The file, with the seller's mark in the place of ours."""
+        if not self.mark or name not in {"img/mark.svg", "img/icons.svg"}:
+            return body
+        if name == "img/mark.svg":
+            return self.mark.encode()
+        box, inner = re.search(r'viewBox="[^"]+"', self.mark), re.search(r"<svg[^>]*>(.*)</svg>", self.mark, re.DOTALL)
+        symbol = f'<symbol id="mark" {box[0] if box else ""}>{inner[1] if inner else ""}</symbol>'
+        return re.sub(r'<symbol id="mark".*?</symbol>', lambda _: symbol, body.decode(), count=1, flags=re.DOTALL).encode()
+
     def _newest(self) -> tuple[int, int]:
         times = [path.stat().st_mtime_ns for path in self.folder.rglob("*") if path.is_file()]
         return len(times), max(times)
@@ -109,9 +123,10 @@ def _without_air(css: str) -> str:
     return re.sub(r"\s*([{};,])\s*", r"\1", css).replace(";}", "}").strip()
 
 
-def init(app: Flask, accent: str = "") -> Assets:
+def init(app: Flask, settings: Settings) -> Assets:
     """Serve the static files of this app and give templates the filters `asset`, `integrity` and `icon`."""
-    assets = Assets(accent=accent)
+    assets = Assets(accent=settings.seller.accent, mark=settings.mark)
+    app.jinja_env.globals["own_mark"] = Markup(settings.mark)  # noqa: S704 - the operator's own file
     app.jinja_env.filters.update(asset=assets.url, integrity=assets.integrity, icon=assets.icon)
     app.add_url_rule("/static/<path:name>", "static", lambda name: _serve(assets, name))
     if app.debug:
