@@ -231,8 +231,8 @@ def due(on: date) -> list[Service]:
 
 
 def _read(row: db.Row) -> Service:
-    known: Any = row[:14]
-    return Service(*known, _price(row), row.proforma_number if row.waits else None)
+    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None)
+    return Service(*known)
 
 
 def _price(row: db.Row) -> Money | None:

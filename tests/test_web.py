@@ -172,6 +172,13 @@ def test_the_frame_shows_who_is_signed_in_and_only_pages_that_exist(owner: Flask
     assert links <= paths | {"/"}
 
 
+def test_support_without_money_of_its_own_sees_no_pages_about_money(staff: FlaskClient, house: Flask) -> None:
+    page = take_over(staff, house).get("/t/list").text
+    assert 'href="/security"' in page
+    assert 'href="/balance"' not in page
+    assert "balance-chip" not in page
+
+
 def take_over(signed_in: FlaskClient, house: Flask) -> FlaskClient:
     """The same cookie in a browser of this file's house."""
     client = house.test_client()
