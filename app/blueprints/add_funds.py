@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from flask_login import current_user
 
 import config
-from app import customers, fx, gateways, payments, wallet, web
+from app import customers, fx, gateways, payments, services, wallet, web
 from app.customers import Customer
 from app.money import AmountError, Money
 
@@ -67,12 +67,21 @@ def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: di
         "allowed": allowed,
         "most": payments.LIMITS[holds or currency].maximum_balance,
         "most_currency": holds,
-        "suggested": [(Money(_round(allowed.maximum * step // 1000), currency), "") for step in STEPS],
+        "suggested": [*_just_enough(customer, currency), *((Money(_round(allowed.maximum * step // 1000), currency), "") for step in STEPS)],
         "quote": quote,
         "methods": gateways.methods(customer.profile.country, quote.pay or Money(allowed.maximum // 100, currency)),
         "missing": customers.missing_fields(customer),
         "errors": errors,
     }
+
+
+def _just_enough(customer: Customer, currency: str) -> list[tuple[Money, str]]:
+    """The amount that carries the balance past the first renewal it would fall short of, with what it is for."""
+    runway = services.runway(customer.id)
+    if runway.missing is None or runway.short_on is None or runway.missing.currency != currency:
+        return []
+    enough = max(runway.missing.minor, payments.LIMITS[currency].minimum)
+    return [(Money(enough, currency), f"covers {web.writer().long_day_month(runway.short_on)}")]
 
 
 def _quote(customer: Customer, text: str, currency: str) -> Quote:

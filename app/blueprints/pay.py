@@ -7,7 +7,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response as Redirect
 
 import config
-from app import customers, invoicing, payments, web
+from app import customers, invoicing, payments, services, web
 from app.gateways.base import Instructions
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
@@ -19,6 +19,20 @@ pay = Blueprint("pay", __name__)
 BALANCE = "balance"
 POLL_S = {"created": 2, "unknown": 2, "pending": 2}
 """How long, in seconds, the return page waits before it asks again, by state."""
+WORDS = {
+    "started": "Payment started",
+    "created": "Processor's page opened",
+    "unknown": "Processor did not answer",
+    "pending": "On its way",
+    "paid": "Confirmed and credited",
+    "failed": "Did not go through",
+    "expired": "Page closed unpaid",
+    "review": "Being looked into",
+    "partially_refunded": "Refunded in part",
+    "refunded": "Refunded",
+    "disputed": "Disputed with the bank",
+}
+"""What the customer reads for each step of a payment."""
 
 
 @pay.get("/invoices/<number>/pay")
@@ -56,11 +70,21 @@ def result(public_id: str) -> Response:
     if payment is None:
         abort(404)
     payment = payments.refresh(payment)
-    gate.look_again()
     bill = payments.bill_of(payment)
+    if payment.confirmed and bill.kind == "service":
+        services.settle_waiting()
+    gate.look_again()
     chip = ("_balance_chip.html",) if payment.confirmed else ()
     return web.page(
-        "pay/status.html", "status", also=chip, payment=payment, bill=bill, poll_s=POLL_S.get(payment.state), steps=payments.timeline(payment), instead=_next_best(bill, payment)
+        "pay/status.html",
+        "status",
+        also=chip,
+        payment=payment,
+        bill=bill,
+        poll_s=POLL_S.get(payment.state),
+        steps=payments.timeline(payment),
+        words=WORDS,
+        instead=_next_best(bill, payment),
     )
 
 
@@ -97,6 +121,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
 
 def _from_balance(bill: Bill) -> Response:
     paid = payments.pay_from_balance(bill.customer_id, bill.number)
+    services.settle_waiting()
     gate.look_again()
     web.toast(f"{paid.number} is paid from your balance.", f"/invoices/{paid.number}", "See the invoice")
     return web.go(f"/invoices/{paid.number}")

@@ -186,7 +186,7 @@ def charge(bill: Bill, description: str) -> wallet.Spent:
         raise NotPayable("This bill adds to your balance, so it cannot be paid from it.")
     lines = [(ledger.account("revenue", bill.currency), bill.net)]
     if bill.tax:
-        lines.append((ledger.account("vat", bill.currency, key=bill.seller["country"] if bill.tax_category == "S" else bill.buyer["country"]), bill.tax))
+        lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax))
     title = f"{bill.title} · {description}" if description else bill.title
     return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=lines, description=title, bill_id=bill.id)
 
