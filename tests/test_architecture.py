@@ -204,19 +204,26 @@ def test_imports_only_go_down() -> None:
         ("gateways/stripe", "import app.ledger", "Gateways know no room"),
     ],
 )
-def test_a_broken_floor_is_named(tmp_path: Path, room: str, text: str, contract: str) -> None:
-    shutil.copy(HOUSE / "pyproject.toml", tmp_path)
-    for name in ("gateways", "gateways/sandbox", "gateways/stripe", *floors()):
-        folder = tmp_path / "app" / name
+def test_a_broken_floor_is_named(model: Path, tmp_path: Path, room: str, text: str, contract: str) -> None:
+    broken = shutil.copytree(model, tmp_path / "broken")
+    (broken / "app" / room).mkdir(exist_ok=True)
+    (broken / "app" / room / "__init__.py").write_text(text)
+    done = lint_imports(broken)
+    assert done.returncode != 0
+    assert re.search(rf"{contract}.* BROKEN", done.stdout), done.stdout
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty house with all its rooms, which keeps the contracts."""
+    model = tmp_path_factory.mktemp("model")
+    shutil.copy(HOUSE / "pyproject.toml", model)
+    for name in (".", "gateways", "gateways/sandbox", "gateways/stripe", *floors()):
+        folder = model / "app" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
-    (tmp_path / "app/__init__.py").touch()
-    assert lint_imports(tmp_path).returncode == 0
-    (tmp_path / "app" / room).mkdir(exist_ok=True)
-    (tmp_path / "app" / room / "__init__.py").write_text(text)
-    broken = lint_imports(tmp_path)
-    assert broken.returncode != 0
-    assert re.search(rf"{contract}.* BROKEN", broken.stdout), broken.stdout
+    assert lint_imports(model).returncode == 0
+    return model
 
 
 def floors() -> list[str]:
