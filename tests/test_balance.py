@@ -89,7 +89,7 @@ def test_a_bonus_and_a_hold_stand_beside_the_balance(rich: customers.User, owner
 
 def test_the_chip_asks_for_itself_alone(rich: customers.User, owner: FlaskClient) -> None:
     chip = owner.get("/balance", headers=PARTIAL).text
-    assert chip.startswith('<output class="chip" id="balance-chip">')
+    assert chip.startswith('<output class="chip" id="balance-chip"')
     assert 'data-minor="12620" data-currency="EUR">€\u00a0126.20</b>' in chip
     assert "<h1>" not in chip
 

@@ -49,7 +49,18 @@ function count(figure, from, to) {
   requestAnimationFrame(step);
 }
 
+// What the chip knows also stands in the navigation: how many bills are unpaid.
+function noticeUnpaid() {
+  const now = $("#balance-chip")?.dataset.unpaidNow;
+  if (now === undefined) return;
+  for (const count of $$("[data-unpaid]")) {
+    count.firstChild.nodeValue = now;
+    count.hidden = now === "0";
+  }
+}
+
 function noticeBalance() {
+  noticeUnpaid();
   const figure = chipFigure();
   if (!figure) return;
   const now = { minor: Number(figure.dataset.minor), currency: figure.dataset.currency };
