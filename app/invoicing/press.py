@@ -8,6 +8,7 @@ the same bytes.
 import atexit
 import base64
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,7 @@ def _answer(sheet: Sheet) -> dict[str, str]:
 def _limit(seconds: int) -> None:
     import resource
 
+    os.nice(10)  # pages go first
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
