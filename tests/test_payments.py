@@ -269,6 +269,24 @@ def test_without_the_rate_that_was_shown_nothing_starts(app: Flask, demo_custome
     assert db.scalar("select count(*) from payments") == 0
 
 
+def test_the_rate_the_customer_saw_last_is_the_one_that_counts(app: Flask, demo_customer: User):
+    publish_rates()
+    bill = topup(demo_customer, Money.of("250", "USD"))
+    first = begin(bill)
+    with clock.travel(clock.now() + timedelta(days=1)):
+        publish_rates(USD="1.05")
+        with db.transaction():
+            db.execute("update payments set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
+        second = begin(bill)
+        assert second.public_id == first.public_id
+        assert begin(bill, token="expired by now").public_id == first.public_id
+        with db.transaction():
+            db.execute("update sandbox_sessions set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
+        choose(app, second, "approve")
+        carry(app)
+        assert again(second).credited == 238_09
+
+
 def test_money_after_the_rate_was_held_is_converted_at_the_rate_of_that_day_and_says_so(app: Flask, demo_customer: User):
     publish_rates()
     payment = begin(topup(demo_customer, Money.of("250", "USD")))

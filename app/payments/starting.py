@@ -137,7 +137,8 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "")
         raise NotPayable(f"{bill.number} is {bill.status} already.")
     _refuse_unready(bill)
     method, gateway = _chosen(bill, method_key)
-    payment = _standing(bill, method) or _claim(bill, method, _held(bill, quote_token))
+    standing = _standing(bill, method)
+    payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, _held(bill, quote_token))
     if payment.state == "pending":
         return Redirect(payment.as_charge().return_url, payment.gateway_reference or "")
     if payment.handoff_url:
@@ -207,6 +208,21 @@ def _standing(bill: Bill, method: Method) -> Payment | None:
     if payment.confirmed:
         raise NotPayable("This bill was paid a moment ago.")
     return None
+
+
+def _requoted(payment: Payment, bill: Bill, token: str) -> Payment:
+    """An open payment at the rate the customer saw last: the page may have shown a newer one than the page it is paid on was opened with."""
+    seen, agreed = fx.unseal(token), fx.quoted(payment.quote_id) if payment.quote_id else None
+    current = offer_for(bill) if seen else None
+    if seen is None or current is None or (seen.pay, seen.credited.currency) != (current.pay, current.credited.currency):
+        return payment
+    if agreed is None or agreed.credited != seen.credited:
+        with db.transaction():
+            db.execute(_REQUOTE, id=payment.id, quote_id=fx.fix(seen, bill.customer_id))
+    return payment
+
+
+_REQUOTE = "update payments set quote_id = %(quote_id)s where id = %(id)s and state in ('created', 'unknown')"
 
 
 def _held(bill: Bill, token: str) -> fx.Offer | None:

@@ -67,7 +67,8 @@ _DUE = "select "
 _DUE_FROM = """
 from payments
 where (state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
-  or (state in ('failed', 'expired') and created_at > %(since)s and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
+  or (state in ('failed', 'expired') and gateway_reference is not null and created_at > %(since)s
+    and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
 order by checked_at limit %(limit)s
 """
 
