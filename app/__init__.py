@@ -3,15 +3,19 @@
 from flask import Flask
 
 import config
-from app import db, gateways, web
+from app import cli, db, gateways, web
+from app.blueprints import refunds as refunds_pages
+from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
 from app.blueprints.auth import auth
 from app.blueprints.balance import balance
 from app.blueprints.invoices import invoices
+from app.blueprints.operations import operations
 from app.blueprints.pay import pay
 from app.blueprints.profile import profile
 from app.blueprints.sandbox import sandbox
 from app.blueprints.sandbox_mail import sandbox_mail
+from app.blueprints.transactions import transactions
 from app.blueprints.webhooks import webhooks
 from app.sandbox_processor import PretendProcessor
 from app.web import gate
@@ -20,12 +24,16 @@ BLUEPRINTS = (
     auth,
     invoices,
     balance,
+    transactions,
+    refunds_pages.pages,
+    services_pages.pages,
     profile,
     add_funds,
     pay,
     webhooks,
     sandbox,
     sandbox_mail,
+    operations,
 )
 
 
@@ -43,4 +51,5 @@ def create_app(settings: config.Settings) -> Flask:
     gateways.use(gateways.build(settings, processor))
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    cli.init(app)
     return app

@@ -102,6 +102,25 @@ def exclusive(name: str) -> Iterator[bool]:
         connection.close()
 
 
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Let commits of the block answer before they are on the disk: for a bulk of writes that would be made anew after a crash. Never for money."""
+    with transaction(), _cursor(_inside()) as cursor:
+        cursor.execute("set synchronous_commit = off")
+    try:
+        yield
+    finally:
+        with transaction(), _cursor(_inside()) as cursor:
+            cursor.execute("reset synchronous_commit")
+
+
+def analyze() -> None:
+    """Let the planner look at what is there now, as the tables' owner. After a bulk of writes: plans made for empty tables are slow."""
+    with transaction(), _cursor(_inside()) as cursor:
+        cursor.execute("set local role none")
+        cursor.execute("analyze")
+
+
 def in_transaction() -> bool:
     """Whether `transaction()` is open here."""
     return _open.get() is not None

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flask import Flask
+from flask import Flask, current_app
 
-from app import db
+from app import db, fx, invoicing, ledger, mail, payments, refunds, services
 
 log = logging.getLogger(__name__)
 
@@ -67,3 +67,42 @@ def _attempt(app: Flask, job: Job) -> None:
 def _alone(job: Job) -> tuple[bool, object]:
     with db.exclusive(f"job:{job.name}") as mine:
         return (True, job.work()) if mine else (False, None)
+
+
+# What runs
+
+
+def deliver_sandbox_webhooks() -> int:
+    """The pretend processor tells what happened on its pages; 0 where it is not offered."""
+    return int(current_app.extensions["sandbox_processor"].deliver())
+
+
+def check_ledger() -> str:
+    """Every invariant of the books; a fault is an error in the log, and the job fails."""
+    faults = [str(fault) for fault in ledger.check(lambda _done, _total: None)]
+    if faults:
+        raise ledger.LedgerError("The ledger is not whole: " + "; ".join(faults[:20]))
+    return "the ledger is whole"
+
+
+def fetch_rates() -> object:
+    """The newest reference rates, when those of the last banking day are not here yet."""
+    return fx.fetch()
+
+
+JOBS = (
+    Job("webhooks", 2, payments.process_due, "works the webhooks that arrived"),
+    Job("sandbox", 2, deliver_sandbox_webhooks, "carries the pretend processor's webhooks"),
+    Job("mail", 5, mail.deliver, "carries the outbox to the mail server"),
+    Job("documents", 5, invoicing.render_pending, "prints documents that were issued"),
+    Job("extend", 10, services.settle_waiting, "extends services whose bill was paid straight"),
+    Job("reconcile", 60, payments.reconcile, "asks processors about payments without an end"),
+    Job("refunds", 60, refunds.pay_out_due, "sends approved refunds back"),
+    Job("renew", 300, services.renew_due, "renews services whose paid days are over"),
+    Job("bill-ahead", 3600, services.bill_ahead, "bills services that end soon and do not renew by themselves"),
+    Job("expire-bills", 600, invoicing.expire_due, "closes bills nobody paid"),
+    Job("expire-bonuses", 600, payments.expire_bonuses, "takes back bonuses whose time is over"),
+    Job("rates", 3600, fetch_rates, "stores the newest exchange rates", first_s=20),
+    Job("check", 3600, check_ledger, "proves the ledger", first_s=300),
+)
+"""Every job, in the order of a round. Each is safe to run twice and to break off."""

@@ -13,7 +13,7 @@ import re
 import smtplib
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -54,6 +54,10 @@ _SENT: Final = """
 update mails set sent_at = %(now)s, error = null,
   body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
 where id = %(id)s
+"""
+_KEPT: Final = """
+update mails set sent_at = %(now)s, tries = tries + 1
+where id in (select id from mails where sent_at is null and due_at <= %(now)s order by due_at, id limit %(limit)s for update skip locked)
 """
 _FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
 _LIST: Final = "select id, key, kind, recipient, subject, body_text, body_html, created_at, sent_at, error from mails "
@@ -142,9 +146,11 @@ def deliver(limit: int = 100) -> int:
     settings = config.current()
     if not settings.mail_url and not settings.sandbox:
         return 0
+    if not settings.mail_url:
+        return _keep_here(limit)
     sent = 0
     try:
-        with _server(settings.mail_url) if settings.mail_url else nullcontext() as server:
+        with _server(settings.mail_url) as server:
             for _ in range(limit):
                 outcome = _deliver_one(server)
                 if outcome is None:
@@ -184,15 +190,19 @@ def _environment() -> Environment:
     return Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - escape is the chooser
 
 
-def _deliver_one(server: smtplib.SMTP | None) -> int | None:
+def _keep_here(limit: int) -> int:
+    with db.transaction():
+        return db.execute(_KEPT, now=clock.now(), limit=limit)
+
+
+def _deliver_one(server: smtplib.SMTP) -> int | None:
     """1 sent, 0 failed, None nothing due."""
     with db.transaction():
         row = db.row(_CLAIM, now=clock.now(), lease=clock.now() + LEASE)
     if row is None:
         return None
     try:
-        if server is not None:
-            server.send_message(_message(row))
+        server.send_message(_message(row))
     except smtplib.SMTPServerDisconnected as error:
         _note_failure(row, error)
         raise
@@ -200,7 +210,7 @@ def _deliver_one(server: smtplib.SMTP | None) -> int | None:
         _note_failure(row, error)
         return 0
     with db.transaction():
-        db.execute(_SENT, id=row.id, now=clock.now(), forget=server is not None and row.kind in SECRET_KINDS)
+        db.execute(_SENT, id=row.id, now=clock.now(), forget=row.kind in SECRET_KINDS)
     return 1
 
 

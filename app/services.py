@@ -28,6 +28,9 @@ HORIZON_DAYS = 366
 CHUNK = 200
 """Customers whose services are renewed in one transaction."""
 
+BILLED_AHEAD_DAYS = 10
+"""How many days before its end a service that does not renew by itself gets a bill for the next period."""
+
 LENGTHS = (1, 3, 6, 12)
 PREFIXES = {"dedicated": "ds", "vps": "vps", "licence": "lic", "ip": "ip"}
 
@@ -218,6 +221,13 @@ where s.customer_id = any(%(customers)s) and s.paid_through < %(on)s and s.statu
 order by s.customer_id, s.priority, s.paid_through, s.id for update of s skip locked
 """
 )
+_CLAIM_ENDING = (
+    _SERVICES
+    + """
+where not s.auto_renew and s.status = 'active' and s.paid_through between %(on)s and %(until)s
+order by s.id for update of s skip locked
+"""
+)
 
 
 def of_customer(customer_id: int) -> list[Service]:
@@ -339,6 +349,17 @@ def settle_waiting() -> int:
     """Extend the services whose waiting bill was paid straight, by card or bank; how many. Opens the transaction."""
     with db.transaction():
         return db.execute(_EXTEND_PAID, customers=None)
+
+
+def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
+    """Bill the next period of services that do not renew by themselves and end within ``days``, to be paid straight; how many. Opens the transaction."""
+    day = on or clock.today()
+    with db.transaction():
+        rows = [row for row in db.rows(_CLAIM_ENDING, on=day, until=day + timedelta(days), months=None) if row.bill_id is None and row.net is not None]
+        periods = [_next_period(row) for row in rows]
+        bills = _bills(rows, periods, proforma=True)
+        _write_periods(rows, periods, bills, [None] * len(bills))
+    return len(rows)
 
 
 _DUE_CUSTOMERS = "select distinct customer_id from services where paid_through < %(on)s and status = 'active' and auto_renew order by 1"

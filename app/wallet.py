@@ -83,6 +83,11 @@ def state(customer_id: int) -> Wallet:
     return Wallet(*row) if row else Wallet(0, 0, 0, None, 0)
 
 
+def histories(customer_id: int, currency: str) -> dict[str, int]:
+    """The accounts on which anything ever moved: ``wallet``, ``bonus``, ``hold`` and their ids, for `movements` and the others below."""
+    return {row.kind: row.id for row in db.rows(_HISTORIES, customer_id=customer_id, currency=currency)}
+
+
 def lots(customer_id: int) -> list[Lot]:
     """Every lot of a customer, newest first."""
     return [Lot(*row) for row in db.rows(_LOTS, customer_id=customer_id)]
@@ -326,6 +331,31 @@ def pay_out(
     return ledger.post(reference, kind, [(held, -_positive(amount)), *counter], description=description, actor=actor, posted_at=posted_at, **links)
 
 
+def seize(
+    customer_id: int, lot_id: int, amount: Money, *, reference: str, counter: Counter, kind: str = "dispute_opened", description: str = "", payment_id: int | None = None
+) -> Posted:
+    """Take money whether it is there or not: from the lot it concerns, then the others, oldest first; what is missing becomes debt.
+
+    `counter` sums to `amount`. Bonus is left alone.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, amount.currency)
+    debt = ledger.account("debt", amount.currency, customer_id=customer_id)
+    from_balance = min(ledger.lock((wallet, debt))[wallet], _positive(amount))
+    lines = [(wallet, -from_balance), (debt, from_balance - amount.minor), *counter]
+    posted = ledger.post(reference, kind, lines, description=description, payment_id=payment_id)
+    if not posted.replayed:
+        own = min(from_balance, db.scalar("select remaining from lots where id = %(lot_id)s", lot_id=lot_id))
+        if own:
+            db.execute(_FROM_LOT, lot_id=lot_id, transfer_id=posted.transfer_id, amount=own)
+        _allocate(_FROM_LOTS, posted, wallet, from_balance - own, clock.now())
+    return posted
+
+
+def freeze(lot_id: int, reason: str | None) -> None:
+    """Keep what is left of a lot from being refunded, and say why; None lets it go again."""
+    db.execute("update lots set frozen_reason = %(reason)s where id = %(lot_id)s", lot_id=lot_id, reason=reason)
+
+
 def grant_bonus(
     customer_id: int,
     amount: Money,
@@ -407,6 +437,12 @@ left join accounts w on w.customer_id = c.id and w.kind = 'wallet' and w.currenc
 left join accounts b on b.customer_id = c.id and b.kind = 'bonus' and b.currency = c.currency
 left join accounts h on h.customer_id = c.id and h.kind = 'hold' and h.currency = c.currency
 where c.id = %(customer_id)s
+"""
+
+_HISTORIES = """
+select kind, id from accounts
+where customer_id = %(customer_id)s and currency = %(currency)s and kind in ('wallet', 'bonus', 'hold') and key = '' and entry_count > 0
+order by kind desc
 """
 
 _DOCUMENTED = """

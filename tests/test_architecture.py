@@ -20,6 +20,9 @@ HOUSE = Path(__file__).parent.parent
 OPENS_TRANSACTIONS = ("app/customers", "app/fx/feed.py", "app/invoicing", "app/mail.py", "app/payments", "app/refunds", "app/sandbox_processor.py", "app/services")
 MONEY = ("money", "ledger", "wallet", "fx", "tax", "invoicing", "payments", "services", "refunds", "gateways", "sandbox_processor")
 PUBLIC = {
+    "operations.healthz": "for the supervisor of the process",
+    "operations.readyz": "for the load balancer",
+    "operations.metrics": "checks the caller itself: the loopback, through no proxy",
     "static": "style sheets, fonts, scripts",
     "auth.index": "leads to the balance or to the login",
     "auth.login": "the login itself",

@@ -4,7 +4,8 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
-from app.payments.book import Payment, Step, bill_of, find, open_of, timeline
+from app.payments.bonuses import expire_bonuses, grant_bonus
+from app.payments.book import Payment, Step, bill_of, find, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.settling import NotPayable, apply, pay_from_balance
@@ -22,8 +23,12 @@ __all__ = [
     "Step",
     "apply",
     "bill_of",
+    "expire_bonuses",
     "find",
+    "grant_bonus",
     "limits",
+    "mark_disputed",
+    "mark_refunded",
     "offer_for",
     "open_of",
     "options",

@@ -138,3 +138,23 @@ def note(payment_id: int, state: str, text: str = "", actor: str = "system") -> 
 def new_public_id() -> str:
     """An id nobody can guess: 128 bits."""
     return f"pay_{secrets.token_hex(16)}"
+
+
+_REFUNDED = """
+update payments p set updated_at = %(now)s, state = case
+  when (select sum(l.credited) from lots l where l.payment_id = p.id) <= %(returned)s then 'refunded' else 'partially_refunded' end
+where id = %(id)s returning state
+"""
+
+
+def mark_refunded(payment_id: int, returned: int, note_text: str) -> None:
+    """Note that of this payment so much went back in all, in minor units of what it credited. Within a transaction."""
+    state = db.scalar(_REFUNDED, id=payment_id, returned=returned, now=clock.now())
+    note(payment_id, state, note_text)
+
+
+def mark_disputed(payment_id: int, *, opened: bool, note_text: str) -> None:
+    """Note that the payer's bank took this payment back, or gave it back to us. Within a transaction."""
+    state = "disputed" if opened else "paid"
+    db.execute("update payments set state = %(state)s, updated_at = %(now)s where id = %(id)s", id=payment_id, state=state, now=clock.now())
+    note(payment_id, state, note_text)

@@ -1,0 +1,134 @@
+"""Transactions: every movement of the balance, filtered by one canonical address, and exactly what is filtered as a file."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from flask import Blueprint, Response, request, stream_with_context
+
+from app import clock, ledger, wallet, web
+from app.ledger import KINDS, Filter
+from app.money import Money
+
+transactions = Blueprint("transactions", __name__)
+
+PAGE: Final = 50
+CSV_COLUMNS: Final = ("Date", "Time", "Movement", "Description", "Document", "Method", "Amount", "Balance after", "Currency", "Reference")
+SIGNS: Final = {
+    **dict.fromkeys(("topup", "matched"), ("arrow-up", "credit")),
+    **dict.fromkeys(("charge_refund", "refund_requested", "refund_sent", "refund_failed", "reversal"), ("undo-2", "")),
+    **dict.fromkeys(("dispute_opened", "dispute_won", "dispute_lost"), ("shield-alert", "wait")),
+    **dict.fromkeys(("bonus", "bonus_expired"), ("gift", "")),
+    "conversion": ("arrow-left-right", ""),
+}
+"""Symbol and tone of a movement; the others show which way the money went."""
+ACCOUNTS: Final = {"wallet": "Balance", "bonus": "Bonus", "hold": "On hold"}
+OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"arrived", "fee"}}
+"""Kinds a customer's accounts can hold."""
+
+
+@transactions.get("/transactions")
+def index() -> Response:
+    """The list; a partial request gets the results, or with ``before`` the next rows."""
+    asked, kind, before = _asked(), _kind(), request.args.get("before", type=int)
+    if not web.is_partial() and "" in request.args.values():
+        return web.go(_address(asked, kind))
+    accounts = wallet.histories(web.reader().customer_id, asked.currency)
+    account_id = accounts.get(kind)
+    found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
+    following = _address(asked, kind, before=str(found.next)) if found.next else ""
+    shown: dict[str, Any] = {"asked": asked, "rows": found.rows, "following": following, "signs": SIGNS, "words": KINDS, "currency": asked.currency}
+    if before:
+        return web.page("transactions/more.html", "more", **shown)
+    totals = wallet.totals(account_id, asked) if account_id else ledger.Totals(0, 0, 0)
+    summary = asked.summary()
+    return web.page(
+        "transactions/index.html",
+        "results",
+        also=("_transaction_days.html", "_transaction_amounts.html"),
+        status_code=422 if asked.errors else 200,
+        push_url=_address(asked, kind),
+        accounts=[(word, _address(Filter(), name), name == kind) for name, word in ACCOUNTS.items() if name in accounts],
+        account=kind,
+        totals=totals,
+        summary=summary[:1].upper() + summary[1:] or "All movements",
+        count=f"{totals.count:,} movement" + ("s" if totals.count != 1 else ""),
+        stood=ledger.as_of(account_id, asked.ends_at) if account_id and asked.as_of and asked.ends_at else None,
+        kinds=OFFERED,
+        presets=_presets(asked, kind),
+        file=_address(asked, kind, path="/transactions.csv"),
+        start=_address(Filter(), kind),
+        untouched=not asked.as_query(),
+        **shown,
+    )
+
+
+@transactions.get("/transactions.csv")
+def export() -> Response:
+    """Everything the filter finds, newest first, streamed."""
+    asked = _asked()
+    account_id = wallet.histories(web.reader().customer_id, asked.currency).get(_kind())
+    found = wallet.export(account_id, asked) if account_id else iter(())
+    headers = {"Content-Disposition": f'attachment; filename="transactions-{clock.today()}.csv"', "Cache-Control": "no-store"}
+    return Response(stream_with_context(_lines(found, asked)), mimetype="text/csv", headers=headers)
+
+
+def _asked() -> Filter:
+    me = web.reader()
+    return Filter.from_query(request.args, currency=me.currency or "EUR", locale=me.locale, timezone=me.timezone)
+
+
+def _kind() -> str:
+    """Which of the customer's accounts is looked at; the balance's address needs no word for it."""
+    kind = request.args.get("account", "wallet")
+    return kind if kind in ACCOUNTS else "wallet"
+
+
+def _address(asked: Filter, account: str, path: str = "/transactions", **more: str) -> str:
+    query = urlencode(({} if account == "wallet" else {"account": account}) | asked.as_query() | more)
+    return f"{path}?{query}" if query else path
+
+
+def _presets(asked: Filter, account: str) -> list[tuple[str, str, bool]]:
+    """Ranges of days as (word, address, whether it is the one shown), from today back."""
+    today = clock.now().astimezone(ZoneInfo(asked.timezone)).date()
+    month = today.replace(day=1)
+    last_month = (month - timedelta(days=1)).replace(day=1)
+    year = today.replace(month=1, day=1)
+    ranges: list[tuple[str, date | None, date | None]] = [
+        ("Any date", None, None),
+        ("This month", month, today),
+        ("Last month", last_month, month - timedelta(days=1)),
+        ("Last 90 days", today - timedelta(days=89), today),
+        ("This year", year, today),
+        ("Last year", year.replace(year=year.year - 1), year - timedelta(days=1)),
+    ]
+    return [(word, _address(replace(asked, since=since, until=until), account), (asked.since, asked.until) == (since, until)) for word, since, until in ranges]
+
+
+def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[str]:
+    """CSV text in blocks, with the mark that tells spreadsheets it is UTF-8; amounts are plain numbers, other cells never formulas."""
+    zone, block = ZoneInfo(asked.timezone), io.StringIO()
+    write = csv.writer(block)
+    block.write("\ufeff")
+    write.writerow(CSV_COLUMNS)
+    for row in found:
+        at = row.posted_at.astimezone(zone)
+        texts = (KINDS[row.kind], row.description, row.document or "", row.method or "")
+        amounts = (Money(row.amount, asked.currency).decimal, Money(row.balance_after, asked.currency).decimal)
+        write.writerow((at.date(), f"{at:%H:%M:%S}", *map(_harmless, texts), *amounts, asked.currency, _harmless(row.reference)))
+        if block.tell() > 32_768:
+            yield block.getvalue()
+            block.seek(0)
+            block.truncate()
+    yield block.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

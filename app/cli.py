@@ -1,0 +1,195 @@
+"""The flask commands: each reads its words, calls one verb and says what happened. Exit code 0 means done, 1 a fault found, 2 misuse."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from tqdm import tqdm
+
+from app import clock, customers, demo, fx, jobs, ledger, payments, services
+
+DAY = click.DateTime(["%Y-%m-%d"])
+
+demo_commands = AppGroup("demo", help="A house with a history, to look at.")
+ledger_commands = AppGroup("ledger", help="Prove the books, hand them over.")
+rates_commands = AppGroup("rates", help="Exchange rates.")
+jobs_commands = AppGroup("jobs", help="The clock: what runs by itself.")
+services_commands = AppGroup("services", help="What customers run.")
+payments_commands = AppGroup("payments", help="Money in.")
+webhooks_commands = AppGroup("webhooks", help="What processors told us.")
+user_commands = AppGroup("user", help="Who may log in.")
+
+
+def init(app: Flask) -> None:
+    """Give the app its commands."""
+    groups = (demo_commands, ledger_commands, rates_commands, jobs_commands, services_commands, payments_commands, webhooks_commands, user_commands)
+    for group in groups:
+        app.cli.add_command(group)
+
+
+@demo_commands.command("seed")
+@click.option("--customers", "count", type=click.IntRange(1, 100_000), default=demo.CUSTOMERS, show_default=True, help="How many customers besides “demo”.")
+@click.option("--months", type=click.IntRange(1, 60), default=demo.MONTHS, show_default=True, help="Months of history, up to now.")
+@click.option("--random-seed", type=int, default=1, show_default=True, help="The same seed gives the same data, counted from today.")
+def demo_seed(count: int, months: int, random_seed: int) -> None:
+    """Write customers with a history, by the same verbs as real life.
+
+    Refused on a database that holds real customers.
+    """
+    with _refusals(demo.Refused), _bar("Writing history", "days") as show:
+        demo.seed(count, months, random_seed, processor=current_app.extensions["sandbox_processor"], progress=show)
+    click.echo(f"Log in as demo or support, password {demo.PASSWORD}")
+
+
+@ledger_commands.command("check")
+def ledger_check() -> None:
+    """Prove every invariant of the books; exit code 1 and a line for each fault."""
+    with _bar("Checking the ledger", "entries") as show:
+        faults = list(ledger.check(show))
+    for fault in faults:
+        click.echo(str(fault), err=True)
+    if faults:
+        sys.exit(1)
+    click.echo("The ledger is whole.")
+
+
+@ledger_commands.command("export")
+@click.option("--format", "form", type=click.Choice(["beancount", "csv"]), required=True, help="beancount: with balance assertions. csv: one row per entry.")
+@click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="The file to write; standard output without it.")
+def ledger_export(form: str, out: Path | None) -> None:
+    """Write the whole book."""
+    write = ledger.export_beancount if form == "beancount" else ledger.export_csv
+    if out is None:
+        write(sys.stdout)
+        return
+    with out.open("w", encoding="utf-8", newline="") as file:
+        write(file)
+    click.echo(f"Written to {out}.", err=True)
+
+
+@rates_commands.command("fetch")
+@click.option("--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A feed on disk instead of the network.")
+def rates_fetch(file: Path | None) -> None:
+    """Store the newest reference rates of the European Central Bank."""
+    with _refusals(fx.FeedRefused):
+        imported = fx.import_feed(file.read_bytes()) if file else fx.fetch()
+    click.echo(f"Rates of {imported.rate_date}: {imported.added} new.")
+
+
+@jobs_commands.command("run")
+def jobs_run() -> None:
+    """Keep the clock until told to stop (Ctrl-C, SIGTERM): the job that runs then is finished first."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - the proxy's own way to its app
+    jobs.run(app, jobs.JOBS, stop)
+
+
+@jobs_commands.command("once")
+@click.argument("name", required=False)
+def jobs_once(name: str | None) -> None:
+    """Run one job, or all of them, now and once."""
+    with _refusals(jobs.UnknownJob):
+        done = jobs.once(name, jobs.JOBS)
+    for job, result in done:
+        click.echo(f"{job}: {result or 'nothing to do'}")
+    if not done:
+        click.echo("Another process is running it.")
+
+
+@jobs_commands.command("list")
+def jobs_list() -> None:
+    """Name every job, how often it runs and what it does."""
+    for job in jobs.JOBS:
+        click.echo(f"{job.name:<20} every {job.every_s:>6g} s  {job.says}")
+
+
+@services_commands.command("renew-due")
+@click.option("--on", type=DAY, help="As if it were this day (YYYY-MM-DD); today without it.")
+@click.option("--dry-run", is_flag=True, help="Name what is due and write nothing.")
+def services_renew_due(*, on: datetime | None, dry_run: bool) -> None:
+    """Renew every service whose paid days are over, each period once."""
+    day = on.date() if on else clock.today()
+    if dry_run:
+        _tell_due(day)
+        return
+    with _bar("Renewing", "services") as show:
+        run = services.renew_due(day, progress=show)
+    click.echo(str(run))
+    if run.failed:
+        sys.exit(1)
+
+
+def _tell_due(day: date) -> None:
+    coming = services.due(day)
+    for service in coming:
+        click.echo(f"{service.renews_on}  {service.public_id:<20} {service.price or 'no price'}")
+    click.echo(f"{len(coming)} due on {day}. Nothing was written.")
+
+
+@payments_commands.command("reconcile")
+def payments_reconcile() -> None:
+    """Ask the processors about every payment without an end, and apply what they say."""
+    click.echo(str(payments.reconcile()))
+
+
+@webhooks_commands.command("replay")
+@click.argument("inbox_id", metavar="ID", type=int)
+def webhooks_replay(inbox_id: int) -> None:
+    """Work a stored webhook again; what is settled stays as it is."""
+    with _refusals(LookupError):
+        payments.process(inbox_id)
+    click.echo(f"Webhook {inbox_id} was worked again.")
+
+
+@user_commands.command("create")
+@click.argument("login")
+@click.argument("email")
+@click.option("--name", default="", help="The person's name.")
+@click.option("--role", type=click.Choice(["customer", "support"]), default="customer", show_default=True)
+@click.password_option(help="Asked for when not given.")
+def user_create(login: str, email: str, name: str, role: str, password: str) -> None:
+    """Make a user who can log in at once; a customer's user gets a customer."""
+    with _refusals(customers.Refused):
+        user = customers.create_user(login, email, password, name=name, role=role)
+    click.echo(f"{user.login} can log in ({user.role}).")
+
+
+@user_commands.command("promote")
+@click.argument("login")
+@click.option("--role", type=click.Choice(["customer", "support"]), default="support", show_default=True)
+def user_promote(login: str, role: str) -> None:
+    """Give a user another role; its sessions end."""
+    with _refusals(customers.Refused, LookupError):
+        user = customers.promote(login, role)
+    click.echo(f"{user.login} is {user.role} now.")
+
+
+@contextmanager
+def _refusals(*kinds: type[Exception]) -> Iterator[None]:
+    """A refusal is a sentence and exit code 2, never a trace."""
+    try:
+        yield
+    except kinds as refusal:
+        click.echo(str(refusal).capitalize() if isinstance(refusal, LookupError) else str(refusal), err=True)
+        sys.exit(2)
+
+
+@contextmanager
+def _bar(says: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, silent elsewhere; it is told (done, total)."""
+    with tqdm(desc=says, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
