@@ -79,6 +79,14 @@ def test_a_payment_in_the_accounts_own_currency_shows_no_rate(owner: Browser):
     assert "Rate" not in answer
 
 
+def test_without_javascript_a_button_shows_what_would_be_added_and_makes_nothing(owner: Browser):
+    publish_rates()
+    answer = owner.submit("/add-funds", {"amount": "250", "currency": "USD", "preview": "1"})
+    assert answer.status_code == 200
+    assert "Added to your balance € 230.69" in text(answer)
+    assert db.scalar("select count(*) from bills") + db.scalar("select count(*) from quotes") == 0
+
+
 def test_equivalents_are_shown_for_the_customers_other_currencies(app: Flask):
     publish_rates()
     browser = sign_in(app.test_client(), person("pola", profile=replace(BERLIN, display_currencies=("PLN",))))

@@ -45,10 +45,15 @@ def show() -> Response:
 
 @add_funds.post("/add-funds")
 def create() -> Response:
-    """Make the bill and go to its payment page; 422 with the field marked when the amount cannot be taken."""
+    """Make the bill and go to its payment page; 422 with the field marked when the amount cannot be taken.
+
+    With `preview`, for browsers without JavaScript, only show what would be added: a GET would carry the form's token into the address.
+    """
     customer = customers.get(current_user.customer_id)
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     quote = _quote(customer, text, currency)
+    if "preview" in request.form:
+        return web.page("add_funds/new.html", **_page(customer, text, currency, quote, {}))
     if quote.problem or quote.pay is None or customers.missing_fields(customer):
         errors = {"amount": quote.problem} if quote.problem else {}
         return web.page("add_funds/new.html", status_code=422, **_page(customer, text, currency, quote, errors))

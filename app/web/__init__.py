@@ -17,6 +17,7 @@ from htmx_flask import Htmx, request
 from jinja2 import StrictUndefined
 
 import config
+from app import clock
 from app.formats import Formats, formats
 from app.web import assets, faults, safety
 from app.web.safety import csrf, safe_next
@@ -55,6 +56,7 @@ def init(app: Flask, settings: config.Settings) -> None:
     app.config["TEMPLATES_AUTO_RELOAD"] = app.debug
     for name in FILTERS:
         app.jinja_env.filters[name] = _format_filter(name)
+    app.jinja_env.filters["seconds_left"] = lambda until: max(0, int((until - clock.now()).total_seconds()))
     faults.init(app, _show_problem)
     assets.init(app, settings)
     safety.init(app, settings)

@@ -68,10 +68,14 @@ function noticeBalance() {
   known = now;
 }
 
-// Countdown: <time data-until="2026-11-20T14:32:00Z">; says data-over when it is over and fires "expired".
+// Countdown: <time data-until="2026-11-20T14:32:00Z" data-left="900">; says data-over when it is over and fires "expired".
+// The server says how many seconds are left, as a reader's clock may be wrong.
+const ends = new WeakMap();
+
 function tick() {
   for (const clock of $$("time[data-until]:not([data-done])")) {
-    const left = Math.ceil((Date.parse(clock.dataset.until) - Date.now()) / 1000);
+    if (!ends.has(clock)) ends.set(clock, Date.now() + Number(clock.dataset.left) * 1000);
+    const left = Math.ceil((ends.get(clock) - Date.now()) / 1000);
     if (left > 0) {
       clock.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
     } else {
