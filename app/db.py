@@ -121,6 +121,24 @@ def analyze() -> None:
         cursor.execute("analyze")
 
 
+@contextmanager
+def snapshot(**settings: str) -> Iterator[None]:
+    """Reads inside see one moment, on a connection of their own; `settings` are the planner's, for this block alone."""
+    connection = _engine().raw_connection()
+    token = _open.set(connection)
+    try:
+        with _cursor(connection) as cursor:
+            cursor.execute("set transaction isolation level repeatable read, read only")
+            for name, value in settings.items():
+                cursor.execute("select set_config(%s, %s, true)", (name, value))
+        yield
+    finally:
+        _open.reset(token)
+        with suppress(*_BROKEN):
+            connection.rollback()
+        connection.close()
+
+
 def in_transaction() -> bool:
     """Whether `transaction()` is open here."""
     return _open.get() is not None

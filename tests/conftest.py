@@ -56,6 +56,16 @@ def application(settings: config.Settings) -> Iterator[Flask]:
             engine.dispose()
 
 
+@pytest.fixture(autouse=True)
+def _books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test that could touch the books: everything that must be true of them is."""
+    yield
+    if "app" in request.fixturenames:
+        application = request.getfixturevalue("application")
+        with application.app_context():
+            assert [f"{fault.kind}: {fault.what}" for fault in ledger.check()] == []
+
+
 @pytest.fixture
 def app(application: Flask) -> Iterator[Flask]:
     """The application on an empty database, inside an application context."""
@@ -69,6 +79,14 @@ def superuser(app: Flask, database_url: str) -> Iterator[psycopg.Connection]:
     """A connection past every safeguard, to plant faults and to see what the app may not."""
     with _admin(database_url) as connection:
         yield connection
+
+
+@pytest.fixture
+def vandal(superuser: psycopg.Connection, application: Flask) -> Iterator[psycopg.Connection]:
+    """A superuser whose statements pass every trigger; what it broke is thrown away after the test."""
+    superuser.execute("set session_replication_role = replica")
+    yield superuser
+    _empty(application)
 
 
 def _admin(url: str) -> psycopg.Connection:

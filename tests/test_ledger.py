@@ -8,8 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from psycopg import errors
 
-from app import clock, db, ledger
+from app import clock, db, ledger, wallet
 from app.ledger import Filter, InsufficientFunds, LedgerError, Posting
+from app.money import Money
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -22,12 +23,12 @@ def _noon(app):
 
 @pytest.fixture
 def books(app):
-    """Two wallets, a gateway and revenue in EUR, a gateway and revenue in JPY."""
+    """Two customers' accounts that never fall below zero and have no lots beside them, a gateway and revenue in EUR, a gateway in JPY."""
     with db.transaction():
         one, two = (db.scalar("insert into customers (created_at) values (%(at)s) returning id", at=NOW) for _ in range(2))
         return {
-            "anna": ledger.account("wallet", "EUR", customer_id=one),
-            "boris": ledger.account("wallet", "EUR", customer_id=two),
+            "anna": ledger.account("hold", "EUR", customer_id=one),
+            "boris": ledger.account("hold", "EUR", customer_id=two),
             "gateway": ledger.account("gateway", "EUR", key="sandbox"),
             "revenue": ledger.account("revenue", "EUR"),
             "yen": ledger.account("gateway", "JPY", key="sandbox"),
@@ -252,14 +253,9 @@ def test_a_wallet_needs_an_owner_and_a_floor(app, owner):
 
 def _write_every_table(books):
     with db.transaction():
-        posted = give(books, 100, "p1")
         customer = db.scalar("select customer_id from accounts where id = %(id)s", id=books["anna"])
-        lot = db.scalar(
-            "insert into lots (account_id, customer_id, transfer_id, kind, paid, paid_currency, credited, currency, remaining, created_at)"
-            " values (%(account)s, %(customer)s, %(transfer)s, 'correction', 101, 'EUR', 101, 'EUR', 100, %(at)s) returning id",
-            account=books["anna"], customer=customer, transfer=posted.transfer_id, at=NOW,
-        )  # fmt: skip
-        db.execute("insert into allocations (lot_id, transfer_id, amount) values (%(lot)s, %(transfer)s, 1)", lot=lot, transfer=posted.transfer_id)
+        wallet.credit(customer, Money(100, "EUR"), reference="p1", kind="topup", counter=[(books["gateway"], -100)])
+        wallet.spend(customer, Money(60, "EUR"), reference="c1", counter=[(books["revenue"], 60)])
 
 
 # Many at once

@@ -19,11 +19,13 @@ from app.ledger.posting import (
     post_many,
     reverse,
 )
+from app.ledger.proof import Fault, check
 from app.ledger.reading import Movement, Totals, as_of, balance, balance_series, conditions, history, totals
 
 __all__ = [
     "DIRECTIONS",
     "KINDS",
+    "Fault",
     "Filter",
     "InsufficientFunds",
     "LedgerError",
@@ -36,6 +38,7 @@ __all__ = [
     "as_of",
     "balance",
     "balance_series",
+    "check",
     "conditions",
     "forget_accounts",
     "history",
