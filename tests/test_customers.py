@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from app import clock, customers, db, mail
+from app import clock, customers, db, ledger, mail, wallet
+from app.money import Money
 from tests.conftest import BERLIN, PASSWORD, person
 
 GOOD = "copper-violin-weather"
@@ -170,13 +171,14 @@ def test_a_session_ends_by_idleness_by_age_and_by_signing_out(app):
     assert customers.load_session("") is None
 
 
-def test_the_session_brings_everything_the_frame_shows_in_one_statement(app, superuser, monkeypatch):
+def test_the_session_brings_everything_the_frame_shows_in_one_statement(app, monkeypatch):
     user = person("nora", profile=replace(BERLIN, name="Nora van Dijk"))
-    superuser.execute("set session_replication_role = replica")
-    for kind, balance in (("wallet", 12_40), ("bonus", 5_00)):
-        superuser.execute(
-            "insert into accounts (kind, customer_id, currency, tracked, floor, balance, entry_count) values (%s, %s, 'EUR', true, 0, %s, 3)", (kind, user.customer_id, balance)
-        )
+    with db.transaction():
+        revenue = ledger.account("revenue", "EUR")
+        for minor in (10_00, 3_40):
+            wallet.credit(user.customer_id, Money(minor, "EUR"), reference=f"c{minor}", kind="correction", counter=[(revenue, -minor)])
+        wallet.spend(user.customer_id, Money(1_00, "EUR"), reference="s", counter=[(revenue, 1_00)])
+        wallet.grant_bonus(user.customer_id, Money(5_00, "EUR"), reference="b")
     token = customers.open_session(user.id)
     statements: list[str] = []
     plain = db.rows

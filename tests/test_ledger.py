@@ -477,5 +477,3 @@ def test_transfers_in_opposite_directions_do_not_deadlock(books, application):
 
     assert race(application, 8, work) == [None] * 8
     assert (ledger.balance(books["anna"]), ledger.balance(books["boris"])) == (1000, 1000)
-
-

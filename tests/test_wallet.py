@@ -7,6 +7,7 @@ import pytest
 from app import clock, db, ledger, wallet
 from app.ledger import InsufficientFunds
 from app.money import Money
+from tests import books
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -156,20 +157,8 @@ def test_an_expired_bonus_is_neither_spendable_nor_kept(app):
 # What the pages read
 
 
-BILL = """
-insert into bills (customer_id, beneficiary_id, kind, proforma_number, title, currency, net, tax, total, tax_category, tax_rate, seller, buyer, issued_at, due_at)
-values (%(payer)s, %(owner)s, 'topup', %(number)s, 'Top-up', 'EUR', 2500, 0, 2500, 'none', 0, '{}', '{}', %(at)s, %(at)s) returning id
-"""
-PAYMENT = """
-insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, charge, state, amount, currency, credited, method_label, created_at, updated_at, expires_at)
-values (%(number)s, %(bill)s, %(owner)s, %(payer)s, 'card', 'sandbox', '{}', 'paid', 2500, 'EUR', 2500, 'Visa •••• 4242', %(at)s, %(at)s, %(at)s) returning id
-"""
-
-
 def paid_top_up(owner, payer, number):
-    bill = db.scalar(BILL, owner=owner, payer=payer, number=number, at=NOW)
-    payment = db.scalar(PAYMENT, owner=owner, payer=payer, bill=bill, number=number, at=NOW)
-    db.execute("insert into number_series values ('proforma', 2026, 1) on conflict (kind, year) do update set last = number_series.last + 1")
+    payment = books.payment(owner, number, payer=payer, minor=2500)
     gateway = ledger.account("gateway", "EUR", key="sandbox")
     wallet.credit(owner, eur("25.00"), reference=number, kind="topup", counter=[(gateway, -2500)], payment_id=payment, description="Top-up")
     return payment
