@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import config
@@ -17,7 +17,7 @@ from app import create_app, customers, db, gateways, payments
 from app.sandbox_processor import PretendProcessor
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PATIENCE_MS = 8_000
+PATIENCE_MS = 20_000
 WATCH_POLICY = """addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`))"""
 
 
@@ -90,6 +90,7 @@ def chromium() -> Iterator[Browser]:
     program = shutil.which(os.environ.get("CHROMIUM", "chromium"))
     if program is None:
         raise pytest.UsageError("No Chromium found: run bin/test, which installs one, or name it in CHROMIUM.")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
