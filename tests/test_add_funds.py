@@ -321,6 +321,27 @@ def test_looking_at_a_final_state_asks_nobody(app: Flask, owner: Browser, demo_c
     assert owner.get(f"/payments/{payment.public_id}").status_code == 200
 
 
+def test_each_page_asks_the_database_little(app: Flask, owner: Browser, demo_customer: User, monkeypatch: pytest.MonkeyPatch):
+    publish_rates()
+    asked: list[str] = []
+    fetch = db._fetch
+    monkeypatch.setattr(db, "_fetch", lambda connection, sql, params: asked.append(sql) or fetch(connection, sql, params))
+
+    def statements(path: str, **more) -> int:
+        asked.clear()
+        assert owner.get(path, **more).status_code == 200
+        return len(asked)
+
+    assert statements("/add-funds") <= 5
+    assert statements("/add-funds?amount=250&currency=USD", headers=PARTIAL) <= 5
+    number = order(owner, "25", "EUR")
+    assert statements(f"/invoices/{number}/pay") <= 5
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")))
+    choose(app, payment, "approve")
+    carry(app)
+    assert statements(f"/payments/{payment.public_id}") <= 5
+
+
 # The pretend processor's page
 
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from flask_login import current_user
 
 import config
-from app import customers, fx, gateways, payments, services, wallet, web
+from app import customers, fx, gateways, payments, services, web
 from app.customers import Customer
 from app.money import AmountError, Money
 
@@ -94,22 +94,24 @@ def _quote(customer: Customer, text: str, currency: str) -> Quote:
         pay = Money.parse(text, currency, customer.locale)
     except AmountError as error:
         return Quote(problem=str(error))
-    try:
-        problem = payments.topup_problem(customer, pay)
-        offer = None if problem or customer.currency in (None, currency) else fx.offer(pay, customer.currency)
-    except (fx.RateUnavailable, AmountError) as error:
-        return Quote(pay, problem=str(error))
+    problem = payments.topup_problem(customer, pay)
     if problem:
         return Quote(pay, problem=problem)
+    try:
+        offer = None if customer.currency in (None, currency) else fx.offer(pay, customer.currency)
+    except (fx.RateUnavailable, AmountError) as error:
+        return Quote(pay, problem=str(error))
+    return _credited(customer, pay, offer)
+
+
+def _credited(customer: Customer, pay: Money, offer: fx.Offer | None) -> Quote:
     credited = offer.credited if offer else pay
-    return Quote(
-        pay,
-        credited,
-        Money(wallet.state(customer.id).available, credited.currency) + credited,
-        offer,
-        fx.seal(offer) if offer else "",
-        tuple(fx.equivalents(credited, [code for code in customer.profile.display_currencies if code != currency])),
-    )
+    after = Money(current_user.balance_minor, credited.currency) + credited
+    problem = payments.balance_problem(customer, after)
+    if problem:
+        return Quote(pay, problem=problem)
+    others = [code for code in customer.profile.display_currencies if code not in (pay.currency, credited.currency)]
+    return Quote(pay, credited, after, offer, fx.seal(offer) if offer else "", tuple(fx.equivalents(credited, others)) if others else ())
 
 
 def _currencies() -> list[str]:

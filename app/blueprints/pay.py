@@ -66,14 +66,15 @@ def leave(number: str) -> Response | Redirect:
 @pay.get("/payments/<public_id>")
 def result(public_id: str) -> Response:
     """Where a payment stands, asked of the processor while that is not final; for a partial request the status alone."""
-    payment = payments.find(current_user.customer_id, public_id)
-    if payment is None:
+    known = payments.find(current_user.customer_id, public_id)
+    if known is None:
         abort(404)
-    payment = payments.refresh(payment)
+    payment = payments.refresh(known)
     bill = payments.bill_of(payment)
-    if payment.confirmed and bill.kind == "service":
+    if payment.state != known.state and bill.kind == "service":
         services.settle_waiting()
-    gate.look_again()
+    if payment.state != known.state or web.is_partial():
+        gate.look_again()
     chip = ("_balance_chip.html",) if payment.confirmed else ()
     return web.page(
         "pay/status.html",
@@ -102,7 +103,8 @@ def _bill(number: str) -> Bill:
 
 
 def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str = "") -> Response:
-    options = payments.options(bill)
+    payer = customers.get(bill.customer_id)
+    options = payments.options(bill, payer)
     chosen = request.form.get("method") or request.args.get("method") or ""
     working = [method.key for method in options.methods if not method.unavailable and method.key != failed]
     return web.page(
@@ -115,7 +117,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         failed=failed,
         chosen=chosen if chosen in {*working, BALANCE} else next(iter(working), ""),
         waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
-        missing=customers.missing_fields(customers.get(bill.customer_id)),
+        missing=customers.missing_fields(payer),
     )
 
 

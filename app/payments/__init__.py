@@ -9,7 +9,7 @@ from app.payments.book import Payment, Step, bill_of, find, mark_disputed, mark_
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.settling import NotPayable, apply, pay_from_balance
-from app.payments.starting import Options, ProcessorDown, QuoteExpired, offer_for, options, order_topup, start, topup_problem
+from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import reconcile, refresh
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "QuoteExpired",
     "Step",
     "apply",
+    "balance_problem",
     "bill_of",
     "expire_bonuses",
     "find",

@@ -50,6 +50,7 @@ class Payment:
     checked_at: datetime
     expires_at: datetime
     paid_at: datetime | None
+    bill_number: str
 
     @property
     def money(self) -> Money:
@@ -82,7 +83,8 @@ class Step:
     note: str
 
 
-COLUMNS = ", ".join(Payment.__slots__)
+_NUMBER = "(select coalesce(b.proforma_number, b.invoice_number) from bills b where b.id = payments.bill_id) as bill_number"
+COLUMNS = ", ".join(name if name != "bill_number" else _NUMBER for name in Payment.__slots__)
 _BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s"  # noqa: S608 - names of this module
 _OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
 _LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for update"
@@ -118,10 +120,9 @@ def open_of(bill_id: int) -> list[Payment]:
 
 def bill_of(payment: Payment) -> Bill:
     """The bill a payment is for."""
-    number = db.scalar("select coalesce(proforma_number, invoice_number) from bills where id = %(id)s", id=payment.bill_id)
-    found = invoicing.find(payment.payer_id, number)
+    found = invoicing.find(payment.payer_id, payment.bill_number)
     if found is None:
-        raise LookupError(f"no bill {payment.bill_id}")
+        raise LookupError(payment.bill_number)
     return found
 
 

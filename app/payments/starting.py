@@ -12,7 +12,7 @@ from app.customers import Customer
 from app.formats import formats
 from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Method, Redirect
 from app.invoicing import Bill
-from app.money import Money
+from app.money import AmountError, Money
 from app.payments import book, watching
 from app.payments.book import Payment
 from app.payments.limits import limits
@@ -74,7 +74,7 @@ order by id desc limit 1
 
 
 def topup_problem(customer: Customer, amount: Money) -> str | None:
-    """Why a top-up of this amount is not possible, as a sentence, or None."""
+    """Why a top-up of this amount is not possible, as a sentence, or None. What the balance may hold is `balance_problem`'s."""
     writer, allowed = formats(customer.locale, customer.timezone), limits(amount.currency)
     if allowed is None:
         return f"Nothing can be paid in {amount.currency}."
@@ -82,47 +82,48 @@ def topup_problem(customer: Customer, amount: Money) -> str | None:
         return f"The smallest top-up is {writer.money(allowed.minimum, amount.currency)}."
     if amount.minor > allowed.maximum:
         return f"The largest top-up is {writer.money(allowed.maximum, amount.currency)} at a time."
-    return _balance_problem(customer, amount)
+    return None
 
 
-def _balance_problem(customer: Customer, amount: Money) -> str | None:
-    """Raises RateUnavailable and AmountError, as every look at a rate does."""
-    currency = customer.currency or amount.currency
-    allowed = limits(currency)
-    if allowed is None:
+def balance_problem(customer: Customer, after: Money) -> str | None:
+    """Why a balance may not become `after`, as a sentence, or None."""
+    allowed = limits(after.currency)
+    if allowed is None or after.minor <= allowed.maximum_balance:
         return None
-    credited = amount if currency == amount.currency else fx.offer(amount, currency).credited
-    if wallet.state(customer.id).available + credited.minor <= allowed.maximum_balance:
-        return None
-    return f"With this top-up the balance would be above {formats(customer.locale, customer.timezone).money(allowed.maximum_balance, currency)}, the most an account may hold."
+    most = formats(customer.locale, customer.timezone).money(allowed.maximum_balance, after.currency)
+    return f"With this top-up the balance would be above {most}, the most an account may hold."
 
 
-def offer_for(bill: Bill) -> fx.Offer | None:
+def offer_for(bill: Bill, beneficiary: Customer | None = None) -> fx.Offer | None:
     """What paying this bill would credit, at the rate the customer was shown already while that is held; None when nothing is converted.
 
     Raises RateUnavailable or AmountError with a sentence.
     """
     if bill.kind != "topup":
         return None
-    into = customers.get(bill.beneficiary_id).currency or bill.currency
+    into = (beneficiary or customers.get(bill.beneficiary_id)).currency or bill.currency
     if into == bill.currency:
         return None
     return fx.standing(bill.customer_id, bill.amount, into) or fx.offer(bill.amount, into)
 
 
-def options(bill: Bill) -> Options:
-    """What the payment page offers for a bill. No network, no writing."""
+def options(bill: Bill, payer: Customer | None = None) -> Options:
+    """What the payment page offers for a bill; `payer` where it is known already. No network, no writing."""
     methods = gateways.methods(bill.buyer["country"] or None, bill.amount)
-    balance = Money(wallet.state(bill.customer_id).available, bill.currency) if _balance_may_pay(bill) else None
+    balance = _balance_for(bill)
     try:
-        offer = offer_for(bill)
-    except (fx.RateUnavailable, ValueError) as problem:
+        offer = offer_for(bill, payer if payer and payer.id == bill.beneficiary_id else None)
+    except (fx.RateUnavailable, AmountError) as problem:
         return Options(methods, None, "", balance, str(problem))
     return Options(methods, offer, fx.seal(offer) if offer else "", balance, "")
 
 
-def _balance_may_pay(bill: Bill) -> bool:
-    return bill.kind == "service" and bill.currency == wallet.state(bill.customer_id).currency
+def _balance_for(bill: Bill) -> Money | None:
+    """What the payer has, where the balance may pay this bill at all."""
+    if bill.kind == "topup":
+        return None
+    state = wallet.state(bill.customer_id)
+    return Money(state.available, bill.currency) if state.currency == bill.currency else None
 
 
 def start(customer_id: int, number: str, method_key: str, quote_token: str = "") -> Handoff:
@@ -150,8 +151,15 @@ def _refuse_unready(bill: Bill) -> None:
     payer = customers.get(bill.customer_id)
     if customers.missing_fields(payer):
         raise NotPayable("Your profile is not complete yet. Fill it in first, then pay.")
-    if bill.kind == "topup" and (problem := _balance_problem(customers.get(bill.beneficiary_id), bill.amount)):
+    if bill.kind == "topup" and (problem := _too_much(bill)):
         raise NotPayable(problem)
+
+
+def _too_much(bill: Bill) -> str | None:
+    beneficiary = customers.get(bill.beneficiary_id)
+    offer = offer_for(bill, beneficiary)
+    credited = offer.credited if offer else bill.amount
+    return balance_problem(beneficiary, Money(wallet.state(beneficiary.id).available, credited.currency) + credited)
 
 
 def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
