@@ -213,12 +213,12 @@ left join prices pr on pr.plan_id = s.plan_id and pr.currency = c.currency and p
 """
 _OWNED = _SERVICES + "where s.customer_id = %(customer)s order by s.status = 'terminated', s.paid_through, s.priority, s.id"
 _DUE = _SERVICES + "where s.paid_through < %(on)s and s.status = 'active' and s.auto_renew order by s.paid_through, s.priority, s.id"
-_CLAIM_ONE = _SERVICES + "where s.id = %(id)s for update of s"
+_CLAIM_ONE = _SERVICES + "where s.id = %(id)s for no key update of s"
 _CLAIM_DUE = (
     _SERVICES
     + """
 where s.customer_id = any(%(customers)s) and s.paid_through < %(on)s and s.status = 'active' and s.auto_renew
-order by s.customer_id, s.priority, s.paid_through, s.id for update of s skip locked
+order by s.customer_id, s.priority, s.paid_through, s.id for no key update of s skip locked
 """
 )
 _CLAIM_ENDING = (
@@ -365,6 +365,8 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
 _DUE_CUSTOMERS = "select distinct customer_id from services where paid_through < %(on)s and status = 'active' and auto_renew order by 1"
 _DUE_OF = "select id from services where customer_id = any(%(customers)s) and paid_through < %(on)s and status = 'active' and auto_renew order by priority, id"
 _LOCK_CUSTOMERS = "select id from customers where id = any(%(customers)s) order by id for no key update skip locked"
+_LOCK_BILLS = "select id from bills where id = any(%(ids)s) order by id for no key update"
+"""Before the money, as whoever pays a waiting bill by card or by hand does it: the other way round two of them would wait for each other."""
 
 
 def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) -> Run:
@@ -373,6 +375,7 @@ def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) 
             mine = [row.id for row in db.rows(_LOCK_CUSTOMERS, customers=customer_ids)]
             db.execute(_EXTEND_PAID, customers=mine)
             claimed = [row for row in db.rows(_CLAIM_DUE, customers=mine, on=day, months=None) if service_id in {None, row.id}]
+            db.rows(_LOCK_BILLS, ids=[row.bill_id for row in claimed])
             return _renew_claimed(claimed)
     except Exception:
         if service_id is not None:

@@ -311,7 +311,7 @@ from bills b
 """
 
 _FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
-_LOCK = _BILL + "where b.id = %(bill_id)s for update of b"
+_LOCK = _BILL + "where b.id = %(bill_id)s for no key update of b"
 
 
 def find(customer_id: int, number: str) -> Bill | None:

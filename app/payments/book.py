@@ -87,7 +87,7 @@ _NUMBER = "(select coalesce(b.proforma_number, b.invoice_number) from bills b wh
 COLUMNS = ", ".join(name if name != "bill_number" else _NUMBER for name in Payment.__slots__)
 _BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s"  # noqa: S608 - names of this module
 _OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
-_LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for update"
+_LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for no key update"
 _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"

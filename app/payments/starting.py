@@ -55,7 +55,7 @@ def order_topup(customer_id: int, amount: Money, quote_token: str = "") -> Bill:
     Opens the transaction.
     """
     with db.transaction():
-        db.rows("select 1 from customers where id = %(id)s for update", id=customer_id)
+        db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
         offer = fx.unseal(quote_token)
         if offer and offer.pay == amount and offer.credited.currency == customers.get(customer_id).currency:
             fx.fix(offer, customer_id)
