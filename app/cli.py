@@ -51,7 +51,7 @@ def demo_seed(count: int, months: int, random_seed: int) -> None:
 @ledger_commands.command("check")
 def ledger_check() -> None:
     """Prove every invariant of the books; exit code 1 and a line for each fault."""
-    with _bar("Checking the ledger", "entries") as show:
+    with _bar("Checking the ledger", "rows") as show:
         faults = list(ledger.check(show))
     for fault in faults:
         click.echo(str(fault), err=True)

@@ -182,17 +182,25 @@ def many(sql: str, params: Sequence[dict[str, object]]) -> None:
 
 
 def stream(sql: str, /, chunk: int = 5_000, **params: object) -> Iterator[Row]:
-    """Rows from a server-side cursor in bounded memory, at one snapshot."""
+    """Rows from a server-side cursor in bounded memory, at one moment: that of `snapshot()` or the open transaction, else one of its own."""
+    connection = _open.get()
+    if connection is not None:
+        yield from _stream(connection, sql, chunk, params)
+        return
     connection = _engine().raw_connection()
     try:
-        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
-        with driver.cursor(name="stream", row_factory=namedtuple_row) as cursor:
-            cursor.itersize = chunk
-            cursor.execute(sql, params)
-            yield from cursor
+        yield from _stream(connection, sql, chunk, params)
         connection.rollback()
     finally:
         connection.close()
+
+
+def _stream(connection: PoolProxiedConnection, sql: str, chunk: int, params: dict[str, object]) -> Iterator[Row]:
+    driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+    with driver.cursor(name="stream", row_factory=namedtuple_row) as cursor:
+        cursor.itersize = chunk
+        cursor.execute(sql, params)
+        yield from cursor
 
 
 def _inside() -> PoolProxiedConnection:

@@ -63,7 +63,7 @@ def _books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
     if "app" in request.fixturenames:
         application = request.getfixturevalue("application")
         with application.app_context():
-            assert [f"{fault.kind}: {fault.what}" for fault in ledger.check()] == []
+            assert [str(fault) for fault in ledger.check()] == []
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Credit is positive: a wallet reads as its customer reads it (+100.00 = the provi
 The database itself refuses what is wrong (migration 0002); this package asks it well and says its refusals in the house's words.
 """
 
+from app.ledger.export import export_beancount, export_csv
 from app.ledger.filter import DIRECTIONS, KINDS, Filter
 from app.ledger.posting import (
     InsufficientFunds,
@@ -40,6 +41,8 @@ __all__ = [
     "balance_series",
     "check",
     "conditions",
+    "export_beancount",
+    "export_csv",
     "forget_accounts",
     "history",
     "lock",

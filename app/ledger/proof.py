@@ -23,6 +23,9 @@ class Fault:
     kind: str
     what: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
 
 def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]:
     """Prove the whole ledger and what must agree with it; yields each fault as it is found, the books' first.
