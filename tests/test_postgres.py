@@ -163,11 +163,13 @@ def test_the_programs_are_copied_once_and_can_be_read_by_everyone(tmp_path):
     assert subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True).stdout.startswith("postgres (PostgreSQL) 18")
 
 
-def test_data_stays_with_a_clone_that_moved(tmp_path):
-    clone, data = tmp_path / "clone", tmp_path / "data"
-    (clone / "instance").mkdir(parents=True)
-    assert _postgres._root_home(clone).parent == Path("/var/lib")
-    data.mkdir()
-    (clone / "instance/postgres").symlink_to(data)
+def test_data_stays_with_a_clone_that_moved_and_a_new_clone_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(_postgres, "SHARED", tmp_path / "shared")
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    data = _postgres._root_home(clone / "instance/postgres")
+    assert _postgres._root_home(clone / "instance/postgres") == data
     moved = clone.rename(tmp_path / "moved")
-    assert _postgres._root_home(moved) == data
+    assert _postgres._root_home(moved / "instance/postgres") == data
+    clone.mkdir()
+    assert _postgres._root_home(clone / "instance/postgres") != data
