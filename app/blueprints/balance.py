@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 from app import clock, fx, ledger, services, wallet, web
 from app.formats import Formats
 from app.money import Money
-from app.payments.limits import limits
-from app.services import Renewal, Runway
+from app.payments.limits import at_least
+from app.services import Renewal
 
 balance = Blueprint("balance", __name__)
 
@@ -46,7 +46,7 @@ def show() -> Response:
         equivalents=_equivalents(me),
         chart=_chart(me),
         runway=runway,
-        needed=_needed(runway),
+        needed=at_least(runway.missing) if runway.missing else None,
         coming=_next(coming),
         kinds=ledger.KINDS,
         movements=wallet.movements(me.account_id, limit=NEWEST).rows if me.account_id else [],
@@ -78,14 +78,6 @@ def draw(series: Sequence[tuple[date, int]], currency: str, writer: Formats) -> 
     moved = [(place, day, minor) for place, (day, minor) in enumerate(series) if not place or minor != values[place - 1]]
     rows = [(place, writer.date(day), writer.money(minor, currency)) for place, day, minor in moved]
     return Shape(line, f"{line}V240H0Z", width, rows, min(values), max(values))
-
-
-def _needed(runway: Runway) -> Money | None:
-    """What to add so that the renewal that runs short is covered: what is missing, or the smallest top-up."""
-    if runway.missing is None:
-        return None
-    allowed = limits(runway.missing.currency)
-    return max(runway.missing, Money(allowed.minimum, runway.missing.currency)) if allowed else runway.missing
 
 
 def _next(coming: Sequence[Renewal]) -> Iterable[Renewal]:

@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from app import clock, services, web
 from app.money import Money
+from app.payments.limits import at_least
 from app.services import Service
 
 pages = Blueprint("services", __name__)
@@ -28,6 +29,8 @@ def index() -> Response:
         running=[_row(service, today, short) for service in owned if service.status != "terminated"],
         ended=[service for service in owned if service.status == "terminated"],
         runway=runway,
+        needed=at_least(runway.missing) if runway.missing else None,
+        today=today,
         next_month=sum(renewal.price.minor for renewal in coming),
         renewals=len(coming),
         kinds=KINDS,

@@ -5,9 +5,10 @@ Written out, not converted: limits are round figures in every currency and do no
 
 from collections.abc import Mapping
 
+from app.money import Money
 from config import Limits
 
-__all__ = ["LIMITS", "Limits", "limits"]
+__all__ = ["LIMITS", "Limits", "at_least", "limits"]
 
 LIMITS: Mapping[str, Limits] = {
     "EUR": Limits(5_00, 10_000_00, 50_000_00),
@@ -31,3 +32,9 @@ LIMITS: Mapping[str, Limits] = {
 def limits(currency: str) -> Limits | None:
     """The limits of a currency, or None when nothing can be paid in it."""
     return LIMITS.get(currency)
+
+
+def at_least(amount: Money) -> Money:
+    """What to add so that at least this much is there: the amount, or the smallest top-up of its currency."""
+    allowed = limits(amount.currency)
+    return max(amount, Money(allowed.minimum, amount.currency)) if allowed else amount
