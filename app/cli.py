@@ -138,7 +138,8 @@ def _tell_due(day: date) -> None:
 @payments_commands.command("reconcile")
 def payments_reconcile() -> None:
     """Ask the processors about every payment without an end, and apply what they say."""
-    click.echo(str(payments.reconcile()))
+    tally = payments.reconcile()
+    click.echo("\n".join(f"{state}: {count}" for state, count in sorted(tally.items())) or "Every payment has come to its end.")
 
 
 @webhooks_commands.command("replay")
@@ -146,8 +147,8 @@ def payments_reconcile() -> None:
 def webhooks_replay(inbox_id: int) -> None:
     """Work a stored webhook again; what is settled stays as it is."""
     with _refusals(LookupError):
-        payments.process(inbox_id)
-    click.echo(f"Webhook {inbox_id} was worked again.")
+        state = payments.replay(inbox_id)
+    click.echo(f"Webhook {inbox_id}: {state}")
 
 
 @user_commands.command("create")

@@ -1,0 +1,206 @@
+"""The commands: each calls one verb, says what happened and ends with an exit code."""
+
+import csv
+import io
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+
+from app import cli, customers, db, jobs, payments, services
+from tests.conftest import PASSWORD
+from tests.money_helpers import EUR
+from tests.pay import begin, choose, processor, topup
+from tests.trade import customer, offer_plans, on
+
+HOUSE = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run(app: Flask):
+    """Run a command in the house; click's result."""
+    return lambda *words, **options: app.test_cli_runner().invoke(args=list(words), **options)
+
+
+def commands(group, path=()):
+    """Every command below a group, with its words."""
+    for name, command in sorted(getattr(group, "commands", {}).items()):
+        yield from commands(command, (*path, name))
+        yield (*path, name), command
+
+
+def test_every_command_explains_itself(app, run):
+    ours = [words for words, command in commands(app.cli) if command.callback and command.callback.__module__ == cli.__name__]
+    assert len(ours) >= 13
+    for words in ours:
+        told = run(*words, "--help")
+        assert told.exit_code == 0
+        assert len(told.output.splitlines()) > 4, words
+
+
+# Services
+
+
+def test_renew_due_names_what_is_due_and_renews_it(run):
+    offer_plans()
+    with on(date(2026, 3, 10)):
+        services.order(customer("anna", 60_00), "vps-4", 1)
+    dry = run("services", "renew-due", "--on", "2026-04-10", "--dry-run")
+    assert (dry.exit_code, dry.output) == (0, "2026-04-10  vps-1                23.80 EUR\n1 due on 2026-04-10. Nothing was written.\n")
+    assert run("services", "renew-due", "--on", "2026-04-10").output == "1 renewed, 0 wait for money, 0 failed\n"
+    assert run("services", "renew-due", "--on", "2026-04-10").output == "0 renewed, 0 wait for money, 0 failed\n"
+
+
+def test_a_service_that_cannot_be_renewed_is_a_fault(run, superuser: psycopg.Connection):
+    offer_plans()
+    with on(date(2026, 3, 10)):
+        services.order(customer("anna", 60_00), "vps-4", 1)
+    superuser.execute("delete from prices")
+    told = run("services", "renew-due", "--on", "2026-04-10")
+    assert (told.exit_code, told.output) == (1, "0 renewed, 0 wait for money, 1 failed\n")
+
+
+@pytest.mark.parametrize("day", ["tomorrow", "2026-13-01", "10.04.2026"])
+def test_a_day_that_is_none_is_misuse(run, day):
+    assert run("services", "renew-due", "--on", day).exit_code == 2
+
+
+# Users
+
+
+def test_a_user_is_made_and_promoted(run):
+    made = run("user", "create", "nora", "nora@example.com", "--name", "Nora", "--password", PASSWORD)
+    assert (made.exit_code, made.output) == (0, "nora can log in (customer).\n")
+    assert customers.authenticate("nora", PASSWORD) is not None
+    assert run("user", "promote", "nora").output == "nora is support now.\n"
+    again = run("user", "create", "nora", "other@example.com", "--password", PASSWORD)
+    assert (again.exit_code, again.output) == (2, "This login is taken. Choose another one.\n")
+    assert run("user", "promote", "nobody").exit_code == 2
+
+
+# Payments and webhooks
+
+
+def test_reconcile_finds_what_nobody_told(app, run, demo_customer):
+    payment = begin(topup(demo_customer, EUR("25")))
+    choose(app, payment, "silent")
+    with db.transaction():
+        db.execute("update payments set checked_at = checked_at - interval '1 hour', created_at = created_at - interval '1 hour'")
+    told = run("payments", "reconcile")
+    assert (told.exit_code, told.output) == (0, "paid: 1\n")
+    assert run("payments", "reconcile").output == "Every payment has come to its end.\n"
+
+
+def test_a_webhook_is_worked_again(app, run, demo_customer):
+    payment = begin(topup(demo_customer, EUR("25")))
+    choose(app, payment, "approve")
+    browser = app.test_client()
+    processor(app).deliver(lambda body, headers: browser.post("/webhooks/sandbox", data=body, headers=headers).status_code)
+    payments.process_due()
+    inbox = db.scalar("select id from webhooks")
+    told = run("webhooks", "replay", str(inbox))
+    assert (told.exit_code, told.output) == (0, f"Webhook {inbox}: done\n")
+    assert run("webhooks", "replay", "999").exit_code == 2
+    assert run("webhooks", "replay", "first").exit_code == 2
+
+
+# Rates
+
+
+def test_rates_come_from_a_file(run, tmp_path):
+    feed = tmp_path / "feed.xml"
+    feed.write_text(
+        """<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01" xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time="2026-03-10">
+        <Cube currency="USD" rate="1.0837"/></Cube></Cube></gesmes:Envelope>"""
+    )
+    told = run("rates", "fetch", "--file", str(feed))
+    assert (told.exit_code, told.output) == (0, "Rates of 2026-03-10: 1 new.\n")
+    feed.write_text("<no/>")
+    assert run("rates", "fetch", "--file", str(feed)).exit_code == 2
+    assert run("rates", "fetch", "--file", str(tmp_path / "missing")).exit_code == 2
+
+
+# Jobs
+
+
+def test_the_list_of_jobs_is_what_runs(run):
+    lines = run("jobs", "list").output.splitlines()
+    assert [line.split()[0] for line in lines] == [job.name for job in jobs.JOBS]
+
+
+def test_one_job_runs_once(run):
+    assert run("jobs", "once", "mail").output == "mail: nothing to do\n"
+    unknown = run("jobs", "once", "coffee")
+    assert unknown.exit_code == 2
+    assert "webhooks" in unknown.output
+
+
+def test_every_job_runs_on_an_empty_house(run, monkeypatch):
+    monkeypatch.setattr(jobs.fx, "fetch", lambda: None)
+    told = run("jobs", "once")
+    assert told.exit_code == 0, told.output
+    assert len(told.output.splitlines()) == len(jobs.JOBS)
+
+
+def test_the_clock_stops_when_told(database_url, app):
+    clock = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "jobs", "run"], cwd=HOUSE, stderr=subprocess.PIPE, text=True,
+        env={"DATABASE_URL": database_url, "SECRET_KEY": "t" * 48, "PATH": "/usr/bin:/bin", "FX_URL": "http://127.0.0.1:9/"},
+    )  # fmt: skip
+    with db.transaction():
+        db.execute("insert into mails (key, kind, recipient, subject, body_text, created_at, due_at) values ('k', 'x', 'a@example.com', 's', 't', '2026-01-01', '2026-01-01')")
+    for _ in range(600):
+        if db.scalar("select count(*) from mails where sent_at is not null"):
+            break
+        with pytest.raises(subprocess.TimeoutExpired):
+            clock.wait(0.05)
+    else:
+        clock.kill()
+        pytest.fail("the clock did nothing")
+    clock.terminate()
+    assert clock.wait(10) == 0
+    assert "Traceback" not in (clock.stderr.read() if clock.stderr else "")
+
+
+# The demo
+
+
+def test_the_demo_is_written_and_refused_a_second_time(run):
+    told = run("demo", "seed", "--customers", "1", "--months", "1")
+    assert told.exit_code == 0, told.output
+    assert "demo-client-area" in told.output
+    assert run("demo", "seed").exit_code == 2
+    assert run("demo", "seed", "--customers", "0").exit_code == 2
+
+
+# The ledger
+
+
+def test_a_whole_ledger_is_said_to_be_whole(run):
+    customer("anna", 60_00)
+    told = run("ledger", "check")
+    assert (told.exit_code, told.output) == (0, "The ledger is whole.\n")
+
+
+def test_a_fault_is_named_and_is_exit_code_one(run, superuser: psycopg.Connection):
+    customer("anna", 60_00)
+    superuser.execute("set session_replication_role = replica")
+    superuser.execute("update entries set amount = amount + 1 where account_id = (select id from accounts where kind = 'wallet')")
+    told = run("ledger", "check")
+    assert told.exit_code == 1
+    assert told.output
+
+
+def test_the_book_is_written_to_a_file_or_to_the_terminal(run, tmp_path):
+    customer("anna", 60_00)
+    out = tmp_path / "book.csv"
+    assert run("ledger", "export", "--format", "csv", "--out", str(out)).exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert sum(int(row["amount"]) for row in rows) == 0
+    assert len(rows) == 2
+    assert "60.00 EUR" in run("ledger", "export", "--format", "beancount").output
+

@@ -1,0 +1,104 @@
+"""The demo: a year told by the verbs of real life."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+import config
+from app import clock, customers, db, demo, services, wallet
+from tests.conftest import person
+from tests.pay import processor
+
+FACTS = {
+    "movements": "select kind, posted_at::date as day, description, count(*), sum((select sum(amount) from entries e where e.transfer_id = t.id and amount > 0)) from transfers t group by 1, 2, 3",
+    "bills": "select kind, status, title, currency, total, issued_at::date from bills",
+    "people": "select name, company, city, country, currency from customers",
+    "services": "select label, months, status, paid_through, auto_renew from services",
+}
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, dict[str, list[str]]]:
+    """What the databases of one seed held, by the seed's name: filled by the tests that tell it."""
+    return {}
+
+
+@pytest.fixture
+def told(app: Flask) -> Flask:
+    """The demo with three other customers, told once."""
+    demo.seed(3, 14, 7, processor=processor(app))
+    return app
+
+
+def balance_of(login: str) -> wallet.Wallet:
+    user = customers.find_user(login)
+    assert user is not None
+    assert user.customer_id is not None
+    return wallet.state(user.customer_id)
+
+
+def test_anna_has_seen_everything(told, client):
+    user = customers.find_user("demo")
+    kinds = {row.kind for row in db.rows("select distinct t.kind from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id where a.customer_id = %(id)s", id=user.customer_id)}
+    assert kinds == {"topup", "charge", "bonus", "refund_requested", "refund_sent", "dispute_opened", "dispute_won"}
+    assert {row.method for row in db.rows("select distinct method from payments where customer_id = %(id)s", id=user.customer_id)} == {"card", "paypal", "bank", "crypto"}
+    assert db.scalar("select count(*) from payments where customer_id = %(id)s and currency = 'USD' and credited_currency = 'EUR'", id=user.customer_id) == 1
+    assert db.scalar("select min(posted_at) from transfers") < clock.now() - timedelta(days=13 * 30)
+    unpaid = [row.kind for row in db.rows("select kind from bills where customer_id = %(id)s and status = 'unpaid'", id=user.customer_id)]
+    assert sorted(set(unpaid)) == ["service", "topup"]
+    assert [row.state for row in db.rows("select state from refunds")] == ["settled"]
+    assert [row.state for row in db.rows("select state from disputes")] == ["won"]
+
+
+def test_her_balance_runs_short_in_some_weeks_and_nothing_waits_before(told):
+    user = customers.find_user("demo")
+    runway = services.runway(user.customer_id)
+    assert timedelta(days=7) < runway.short_on - clock.today() < timedelta(days=70)
+    assert 0 < balance_of("demo").available
+    assert balance_of("demo").bonus > 0
+    renewals = services.upcoming(user.customer_id, 31)
+    assert len(renewals) >= 2
+    assert services.due(clock.today() - timedelta(days=1)) == []
+
+
+def test_both_logins_open_the_door(told, client):
+    for login in ("demo", "support"):
+        assert customers.authenticate(login, demo.PASSWORD, ip="127.0.0.1") is not None
+
+
+def test_no_money_came_from_nowhere(told):
+    unbalanced = db.rows("select transfer_id, currency from entries group by 1, 2 having sum(amount) <> 0")
+    assert unbalanced == []
+    assert db.scalar("select count(*) from payments p where state in ('paid', 'partially_refunded') and (select count(*) from transfers t where t.payment_id = p.id and t.kind = 'topup') <> 1") == 0
+
+
+@pytest.mark.parametrize("seed", [11, 11, 12])
+def test_the_same_seed_tells_the_same_story(app, facts, seed):
+    demo.seed(2, 3, seed, processor=processor(app))
+    told = {name: sorted(str(tuple(row)) for row in db.rows(sql)) for name, sql in FACTS.items()}
+    assert facts.setdefault(f"seed {seed}", told) == told
+    assert len({str(story) for story in facts.values()}) == len(facts)
+
+
+def test_it_is_refused_where_somebody_is_already(app):
+    person("real")
+    with pytest.raises(demo.Refused, match="empty one only"):
+        demo.seed(1, 1, processor=processor(app))
+
+
+def test_it_is_refused_without_the_sandbox(app, settings):
+    config.use(replace(settings, sandbox=False))
+    try:
+        with pytest.raises(demo.Refused, match="sandbox is off"):
+            demo.seed(1, 1, processor=processor(app))
+    finally:
+        config.use(settings)
+    assert db.scalar("select count(*) from users") == 0
+
+
+def test_progress_ends_at_the_last_day(app):
+    told: list[tuple[int, int]] = []
+    demo.seed(1, 2, processor=processor(app), progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] == len(told)

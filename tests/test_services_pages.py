@@ -1,0 +1,124 @@
+"""The pages Services and Refunds: what runs and how long it is paid, what can go back and what went."""
+
+from datetime import date
+
+import pytest
+
+from app import db, refunds, services
+from app.customers import User
+from tests.money_helpers import EUR
+from tests.pay import again, begin, carry, choose, topup
+from tests.trade import fund, offer_plans, on
+
+
+@pytest.fixture
+def anna(app, demo_customer: User) -> User:
+    """A customer with € 100.00 and nothing that runs."""
+    offer_plans()
+    fund(demo_customer.customer_id, 100_00)
+    return demo_customer
+
+
+def test_without_services_the_page_says_what_will_stand_there(anna, owner):
+    assert "No services yet" in owner.get("/services").text
+
+
+def test_a_service_shows_price_paid_through_and_the_day_it_renews(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="web-1", detail="Berlin")
+        page = owner.get("/services").text
+    for words in ("web-1", "VPS NVMe-4 · Berlin", "€\u00a023.80", "Apr 9, 2026", "30 days left", "Apr 10", "in 31 days", "Active", "Balance"):
+        assert words in page
+    assert "Covers every renewal until" in page
+
+
+def test_the_last_paid_day_and_the_days_after_it(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, auto_renew=False)
+    with on(date(2026, 4, 9)):
+        assert "last paid day" in owner.get("/services").text
+    with on(date(2026, 4, 11)):
+        assert "2 days over" in owner.get("/services").text
+
+
+def test_what_runs_short_is_marked_and_can_be_added_exactly(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3)
+        services.order(anna.customer_id, "vps-4", 1, label="web-2")
+        page = owner.get("/services").text
+    assert "Short €\u00a015.43" in page
+    assert "/add-funds?amount=15.43" in page
+
+
+def test_what_waits_for_money_links_to_its_bill(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3)
+        services.order(anna.customer_id, "vps-4", 1, label="web-2")
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        page = owner.get("/services").text
+    number = services.of_customer(anna.customer_id)[0].waiting
+    assert "Waits for money" in page
+    assert f'href="/invoices/{number}"' in page
+
+
+def test_a_service_that_does_not_renew_by_itself_is_billed_before_it_ends(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="by-hand", auto_renew=False)
+        assert "Ends Apr 9" in owner.get("/services").text
+    with on(date(2026, 4, 1)):
+        assert (services.bill_ahead(), services.bill_ahead()) == (1, 0)
+        page = owner.get("/services").text
+    assert "Unpaid" in page
+    assert "auto-renew off" in page
+
+
+def test_what_ended_stands_below(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="old-one")
+        with db.transaction():
+            db.execute("update services set status = 'terminated', ended_at = created_at")
+        page = owner.get("/services").text
+    assert "Ended" in page
+    assert "Mar 10, 2026 – Apr 9, 2026" in page
+
+
+def test_a_stranger_sees_none_of_it(anna, stranger):
+    services.order(anna.customer_id, "vps-4", 1, label="web-1")
+    assert "web-1" not in stranger.get("/services").text
+
+
+# Refunds
+
+
+def test_refunds_without_payments(anna, owner):
+    assert "Nothing to refund yet" in owner.get("/refunds").text
+
+
+def test_each_payment_shows_what_can_go_back_and_why_the_rest_cannot(app, demo_customer, owner):
+    offer_plans()
+    for amount in ("30", "20"):
+        payment = begin(topup(demo_customer, EUR(amount)))
+        choose(app, payment, "approve")
+        carry(app)
+    services.order(demo_customer.customer_id, "vps-4", 1)
+    page = owner.get("/refunds").text
+    for words in ("Visa •••• 4242, €\u00a030.00", "€\u00a06.20", "€\u00a023.80 of it paid for services", "€\u00a026.20", "mailto:billing@northbyte.example"):
+        assert words in page
+    services.order(demo_customer.customer_id, "vps-4", 1)
+    assert "1 other payment is spent in full" in owner.get("/refunds").text
+
+
+def test_a_refund_shows_its_way_and_the_next_step(app, demo_customer, owner):
+    payment = begin(topup(demo_customer, EUR("30")))
+    choose(app, payment, "approve")
+    carry(app)
+    number = refunds.request(demo_customer.customer_id, again(payment).public_id, EUR("10"), "Too much")
+    page = owner.get("/refunds").text
+    for words in (number, "Requested", "Decision by support", "€\u00a010.00 is on its way back", "“Too much”"):
+        assert words in page
+    refunds.decide(number, approve=True, answer="", actor="support")
+    refunds.pay_out_due()
+    page = owner.get("/refunds").text
+    assert "Settled" in page
+    assert "€\u00a010.00 went back already" in page
