@@ -54,7 +54,7 @@ def ledger_check() -> None:
     with _bar("Checking the ledger", "rows") as show:
         faults = list(ledger.check(show))
     for fault in faults:
-        click.echo(str(fault), err=True)
+        click.echo(f"{fault.kind}: {fault.what}", err=True)
     if faults:
         sys.exit(1)
     click.echo("The ledger is whole.")

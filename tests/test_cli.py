@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -35,7 +36,7 @@ def commands(group, path=()):
 
 def test_every_command_explains_itself(app, run):
     ours = [words for words, command in commands(app.cli) if command.callback and command.callback.__module__ == cli.__name__]
-    assert len(ours) >= 13
+    assert len(ours) >= 12
     for words in ours:
         told = run(*words, "--help")
         assert told.exit_code == 0
@@ -162,8 +163,8 @@ def test_the_clock_stops_when_told(database_url, app):
         clock.kill()
         pytest.fail("the clock did nothing")
     clock.terminate()
-    assert clock.wait(10) == 0
-    assert "Traceback" not in (clock.stderr.read() if clock.stderr else "")
+    _, said = clock.communicate(timeout=10)
+    assert (clock.returncode, "Traceback" in said) == (0, False), said
 
 
 # The demo
@@ -191,8 +192,9 @@ def test_a_fault_is_named_and_is_exit_code_one(run, superuser: psycopg.Connectio
     superuser.execute("set session_replication_role = replica")
     superuser.execute("update entries set amount = amount + 1 where account_id = (select id from accounts where kind = 'wallet')")
     told = run("ledger", "check")
+    superuser.execute("update entries set amount = amount - 1 where account_id = (select id from accounts where kind = 'wallet')")
     assert told.exit_code == 1
-    assert told.output
+    assert "sum to 1" in told.output
 
 
 def test_the_book_is_written_to_a_file_or_to_the_terminal(run, tmp_path):
@@ -200,7 +202,7 @@ def test_the_book_is_written_to_a_file_or_to_the_terminal(run, tmp_path):
     out = tmp_path / "book.csv"
     assert run("ledger", "export", "--format", "csv", "--out", str(out)).exit_code == 0
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
-    assert sum(int(row["amount"]) for row in rows) == 0
+    assert sum(Decimal(row["amount"]) for row in rows) == 0
     assert len(rows) == 2
     assert "60.00 EUR" in run("ledger", "export", "--format", "beancount").output
 

@@ -26,8 +26,9 @@ def test_without_services_the_page_says_what_will_stand_there(anna, owner):
 def test_a_service_shows_price_paid_through_and_the_day_it_renews(anna, owner):
     with on(date(2026, 3, 10)):
         services.order(anna.customer_id, "vps-4", 1, label="web-1", detail="Berlin")
+        services.order(anna.customer_id, "ip", 1)
         page = owner.get("/services").text
-    for words in ("web-1", "VPS NVMe-4 · Berlin", "€\u00a023.80", "Apr 9, 2026", "30 days left", "Apr 10", "in 31 days", "Active", "Balance"):
+    for words in ("web-1", "VPS NVMe-4 · Berlin", "€\u00a023.80", "Apr 9, 2026", "30 days left", "Apr 10", "in 31 days", "Active", "Short", "Balance"):
         assert words in page
     assert "Covers every renewal until" in page
 
