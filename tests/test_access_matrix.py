@@ -195,12 +195,12 @@ def test_every_page_answers_everybody_as_the_table_says(house: House, who: str) 
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("GET")])
-def test_every_form_answers_everybody_as_the_table_says(house: House, database_url: str, name: str) -> None:
-    before = picture(database_url)
+def test_every_form_answers_everybody_as_the_table_says(house: House, name: str) -> None:
+    before = picture()
     others = [who for who in PEOPLE if who != "owner" and (TABLE[name].audience != "public" or name in CSRF_EXEMPT)]
     refused = {who: house.ask(name, who).status_code for who in others if TABLE[name].expected(who) >= 400 or who == "anonymous"}
     assert refused == {who: TABLE[name].expected(who) for who in refused}
-    assert changed(before, picture(database_url)) == set()
+    assert changed(before, picture()) == set()
     accepted = {who: house.ask(name, who).status_code for who in others if who not in refused}
     assert accepted == {who: TABLE[name].expected(who) for who in accepted}
     assert house.ask(name, "owner").status_code == TABLE[name].owner
@@ -234,8 +234,8 @@ def _refusal(house: House, who: str, name: str, path: str, headers: dict[str, st
     return re.sub(r'(X-CSRFToken":"|name="csrf_token" value=")[^"]+', r"\1", text)
 
 
-def test_a_form_without_its_token_is_refused_and_changes_nothing(house: House, database_url: str) -> None:
-    client, before = house.app.test_client(), picture(database_url)
+def test_a_form_without_its_token_is_refused_and_changes_nothing(house: House) -> None:
+    client, before = house.app.test_client(), picture()
     client.set_cookie("sid", sid(house.clients["owner"]))
     for name in set(TABLE) - CSRF_EXEMPT:
         if name.startswith("GET"):
@@ -244,7 +244,7 @@ def test_a_form_without_its_token_is_refused_and_changes_nothing(house: House, d
             answer = client.open(house.path(name), method=name.split()[0], data=TABLE[name].data, headers=headers)
             assert answer.status_code == 400, name
             assert "This page was open too long" in answer.text, name
-    assert changed(before, picture(database_url)) == set()
+    assert changed(before, picture()) == set()
 
 
 def test_a_token_of_another_session_opens_no_form(house: House) -> None:
@@ -255,11 +255,11 @@ def test_a_token_of_another_session_opens_no_form(house: House) -> None:
     assert answer.status_code == 400
 
 
-def test_reading_changes_nothing(house: House, database_url: str) -> None:
+def test_reading_changes_nothing(house: House) -> None:
     for name in TABLE:
         if name.startswith("GET"):
             house.ask(name, "owner")  # a document is printed when it is first asked for, and kept
-    before = picture(database_url)
+    before = picture()
     for name in TABLE:
         if name.startswith("GET"):
             client = house.clients["owner"]
@@ -267,17 +267,16 @@ def test_reading_changes_nothing(house: House, database_url: str) -> None:
             client.get(path)
             client.head(path)
             client.get(path, headers=PARTIAL)
-            after = picture(database_url)
+            after = picture()
             assert changed(before, after) <= WRITES_ON_READING.get(name, set()), name
             before = after
 
 
-def picture(database_url: str) -> dict[str, str]:
+def picture() -> dict[str, str]:
     """A hash of every table's rows."""
-    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        tables = [name for (name,) in connection.execute("select tablename from pg_tables where schemaname = 'public'")]
-        whole = " union all ".join(f"select '{table}', md5(coalesce(string_agg(md5(t::text), '' order by md5(t::text)), '')) from {table} t" for table in tables)
-        return dict(connection.execute(whole).fetchall())
+    tables = [row.tablename for row in db.rows("select tablename from pg_tables where schemaname = 'public'")]
+    whole = " union all ".join(f"select '{table}' as name, md5(coalesce(string_agg(md5(t::text), '' order by md5(t::text)), '')) as hash from {table} t" for table in tables)
+    return {row.name: row.hash for row in db.rows(whole)}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -285,10 +284,10 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {table for table in before if before[table] != after[table]} - {"rate_limits"}
 
 
-def test_the_picture_shows_a_change(app: Flask, database_url: str) -> None:
-    before = picture(database_url)
+def test_the_picture_shows_a_change(app: Flask) -> None:
+    before = picture()
     person("nora")
-    assert {"users", "customers"} <= changed(before, picture(database_url))
+    assert {"users", "customers"} <= changed(before, picture())
 
 
 @pytest.mark.parametrize("status", [404, 405, 413, 400])

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import brotli
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 from flask_wtf.csrf import CSRFProtect
 
 from config import Settings
@@ -44,6 +44,7 @@ def init(app: Flask, settings: Settings) -> None:
         TRUSTED_HOSTS=trusted_hosts(settings),
         WTF_CSRF_TIME_LIMIT=None,
     )
+    app.before_request(refuse_nul)
     csrf.init_app(app)
     headers = security_headers(settings)
 
@@ -52,6 +53,14 @@ def init(app: Flask, settings: Settings) -> None:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
         return compress(vary(response))
+
+
+def refuse_nul() -> None:
+    """No name of ours and no text in the database holds a NUL: such an address does not exist, such a question cannot be read."""
+    if "\0" in request.path:
+        abort(404)
+    if any("\0" in value for value in request.args.values()):
+        abort(400)
 
 
 def trusted_hosts(settings: Settings) -> list[str]:
