@@ -232,9 +232,22 @@ def test_a_service_bill_offers_the_balance_and_takes_it_all_or_nothing(app: Flas
     payment = begin(topup(demo_customer, Money.of("20", "EUR")))
     choose(app, payment, "approve")
     carry(app)
-    assert "€ 8.10 would be left" in text(owner.get(f"/invoices/{bill.number}/pay"))
+    page = owner.get(f"/invoices/{bill.number}/pay")
+    assert "€ 8.10 would be left" in text(page)
+    assert 'value="balance" checked' in page.text
     answer = owner.submit(f"/invoices/{bill.number}/pay", {"method": "balance"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/invoices/INV-2026-000002")
+
+
+def test_a_bonus_counts_where_it_will_be_spent(app: Flask, owner: Browser, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("10", "EUR")))
+    choose(app, payment, "approve")
+    carry(app)
+    payments.grant_bonus(demo_customer.customer_id or 0, Money.of("5", "EUR"), reason="Welcome", reference="welcome")
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
+    assert "€ 3.10 would be left" in text(owner.get(f"/invoices/{bill.number}/pay"))
+    assert owner.submit(f"/invoices/{bill.number}/pay", {"method": "balance"}).status_code == 303
 
 
 def test_a_top_up_does_not_offer_the_balance_and_refuses_it(app: Flask, owner: Browser, demo_customer: User):

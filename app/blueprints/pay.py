@@ -107,6 +107,8 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
     options = payments.options(bill, payer)
     chosen = request.form.get("method") or request.args.get("method") or ""
     working = [method.key for method in options.methods if not method.unavailable and method.key != failed]
+    if options.balance is not None and options.balance >= bill.amount:
+        working.insert(0, BALANCE)
     return web.page(
         "pay/new.html",
         "quote",
@@ -115,7 +117,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         options=options,
         problem=problem or options.problem,
         failed=failed,
-        chosen=chosen if chosen in {*working, BALANCE} else next(iter(working), ""),
+        chosen=chosen if chosen in working else next(iter(working), ""),
         waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
         missing=customers.missing_fields(payer),
     )

@@ -39,7 +39,7 @@ class Options:
     """How a bill can be paid: by which methods, at which rate, or from the balance.
 
     `offer` is None when nothing is converted, `quote_token` what the form carries for it; `problem` says why nothing can be chosen.
-    `balance` is what the customer has in the bill's currency, or None where the balance may not pay.
+    `balance` is what the customer can spend in the bill's currency, bonus included, or None where the balance may not pay.
     """
 
     methods: list[Method]
@@ -119,11 +119,11 @@ def options(bill: Bill, payer: Customer | None = None) -> Options:
 
 
 def _balance_for(bill: Bill) -> Money | None:
-    """What the payer has, where the balance may pay this bill at all."""
+    """What the payer can spend, bonus included, where the balance may pay this bill at all."""
     if bill.kind == "topup":
         return None
     state = wallet.state(bill.customer_id)
-    return Money(state.available, bill.currency) if state.currency == bill.currency else None
+    return Money(state.available + state.bonus, bill.currency) if state.currency == bill.currency else None
 
 
 def start(customer_id: int, number: str, method_key: str, quote_token: str = "") -> Handoff:
