@@ -127,6 +127,32 @@ def test_hold_takes_from_the_named_payment_and_release_gives_back(app):
     assert wallet.state(anna).on_hold == 0
 
 
+def test_a_credit_is_not_restored(app):
+    with db.transaction():
+        anna = customer()
+        posted = top_up(anna, eur("10.00"), "p1")
+        with pytest.raises(ledger.LedgerError, match="brought money"):
+            wallet.restore(posted.transfer_id, "r1")
+
+
+def test_what_a_dispute_takes_comes_from_its_own_payment_first_and_the_rest_is_debt(app):
+    with db.transaction():
+        anna = customer()
+        top_up(anna, eur("10.00"), "p1")
+        top_up(anna, eur("10.00"), "p2")
+        charge(anna, eur("4.00"), "c1")
+        gateway = ledger.account("gateway", "EUR", key="sandbox")
+        own = wallet.lots(anna)[0].id
+        seized = wallet.seize(anna, own, eur("18.00"), reference="d1", counter=[(gateway, 1800)])
+        again = wallet.seize(anna, own, eur("18.00"), reference="d1", counter=[(gateway, 1800)])
+        assert (again.transfer_id, again.replayed) == (seized.transfer_id, True)
+    assert remaining(anna) == [0, 0]
+    assert ledger.balance(ledger.account("debt", "EUR", customer_id=anna)) == -200
+    with db.transaction():
+        wallet.restore(seized.transfer_id, "d1:won", kind="dispute_won")
+    assert remaining(anna) == [600, 1000]
+
+
 def test_held_money_is_paid_out(app):
     with db.transaction():
         anna = customer()

@@ -118,6 +118,12 @@ def post_many(postings: Sequence[Posting]) -> list[Posted]:
     return [_posted(by_reference[posting.reference]) if posting.reference in by_reference else _replay(posting) for posting in postings]
 
 
+def find(reference: str) -> Posted | None:
+    """The transfer that stands under a reference, as a replay of it would return it."""
+    standing = db.rows(_REPLAY, reference=reference)
+    return Posted(standing[0].id, replayed=True, balances=_balances(standing)) if standing else None
+
+
 def reverse(transfer_id: int, reference: str, *, description: str, actor: str, kind: str = "reversal", posted_at: datetime | None = None) -> Posted:
     """Write the mirror of a transfer. Within a transaction.
 

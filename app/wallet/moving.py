@@ -1,0 +1,250 @@
+"""Money of one customer in, out and aside: each verb is one transfer and what it does to the lots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import clock, db, ledger
+from app.ledger import InsufficientFunds, Posted
+from app.money import Money
+from app.wallet import lots
+
+Counter = Sequence[tuple[int, int]]
+"""The other side of a movement: account ids and signed minor units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A charge: where the money came from, in minor units."""
+
+    transfer_id: int
+    replayed: bool
+    from_bonus: int
+    from_balance: int
+
+
+def credit(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    kind: str,
+    counter: Counter,
+    payment_id: int | None = None,
+    paid: Money | None = None,
+    description: str = "",
+    actor: str = "system",
+    bill_id: int | None = None,
+    posted_at: datetime | None = None,
+    note: str = "",
+) -> Posted:
+    """Put real money on the wallet as a new lot; `paid` (else `amount`) is what the customer gave for it.
+
+    `counter` sums to minus `amount` in its currency and to zero in any other. Raises LedgerError.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, amount.currency)
+    lines = [(wallet, positive(amount)), *counter]
+    links = {"payment_id": payment_id, "bill_id": bill_id}
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=posted_at, **links)
+    if not posted.replayed:
+        lots.open_lot(wallet, customer_id, posted, amount, kind="payment" if payment_id else "correction", paid=paid or amount, payment_id=payment_id, note=note)
+    return posted
+
+
+def spend(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    counter: Counter,
+    kind: str = "charge",
+    description: str = "",
+    actor: str = "system",
+    bill_id: int | None = None,
+    service_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Spent:
+    """Take money: bonus first, the soonest to expire before the others, then the lots, oldest first.
+
+    `counter` sums to `amount`. Raises InsufficientFunds before anything is taken, the transaction still fit for use.
+    """
+    wallet, bonus, _ = ledger.accounts(customer_id, amount.currency)
+    ledger.lock((wallet, bonus))
+    at = posted_at or clock.now()
+    have = db.rows(_SPENDABLE, wallet=wallet, bonus=bonus, at=at, reference=reference)[0]
+    if have.standing is not None:
+        return _spent_before(have.standing, wallet, bonus, amount)
+    from_bonus = min(have.bonus, positive(amount))
+    from_balance = amount.minor - from_bonus
+    if from_balance > have.balance:
+        raise InsufficientFunds(f"{amount} is more than the balance.")
+    lines = [(bonus, -from_bonus), (wallet, -from_balance), *counter]
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=at, bill_id=bill_id, service_id=service_id)
+    lots.take_bonus(posted, bonus, from_bonus, at)
+    lots.take_oldest(posted, wallet, from_balance)
+    return Spent(posted.transfer_id, posted.replayed, from_bonus, from_balance)
+
+
+def restore(transfer_id: int, reference: str, *, kind: str = "charge_refund", description: str = "", actor: str = "system", posted_at: datetime | None = None) -> Posted:
+    """Undo a charge or any other taking: the mirrored transfer, and each lot gets back exactly what it gave. Raises LedgerError for a credit."""
+    if db.scalar("select exists (select from lots where transfer_id = %(transfer_id)s)", transfer_id=transfer_id):
+        raise ledger.LedgerError(f"transfer {transfer_id} brought money: it cannot be restored, only spent or paid out")
+    posted = ledger.reverse(transfer_id, reference, description=description, actor=actor, kind=kind, posted_at=posted_at)
+    if not posted.replayed:
+        lots.give_back(posted, transfer_id)
+    return posted
+
+
+def hold(
+    customer_id: int,
+    lot_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    kind: str = "refund_requested",
+    description: str = "",
+    actor: str = "system",
+    refund_id: int | None = None,
+    payment_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Move money of one lot from the wallet to hold, so that it cannot be spent while a refund of its payment is in flight.
+
+    Raises InsufficientFunds when the lot has less left or is frozen, before anything is taken.
+    """
+    wallet, _, held = ledger.accounts(customer_id, amount.currency)
+    ledger.lock((wallet, held))
+    links = {"refund_id": refund_id, "payment_id": payment_id}
+    standing = ledger.find(reference)
+    free = db.scalar(_FREE_IN_LOT, lot_id=lot_id, account_id=wallet)
+    if not standing and (free or 0) < positive(amount):
+        raise InsufficientFunds(f"{amount} is more than is left of this payment.")
+    lines = [(wallet, -amount.minor), (held, amount.minor)]
+    posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=posted_at, **links)
+    if not posted.replayed:
+        lots.take_named(posted, lot_id, amount.minor)
+    return posted
+
+
+def release(transfer_id: int, reference: str, *, kind: str = "refund_failed", description: str = "", actor: str = "system", posted_at: datetime | None = None) -> Posted:
+    """Give held money back to the wallet and to the lot it came from; `transfer_id` is that of `hold`. At most once."""
+    return restore(transfer_id, reference, kind=kind, description=description, actor=actor, posted_at=posted_at)
+
+
+def pay_out(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    counter: Counter,
+    kind: str = "refund_sent",
+    description: str = "",
+    actor: str = "system",
+    refund_id: int | None = None,
+    payment_id: int | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Held money leaves the house: `counter` (the gateway or bank it leaves by) sums to `amount`. Raises InsufficientFunds."""
+    _, _, held = ledger.accounts(customer_id, amount.currency)
+    links = {"refund_id": refund_id, "payment_id": payment_id}
+    return ledger.post(reference, kind, [(held, -positive(amount)), *counter], description=description, actor=actor, posted_at=posted_at, **links)
+
+
+def seize(
+    customer_id: int, lot_id: int, amount: Money, *, reference: str, counter: Counter, kind: str = "dispute_opened", description: str = "", payment_id: int | None = None
+) -> Posted:
+    """Take money whether it is there or not: from the lot it concerns, then the others, oldest first; what is missing becomes debt.
+
+    `counter` sums to `amount`. Bonus is left alone.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, amount.currency)
+    debt = ledger.account("debt", amount.currency, customer_id=customer_id)
+    from_balance = min(ledger.lock((wallet, debt))[wallet], positive(amount))
+    standing = ledger.find(reference)
+    if standing:
+        return standing
+    lines = [(wallet, -from_balance), (debt, from_balance - amount.minor), *counter]
+    posted = ledger.post(reference, kind, lines, description=description, payment_id=payment_id)
+    if not posted.replayed:
+        own = min(from_balance, db.scalar("select remaining from lots where id = %(lot_id)s", lot_id=lot_id))
+        if own:
+            lots.take_named(posted, lot_id, own)
+        lots.take_oldest(posted, wallet, from_balance - own)
+    return posted
+
+
+def freeze(lot_id: int, reason: str | None) -> None:
+    """Keep what is left of a lot from being refunded, and say why; None lets it go again."""
+    db.execute("update lots set frozen_reason = %(reason)s where id = %(lot_id)s", lot_id=lot_id, reason=reason)
+
+
+def grant_bonus(
+    customer_id: int,
+    amount: Money,
+    *,
+    reference: str,
+    description: str = "",
+    actor: str = "system",
+    expires_at: datetime | None = None,
+    posted_at: datetime | None = None,
+) -> Posted:
+    """Give promotional money, spendable until `expires_at`, never paid out."""
+    _, bonus, _ = ledger.accounts(customer_id, amount.currency)
+    lines = [(bonus, positive(amount)), (ledger.account("promotions", amount.currency), -amount.minor)]
+    posted = ledger.post(reference, "bonus", lines, description=description, actor=actor, posted_at=posted_at)
+    if not posted.replayed:
+        lots.open_lot(bonus, customer_id, posted, amount, kind="bonus", paid=Money(0, amount.currency), expires_at=expires_at, note=description)
+    return posted
+
+
+def expired_bonuses() -> list[int]:
+    """Lots of bonus whose time is over and that are not used up."""
+    return [row.id for row in db.rows(_EXPIRED, at=clock.now())]
+
+
+def expire_bonus(lot_id: int, *, actor: str = "system") -> Posted | None:
+    """Take back what is left of an expired bonus; None when nothing is left or its time is not over."""
+    found = db.row(_EXPIRED_LOT, lot_id=lot_id)
+    if found is None:
+        return None
+    ledger.lock([found.account_id])
+    found = db.row(_EXPIRED_LOT, lot_id=lot_id)
+    if found is None or found.remaining == 0 or found.expires_at is None or found.expires_at > clock.now():
+        return None
+    lines = [(found.account_id, -found.remaining), (ledger.account("promotions", found.currency), found.remaining)]
+    posted = ledger.post(f"bonus-expired:{lot_id}:{found.times}", "bonus_expired", lines, description=found.note, actor=actor)
+    lots.take_named(posted, lot_id, found.remaining)
+    return posted
+
+
+def positive(amount: Money) -> int:
+    """The minor units of an amount that is to be moved. Raises LedgerError unless it is above zero."""
+    if amount.minor <= 0:
+        raise ledger.LedgerError(f"{amount} cannot be moved: an amount is above zero")
+    return amount.minor
+
+
+def _spent_before(transfer_id: int, wallet: int, bonus: int, amount: Money) -> Spent:
+    taken = {row.account_id: -row.amount for row in db.rows(_TAKEN, transfer_id=transfer_id)}
+    spent = Spent(transfer_id, replayed=True, from_bonus=taken.get(bonus, 0), from_balance=taken.get(wallet, 0))
+    if spent.from_bonus + spent.from_balance != amount.minor:
+        raise ledger.LedgerError(f"transfer {transfer_id} has this reference and another amount than {amount}")
+    return spent
+
+
+_SPENDABLE = """
+select (select balance from accounts where id = %(wallet)s) as balance,
+  coalesce((select sum(remaining) from lots where account_id = %(bonus)s and remaining > 0 and (expires_at is null or expires_at > %(at)s)), 0)::bigint as bonus,
+  (select id from transfers where reference = %(reference)s) as standing
+"""
+
+_TAKEN = "select account_id, amount from entries where transfer_id = %(transfer_id)s"
+
+_FREE_IN_LOT = "select remaining from lots where id = %(lot_id)s and account_id = %(account_id)s and frozen_reason is null"
+
+_EXPIRED = "select id from lots where kind = 'bonus' and remaining > 0 and expires_at <= %(at)s order by id"
+
+_EXPIRED_LOT = """
+select account_id, remaining, expires_at, currency, note, (select count(*) from allocations where lot_id = lots.id) as times
+from lots where id = %(lot_id)s and kind = 'bonus'
+"""
