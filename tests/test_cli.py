@@ -205,4 +205,3 @@ def test_the_book_is_written_to_a_file_or_to_the_terminal(run, tmp_path):
     assert sum(Decimal(row["amount"]) for row in rows) == 0
     assert len(rows) == 2
     assert "60.00 EUR" in run("ledger", "export", "--format", "beancount").output
-

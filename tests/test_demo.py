@@ -41,7 +41,13 @@ def balance_of(login: str) -> wallet.Wallet:
 
 def test_anna_has_seen_everything(told, client):
     user = customers.find_user("demo")
-    kinds = {row.kind for row in db.rows("select distinct t.kind from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id where a.customer_id = %(id)s", id=user.customer_id)}
+    kinds = {
+        row.kind
+        for row in db.rows(
+            "select distinct t.kind from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id where a.customer_id = %(id)s",
+            id=user.customer_id,
+        )
+    }
     assert kinds == {"topup", "charge", "bonus", "refund_requested", "refund_sent", "dispute_opened", "dispute_won"}
     assert {row.method for row in db.rows("select distinct method from payments where customer_id = %(id)s", id=user.customer_id)} == {"card", "paypal", "bank", "crypto"}
     assert db.scalar("select count(*) from payments where customer_id = %(id)s and currency = 'USD' and credited_currency = 'EUR'", id=user.customer_id) == 1
@@ -56,7 +62,7 @@ def test_her_balance_runs_short_in_some_weeks_and_nothing_waits_before(told):
     user = customers.find_user("demo")
     runway = services.runway(user.customer_id)
     assert timedelta(days=7) < runway.short_on - clock.today() < timedelta(days=70)
-    assert 0 < balance_of("demo").available
+    assert balance_of("demo").available > 0
     assert balance_of("demo").bonus > 0
     renewals = services.upcoming(user.customer_id, 31)
     assert len(renewals) >= 2
@@ -71,7 +77,12 @@ def test_both_logins_open_the_door(told, client):
 def test_no_money_came_from_nowhere(told):
     unbalanced = db.rows("select transfer_id, currency from entries group by 1, 2 having sum(amount) <> 0")
     assert unbalanced == []
-    assert db.scalar("select count(*) from payments p where state in ('paid', 'partially_refunded') and (select count(*) from transfers t where t.payment_id = p.id and t.kind = 'topup') <> 1") == 0
+    assert (
+        db.scalar(
+            "select count(*) from payments p where state in ('paid', 'partially_refunded') and (select count(*) from transfers t where t.payment_id = p.id and t.kind = 'topup') <> 1"
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("seed", [11, 11, 12])

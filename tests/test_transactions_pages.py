@@ -31,7 +31,7 @@ def anna(app, demo_customer) -> int:
 
 def shown(answer) -> list[tuple[str, str, str]]:
     """The rows of a page as (description, amount, balance after)."""
-    rows = re.findall(r"<tr>(<td.*?)</tr>", answer.text, re.S)
+    rows = re.findall(r"<tr>(<td.*?)</tr>", answer.text, re.DOTALL)
     return [(_text(r"<b>(.*?)</b>", row), _text(r'class="amount[^"]*">(.*?)<', row), _text(r'class="num note wide">(.*?)<', row)) for row in rows]
 
 
@@ -103,7 +103,9 @@ def test_a_partial_answer_is_the_results_and_the_fields_that_follow(anna, owner)
     assert "HX-Request" in answer.headers["Vary"]
 
 
-@pytest.mark.parametrize(("query", "says"), [("from=yesterday", "2026-03-31"), ("min=1,2,3", "1,234.50"), ("kind=gift", "Choose one"), ("from=2026-05-01&to=2026-04-01", "before the first")])
+@pytest.mark.parametrize(
+    ("query", "says"), [("from=yesterday", "2026-03-31"), ("min=1,2,3", "1,234.50"), ("kind=gift", "Choose one"), ("from=2026-05-01&to=2026-04-01", "before the first")]
+)
 def test_what_cannot_be_read_is_said_and_does_not_filter(anna, owner, query, says):
     answer = owner.get(f"/transactions?{query}")
     assert answer.status_code == 422

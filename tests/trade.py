@@ -40,4 +40,3 @@ def offer_plans() -> None:
 def on(day: date):
     """The clock at noon of that day."""
     return clock.travel(datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
-
