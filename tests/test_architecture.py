@@ -284,12 +284,20 @@ def test_every_other_page_wants_a_login(app: Flask, monkeypatch: pytest.MonkeyPa
 
 def problems_of_lock(text: str) -> list[str]:
     """What a lock file must not hold: an address, or a requirement without an exact version and hashes."""
-    addresses = re.findall(r"https?://\S+|--(?:extra-)?index-url.*|--find-links.*|file:\S+", text)
+    addresses = re.findall(r"https?://\S+|file:\S+|^-.*", text, flags=re.MULTILINE)
     requirements = re.split(r"\n(?=[a-z0-9])", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).strip())
     return addresses + [entry.splitlines()[0] for entry in requirements if not re.match(r"[\w.\[\],-]+==[^\s]+ ", entry) or "--hash=sha256:" not in entry]
 
 
-@pytest.mark.parametrize("bad", ["flask>=3 \\\n    --hash=sha256:00", "flask==3.1", "--index-url https://pypi.example/simple\nflask==3.1 \\\n    --hash=sha256:00"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "flask>=3 \\\n    --hash=sha256:00",
+        "flask==3.1",
+        "--find-links wheels\nflask==3.1 \\\n    --hash=sha256:00",
+        "flask @ https://example.com/flask.whl \\\n    --hash=sha256:00",
+    ],
+)
 def test_a_loose_lock_is_found(bad: str) -> None:
     assert problems_of_lock(bad)
 
