@@ -459,8 +459,10 @@ def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:
     if row.net is None:
         raise ServiceError(f"{row.plan} is not sold for {row.wanted} months in {row.currency}.")
     start, end = period
-    line = Line(row.plan, row.net, detail=row.label, service_id=row.id, period_start=start, period_end=end)
-    return Draft(row.customer_id, f"{row.label} · {row.plan}", row.currency, (line,), months=row.wanted, period_start=start, period_end=end, proforma=proforma)
+    named = row.label != row.plan
+    title = f"{row.label} · {row.plan}" if named else row.plan
+    line = Line(row.plan, row.net, detail=row.label if named else "", service_id=row.id, period_start=start, period_end=end)
+    return Draft(row.customer_id, title, row.currency, (line,), months=row.wanted, period_start=start, period_end=end, proforma=proforma)
 
 
 def _spend(row: db.Row, bill: Bill, period: tuple[date, date], word: str) -> wallet.Spend:

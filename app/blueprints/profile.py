@@ -37,6 +37,7 @@ EVENTS: Final = {
 MAILS: Final = {
     "payment_confirmed": ("A payment was received", "Each time, with what was added and the link to its invoice", "Billing address"),
     "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),
+    "refund_step": ("A refund goes on", "At each step: requested, decided, sent, settled", "Billing address"),
     "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
     "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
     "password_changed": ("Your password was changed", "Each time", "Login address"),
