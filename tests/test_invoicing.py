@@ -1,6 +1,7 @@
 """Bills: numbers without gaps, snapshots that stay, and nothing paid that should not be."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import config
 from app import clock, db, invoicing
 from app.formats import formats
-from app.invoicing import Draft, Line, Settlement
+from app.invoicing import Draft, Line, Settlement, series
 from app.money import Money
 
 _PROFILE = {
@@ -384,3 +385,24 @@ def test_the_timeline_tells_every_step(app):
     assert [step.what for step in steps] == ["Issued", "Paid by Visa ···· 4242"]
     cancelled = invoicing.cancel(anna, topup(anna).number)
     assert [step.what for step in invoicing.timeline(cancelled)] == ["Issued", "Cancelled"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("asked", "given", "dated"), [("2026-12-01T23:59:59", "2026-12-02T00:00:02", "2026-12-02"), ("2026-12-31T23:59:59", "2027-01-01T00:00:02", "2026-12-31")])
+def test_who_waited_for_a_number_over_midnight_gets_its_day(app, demo_customer, monkeypatch, asked, given, dated):
+    """A later number never bears an earlier date, and a number of this year never one of the next."""
+    take = series.take
+    with ExitStack() as times:
+        times.enter_context(clock.travel(datetime.fromisoformat(f"{asked}+00:00")))
+
+        def wait(*wanted):
+            times.enter_context(clock.travel(datetime.fromisoformat(f"{given}+00:00")))
+            return take(*wanted)
+
+        with db.transaction():
+            bill = invoicing.issue_topup_bill(demo_customer.customer_id, demo_customer.customer_id, Money(25_00, "EUR"))
+        monkeypatch.setattr("app.invoicing.bills.series.take", wait)
+        with db.transaction():
+            number = invoicing.settle(bill, Settlement(clock.now(), "Card"))
+    found = db.row("select number, content from documents where kind = 'invoice'")
+    assert (found.number, found.content["issued_on"]) == (number, dated)
+    assert number == f"INV-{asked[:4]}-000001"

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 import config
-from app import customers, db, mail
+from app import customers, db, mail, services
 from app.blueprints.profile import MAILS
 from tests.conftest import BERLIN, PASSWORD, person, sign_in
 from tests.test_customers import GOOD, newest_link
+from tests.trade import fund, offer_plans
 
 FIELDS = {
     "kind": "company",
@@ -228,3 +229,13 @@ def test_without_the_sandbox_there_is_no_mailbox(anonymous, settings):
         assert [anonymous.get(path).status_code for path in ("/sandbox/mail", "/sandbox/mail/1", "/sandbox/mail/1/html")] == [404] * 3
     finally:
         config.use(settings)
+
+
+def test_a_country_that_bills_are_taxed_by_is_changed_but_not_taken_away(owner, demo_customer, app):
+    fund(demo_customer.customer_id, 50_00)
+    offer_plans()
+    services.order(demo_customer.customer_id, "ip", 1)
+    answer = owner.submit("/profile", {**FIELDS, "country": "", "vat_id": ""})
+    assert answer.status_code == 422
+    assert "Your bills need a country" in answer.text
+    assert owner.get("/balance").status_code == 200

@@ -208,13 +208,15 @@ def promote(login: str, role: str) -> User:
 def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: str, timezone: str, ip: str = "") -> None:
     """Write the billing profile and the user's language and time zone. The currency is taken only before the first bill.
 
-    Opens its own transaction. Raises `Refused` when the currency can no longer change.
+    Opens its own transaction. Raises `Refused` when the currency can no longer change, or the country, which every bill is taxed by, would be none.
     """
     values = {name: getattr(profile, name) for name in Profile.__slots__} | {"display_currencies": list(profile.display_currencies)}
     with db.transaction():
         db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
         if not _choose_currency(customer_id, profile.currency):
             raise Refused("currency", "The account has bills in its currency, so it can no longer be chosen here.")
+        if profile.country is None and db.scalar("select exists (select from bills where customer_id = %(id)s)", id=customer_id):
+            raise Refused("country", "Your bills need a country. Choose another one if you have moved.")
         db.execute(_UPDATE, id=customer_id, **values)
         db.execute(
             "update users set name = %(name)s, locale = %(locale)s, timezone = %(timezone)s where id = %(id)s", name=profile.name, locale=locale, timezone=timezone, id=user_id

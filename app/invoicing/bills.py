@@ -379,10 +379,11 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     """`settle` for many bills in three statements; the invoice numbers in the same order. Within a transaction."""
     if not paid:
         return []
-    now = clock.now()
     _refuse_topups_from_balance(paid)
     entries = _entries(settlement.transfer_id for _, settlement in paid)
-    numbers = series.take(["invoice", "receipt"], now.year, len(paid))
+    year = clock.now().year
+    numbers = series.take(["invoice", "receipt"], year, len(paid))
+    now = _issued_in(year)
     settled = [
         replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries))
         for (bill, settlement), invoice, receipt in zip(paid, numbers["invoice"], numbers["receipt"], strict=True)
@@ -392,6 +393,11 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     if len(found) != len(paid):
         raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
     return numbers["invoice"]
+
+
+def _issued_in(year: int) -> datetime:
+    """The time on documents whose numbers were just taken: read after the wait for them, so that a later number never bears an earlier day."""
+    return min(clock.now(), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
 
 
 def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None:
