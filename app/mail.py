@@ -120,6 +120,14 @@ def send(kind: str, to: str, *, key: str, customer_id: int | None = None, attach
     enqueue(kind, to, composed.subject, composed.text, composed.html, customer_id=customer_id, key=key, attachments=attachments)
 
 
+def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) -> None:
+    """`send` about money that moved, which no bad address may undo: one that cannot be written to is logged. Within a transaction."""
+    if is_address(to):
+        send(kind, to, key=key, customer_id=customer_id, **context)
+    else:
+        log.warning("%s was not mailed: customer %s has no address", key, customer_id)
+
+
 def compose(template: str, **context: object) -> Composed:
     """Render a mail: the first line of its text template is the subject, values are escaped in the HTML one."""
     names = {"seller": config.current().seller, "base_url": config.current().base_url, **context}

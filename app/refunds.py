@@ -177,7 +177,7 @@ def request(customer_id: int, public_id: str, amount: Money, reason: str) -> str
 
 
 def _own_payment(customer_id: int, public_id: str) -> db.Row:
-    payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for update", public_id=public_id, customer=customer_id)
+    payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for no key update", public_id=public_id, customer=customer_id)
     row = db.row(_SOURCES, customer=customer_id, payment=payment_id) if payment_id else None
     if row is None:
         raise RefundError("There is no such payment.")
@@ -200,6 +200,7 @@ def decide(number: str, *, approve: bool, answer: str, actor: str) -> None:
         if not approve:
             _give_back(row, "declined", answer, actor)
             return
+        _refuse_frozen(row)
         _move(row.id, "approved", answer)
         _step(row.id, "approved", answer, actor)
         _tell(row, "approved", answer)
@@ -213,6 +214,7 @@ def pay_out(number: str) -> str:
     """
     with db.transaction():
         row = _lock(number, "approved")
+        _refuse_frozen(row)
     gateway = gateways.get(row.gateway)
     if gateway is None:
         raise RefundError(f"{row.gateway} is not configured, so nothing can be sent back by it.")
@@ -284,6 +286,12 @@ def _lock(number: str, state: str) -> db.Row:
     return row
 
 
+def _refuse_frozen(row: db.Row) -> None:
+    """What its bank has taken back already must not be sent as well."""
+    if row.frozen_reason:
+        raise RefundError(f"{row.frozen_reason} {row.number} has to wait.")
+
+
 def _move(refund_id: int, state: str, answer: str, reference: str | None = None) -> None:
     db.execute(_MOVE, id=refund_id, state=state, answer=answer, reference=reference, now=clock.now())
 
@@ -296,15 +304,16 @@ def _step(refund_id: int, state: str, note: str, actor: str) -> None:
 def _tell(row: db.Row, state: str, note: str) -> None:
     customer = customers.get(row.customer_id)
     payout = formats(customer.locale, customer.timezone).money(row.payout, row.payout_currency)
-    mail.send(
+    mail.inform(
         "refund_step", customer.email, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title, number=row.number, state=state, note=note,
         payout=payout, method=row.method_label,
     )  # fmt: skip
 
 
 _LOCK = """
-select r.id, r.number, r.payment_id, r.customer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.answer, p.gateway, p.gateway_reference, p.method_label
-from refunds r join payments p on p.id = r.payment_id where r.number = %(number)s for update of r
+select r.id, r.number, r.payment_id, r.customer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.answer, p.gateway, p.gateway_reference, p.method_label,
+  l.frozen_reason
+from refunds r join payments p on p.id = r.payment_id join lots l on l.id = r.lot_id where r.number = %(number)s for no key update of r, p
 """
 _MOVE = """
 update refunds set state = %(state)s, answer = %(answer)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s
@@ -340,6 +349,7 @@ def win_dispute(reference: str) -> None:
         row = db.row(_CLOSE_DISPUTE, reference=reference, now=clock.now())
         if row is None:
             raise RefundError(f"No dispute {reference} is open.")
+        payments.hold(row.payment_id)
         taken = db.scalar("select id from transfers where reference = %(reference)s", reference=f"dispute:{reference}")
         wallet.restore(taken, f"dispute:{reference}:won", kind="dispute_won", description="Dispute decided for you")
         wallet.freeze(db.scalar("select id from lots where payment_id = %(payment)s", payment=row.payment_id), None)
@@ -347,7 +357,7 @@ def win_dispute(reference: str) -> None:
 
 
 def _disputed_payment(public_id: str) -> db.Row:
-    owner = db.row("select id, customer_id from payments where public_id = %(public_id)s for update", public_id=public_id)
+    owner = db.row("select id, customer_id from payments where public_id = %(public_id)s for no key update", public_id=public_id)
     row = db.row(_SOURCES, customer=owner.customer_id, payment=owner.id) if owner else None
     if row is None:
         raise RefundError("There is no such payment.")

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 import config
-from app import clock, customers, db, invoicing, ledger, mail, tax, wallet
+from app import clock, customers, db, invoicing, mail, payments, tax, wallet
 from app.formats import formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
@@ -225,7 +225,7 @@ _CLAIM_ENDING = (
     _SERVICES
     + """
 where not s.auto_renew and s.status = 'active' and s.paid_through between %(on)s and %(until)s
-order by s.id for update of s skip locked
+order by s.id for no key update of s skip locked
 """
 )
 
@@ -300,6 +300,7 @@ def renew(service_id: int, months: int | None = None, *, period_start: date | No
     if months is not None:
         _refuse_length(months)
     with db.transaction():
+        db.execute(_EXTEND_PAID, customers=[row.customer_id for row in db.rows("select customer_id from services where id = %(id)s", id=service_id)])
         row = db.row(_CLAIM_ONE, id=service_id, months=months)
         if row is None or row.status == "terminated":
             raise ServiceError("This service has ended and cannot be renewed.")
@@ -437,7 +438,7 @@ def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
 def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
-    mail.send(
+    mail.inform(
         "renewal_short", customer.email, key=f"renewal-short:{row.id}:{start}", customer_id=customer.id, name=customer.profile.name, label=row.label, plan=row.plan,
         number=bill.number, price=write.money(bill.total, bill.currency), missing=write.money(missing.minor, missing.currency), start=write.long_date(start),
     )  # fmt: skip
@@ -466,12 +467,9 @@ def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:
 
 
 def _spend(row: db.Row, bill: Bill, period: tuple[date, date], word: str) -> wallet.Spend:
-    counter = [(ledger.account("revenue", bill.currency), bill.net)]
-    if bill.tax:
-        counter.append((ledger.account("vat", bill.currency, key=row.country), bill.tax))
     length = f"{bill.months} month" + ("s" if bill.months != 1 else "")
     return wallet.Spend(
-        row.customer_id, Money(bill.total, bill.currency), reference=f"renewal:{row.id}:{period[0]}", counter=counter,
+        row.customer_id, Money(bill.total, bill.currency), reference=f"renewal:{row.id}:{period[0]}", counter=payments.earnings(bill),
         description=f"{word} {row.label} · {length}", bill_id=bill.id, service_id=row.id,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from app.invoicing import Bill, BillError, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
 from app.money import Money
 from app.payments import NotPayable, ProcessorDown, QuoteExpired, book
-from tests.conftest import BERLIN, person
+from tests.conftest import BERLIN, person, sign_in
 from tests.pay import again, begin, carry, choose, of, processor, publish_rates, times_credited, topup
 
 
@@ -611,3 +611,38 @@ def test_the_book_reads_back_what_was_asked(app: Flask, demo_customer: User):
     assert book.find(payment.payer_id, payment.public_id) == payment
     assert book.find(payment.payer_id + 1, payment.public_id) is None
     assert of(Redirect("", payment.gateway_reference or "")) == payment
+
+
+# What the outside world does in between
+
+
+def test_without_a_rate_nothing_starts_and_the_page_says_why(app: Flask, demo_customer: User):
+    publish_rates()
+    bill = topup(demo_customer, Money.of("250", "USD"))
+    with clock.travel(clock.now() + timedelta(days=12)):
+        browser = sign_in(app.test_client(), demo_customer)
+        answer = browser.submit(f"/invoices/{bill.number}/pay", {"method": "sandbox-card"})
+        assert answer.status_code == 422
+        assert "no current exchange rate" in answer.text
+
+
+def test_a_silent_processor_is_said_when_it_is_asked_about_the_payment_before(app: Flask, demo_customer: User):
+    bill = topup(demo_customer, Money.of("25", "EUR"))
+    begin(bill)
+    processor(app).down = True
+    try:
+        with clock.travel(clock.now() + timedelta(hours=3)), pytest.raises(ProcessorDown, match="stays payable"):
+            begin(bill)
+    finally:
+        processor(app).down = False
+
+
+def test_money_for_a_paid_bill_in_another_currency_lands_where_its_owner_sees_it(app: Flask, demo_customer: User):
+    publish_rates()
+    assert demo_customer.customer_id
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id, "vps-7", "USD", [Line("VPS M", 10_00)])
+    for payment in (begin(bill), begin(bill, "sandbox-paypal")):
+        choose(app, payment, "approve")
+    carry(app)
+    assert balance(demo_customer) == fx.offer(bill.amount, "EUR").credited.minor

@@ -233,3 +233,55 @@ def test_a_bonus_is_given_once_spent_first_and_taken_back_after_its_time(app, an
     assert book("promotions", "EUR") == -23_80
     with pytest.raises(ValueError, match="expired"):
         payments.grant_bonus(anna.customer_id, EUR("1"), reason="", reference="b2", expires_at=clock.now() - timedelta(days=1))
+
+
+# Refunds and disputes of the same payment
+
+
+def test_what_the_bank_took_back_is_not_sent_as_well(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    asked, approved = (refunds.request(anna.customer_id, payment.public_id, EUR("20"), "") for _ in range(2))
+    refunds.decide(approved, approve=True, answer="", actor="support")
+    refunds.open_dispute(payment.public_id, EUR("50"), reference="dp_1", reason="not recognised")
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.decide(asked, approve=True, answer="", actor="support")
+    assert refunds.pay_out_due() == 0
+    assert db.scalar("select count(*) from sandbox_refunds") == 0
+    refunds.win_dispute("dp_1")
+    assert refunds.pay_out_due() == 1
+
+
+def test_a_payment_refunded_in_part_stays_so_after_a_dispute_that_was_won(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    refunds.decide(refunds.request(anna.customer_id, payment.public_id, EUR("20"), ""), approve=True, answer="", actor="support")
+    refunds.pay_out_due()
+    refunds.open_dispute(payment.public_id, EUR("10"), reference="dp_1", reason="")
+    refunds.win_dispute("dp_1")
+    assert again(payment).state == "partially_refunded"
+
+
+def test_a_refund_goes_out_and_another_is_asked_for_at_once(app, anna):
+    """One holds the payment and wants the money on hold, the other the other way round: both have to take them in one order."""
+    payment = paid(app, anna, EUR("500"))
+    for number in [refunds.request(anna.customer_id, payment.public_id, EUR("1"), "") for _ in range(20)]:
+        refunds.decide(number, approve=True, answer="", actor="support")
+
+    def work(ask: bool) -> None:
+        with app.app_context():
+            for number in range(20):
+                if ask:
+                    refunds.request(anna.customer_id, payment.public_id, EUR("1"), "")
+                else:
+                    refunds.pay_out(f"RF-{number + 1:06d}")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, (True, False)))
+    assert (wallet.state(anna.customer_id).available, wallet.state(anna.customer_id).on_hold) == (460_00, 20_00)
+
+
+def test_a_bad_address_keeps_no_refund_from_going_out(app, anna, superuser):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("20"), "")
+    superuser.execute("update customers set billing_email = 'not an address'")
+    refunds.decide(number, approve=True, answer="", actor="support")
+    assert refunds.pay_out(number) == "settled"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import db, invoicing, ledger, mail, services, wallet
+from app import clock, customers, db, invoicing, ledger, mail, payments, services, wallet
 from app.money import Money
 from app.services import DAY, Fund, Run, Service
+from tests.conftest import BERLIN, person
 from tests.money_helpers import EUR
 from tests.trade import customer, fund, offer_plans, on
 
@@ -325,3 +326,33 @@ def test_the_runway_is_what_really_happens(anna):
     (short,) = [service for service in services.of_customer(anna) if service.waiting]
     assert short.id == foretold.short_service.id
     assert short.price.minor - balance(anna) == foretold.missing.minor
+
+
+def test_a_period_paid_by_card_a_moment_ago_is_not_paid_again_but_followed_by_the_next(app):
+    offer_plans()
+    customer_id = customer(minor=3_57)
+    service = services.order(customer_id, "ip", 1)
+    with clock.travel(clock.now() + timedelta(days=40)):
+        services.renew_due()
+        waiting = services.of_customer(customer_id)[0].waiting
+        assert waiting
+        bill = invoicing.find(customer_id, waiting)
+        assert bill
+        fund(customer_id, 20_00)
+        payments.pay_from_balance(customer_id, bill.number)
+        renewed = services.renew(service.id)
+    assert renewed.period_start == bill.period_end + timedelta(days=1)
+    assert wallet.state(customer_id).available == 20_00 - 2 * 3_57
+
+
+def test_tax_is_owed_where_the_bill_says_wherever_its_reader_has_moved(app):
+    offer_plans()
+    user = person("moved", profile=BERLIN)
+    fund(user.customer_id, 3_57)
+    services.order(user.customer_id, "ip", 1)
+    with clock.travel(clock.now() + timedelta(days=40)):
+        services.renew_due()
+        customers.update_profile(user.id, user.customer_id, replace(BERLIN, country="FR", postcode="75001", city="Paris"), locale="en", timezone="UTC")
+        fund(user.customer_id, 20_00)
+        assert services.renew_due().renewed == 1
+    assert [row.key for row in db.rows("select key from accounts where kind = 'vat'")] == ["DE"]

@@ -5,10 +5,10 @@ return page and the reconciling job are three ways to the same place: `look up`,
 """
 
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import Payment, Step, bill_of, find, mark_disputed, mark_refunded, open_of, timeline
+from app.payments.book import Payment, Step, bill_of, find, hold, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
-from app.payments.settling import NotPayable, apply, pay_from_balance
+from app.payments.settling import NotPayable, apply, earnings, pay_from_balance
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import reconcile, refresh
 
@@ -24,9 +24,11 @@ __all__ = [
     "apply",
     "balance_problem",
     "bill_of",
+    "earnings",
     "expire_bonuses",
     "find",
     "grant_bonus",
+    "hold",
     "limits",
     "mark_disputed",
     "mark_refunded",

@@ -113,6 +113,11 @@ def lock(gateway: str, public_id: str) -> Payment | None:
     return Payment(*row) if row else None
 
 
+def hold(payment_id: int) -> None:
+    """Lock a payment until the transaction ends, before any money of it. Within a transaction."""
+    db.rows("select 1 from payments where id = %(id)s for no key update", id=payment_id)
+
+
 def open_of(bill_id: int) -> list[Payment]:
     """The payments of a bill that have not come to an end, newest first."""
     return [Payment(*row) for row in db.rows(_OPEN_OF, bill_id=bill_id)]
@@ -156,6 +161,11 @@ def mark_refunded(payment_id: int, returned: int, note_text: str) -> None:
 
 def mark_disputed(payment_id: int, *, opened: bool, note_text: str) -> None:
     """Note that the payer's bank took this payment back, or gave it back to us. Within a transaction."""
-    state = "disputed" if opened else "paid"
-    db.execute("update payments set state = %(state)s, updated_at = %(now)s where id = %(id)s", id=payment_id, state=state, now=clock.now())
-    note(payment_id, state, note_text)
+    note(payment_id, db.scalar(_DISPUTED, id=payment_id, opened=opened, now=clock.now()), note_text)
+
+
+_DISPUTED = """
+update payments p set updated_at = %(now)s, state = case when %(opened)s then 'disputed'
+  when exists (select from refunds r where r.payment_id = p.id and r.state in ('sent', 'settled')) then 'partially_refunded' else 'paid' end
+where id = %(id)s returning state
+"""

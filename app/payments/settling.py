@@ -122,7 +122,7 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     paid_at = snapshot.paid_at or clock.now()
     bill = invoicing.lock(payment.bill_id)
     currency = customers.settle_currency(payment.customer_id, received.currency)
-    into = received.currency if bill.kind == "service" else currency
+    into = received.currency if bill.kind == "service" and bill.unpaid else currency
     conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
     posted = wallet.credit(
         payment.customer_id,
@@ -184,11 +184,16 @@ def charge(bill: Bill, description: str) -> wallet.Spent:
     """
     if bill.kind == "topup":
         raise NotPayable("This bill adds to your balance, so it cannot be paid from it.")
+    title = f"{bill.title} · {description}" if description else bill.title
+    return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=earnings(bill), description=title, bill_id=bill.id)
+
+
+def earnings(bill: Bill) -> list[tuple[int, int]]:
+    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction."""
     lines = [(ledger.account("revenue", bill.currency), bill.net)]
     if bill.tax:
         lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax))
-    title = f"{bill.title} · {description}" if description else bill.title
-    return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=lines, description=title, bill_id=bill.id)
+    return lines
 
 
 def pay_from_balance(customer_id: int, number: str) -> Bill:
@@ -222,11 +227,8 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
 
 def _announce(payment: Payment, bill: Bill, conversion: _Conversion, paid_at: datetime) -> None:
     payer = customers.get(payment.payer_id)
-    if not mail.is_address(payer.email):
-        log.warning("Payment %s could not be confirmed by mail: no address.", payment.public_id)
-        return
     writer = formats(payer.locale, payer.timezone)
-    mail.send(
+    mail.inform(
         "payment_confirmed",
         payer.email,
         key=f"payment:{payment.public_id}:confirmed",

@@ -136,10 +136,15 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "")
         raise NotPayable("There is no such bill.")
     if not bill.unpaid:
         raise NotPayable(f"{bill.number} is {bill.status} already.")
-    _refuse_unready(bill)
     method, gateway = _chosen(bill, method_key)
-    standing = _standing(bill, method)
-    payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, _held(bill, quote_token))
+    try:
+        _refuse_unready(bill)
+        standing = _standing(bill, method)
+        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, _held(bill, quote_token))
+    except (fx.RateUnavailable, AmountError) as problem:
+        raise NotPayable(str(problem)) from problem
+    except GatewayError as error:
+        raise ProcessorDown(str(error)) from error
     if payment.state == "pending":
         return Redirect(payment.as_charge().return_url, payment.gateway_reference or "")
     if payment.handoff_url:
