@@ -94,7 +94,8 @@ def totals(account_id: int, asked: Filter = Filter()) -> ledger.Totals:  # noqa:
     if asked.only_days:
         return ledger.totals(account_id, asked)
     where, params = ledger.conditions(asked, None, _SEARCHED)
-    return ledger.Totals(*db.rows(_SUMS + where, account_id=account_id, **params)[0])
+    source = _DOCUMENTED if asked.text else _KINDS if asked.kind else _ENTRIES
+    return ledger.Totals(*db.rows(_SUMS + source + where, account_id=account_id, **params)[0])
 
 
 _STATE = """
@@ -115,6 +116,8 @@ where customer_id = %(customer_id)s and currency = %(currency)s and kind in ('wa
 order by kind desc
 """
 
+_ENTRIES = "\nfrom entries e"
+_KINDS = "\nfrom entries e join transfers t on t.id = e.transfer_id"
 _DOCUMENTED = """
 from entries e join transfers t on t.id = e.transfer_id
 left join payments p on p.id = t.payment_id
@@ -124,9 +127,9 @@ _MOVEMENTS = f"""
 select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
   coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
 
-_SUMS = f"""
+_SUMS = """
 select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
-  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing{_DOCUMENTED}"""
+  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing"""
 
 _SEARCHED = ("t.description", "t.reference", "b.invoice_number", "b.proforma_number", "p.method_label")
 
