@@ -246,7 +246,23 @@ def serving(url: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    words = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "--workers", "1", "--blocking-threads", "1", "--no-access-log", "--log-level", "error", "wsgi:app"]
+    words = [
+        sys.executable,
+        "-m",
+        "granian",
+        "--interface",
+        "wsgi",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--blocking-threads",
+        "1",
+        "--no-access-log",
+        "--log-level",
+        "error",
+        "wsgi:app",
+    ]
     server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:

@@ -52,7 +52,9 @@ def write_movements(customer_id: int, count: int) -> None:
     for number in range(1, count, step):
         last = min(count, number + step)
         with clock.travel(start + timedelta(hours=number)):
-            wallet.spend_many([wallet.Spend(customer_id, Money(500 + n % 300, "EUR"), f"m:{n}", [(revenue, 500 + n % 300)], description=f"Movement {n}") for n in range(number, last)])
+            wallet.spend_many(
+                [wallet.Spend(customer_id, Money(500 + n % 300, "EUR"), f"m:{n}", [(revenue, 500 + n % 300)], description=f"Movement {n}") for n in range(number, last)]
+            )
 
 
 def test_the_newest_movement_comes_first_with_the_balance_after_it(anna, owner):
