@@ -94,12 +94,20 @@ def _admin(url: str) -> psycopg.Connection:
 
 
 def _empty(application: Flask) -> None:
+    """Take out every row; deleting a few is some thirty times faster than truncating every table, which makes new files for each."""
     ledger.forget_accounts()
     with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
-        tables = connection.execute("select string_agg(format('%I', tablename), ', ') from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'").fetchone()
-        assert tables is not None
         connection.execute("set session_replication_role = replica")
-        connection.execute(f"truncate {tables[0]} restart identity")
+        sizes = dict(connection.execute(_TABLES).fetchall())
+        filled = " union all ".join(f"select '{table}' where exists (select from {table})" for table in sizes)
+        for (table,) in connection.execute(filled).fetchall():
+            connection.execute(f"delete from {table}" if sizes[table] < FEW_BYTES else f"truncate {table} cascade")
+        connection.execute(_RESTART)
+
+
+FEW_BYTES = 400_000
+_TABLES = "select tablename, pg_relation_size(tablename::regclass) from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'"
+_RESTART = "select setval(format('%I', sequencename)::regclass, 1, false) from pg_sequences where schemaname = 'public' and last_value is not null"
 
 
 @pytest.fixture
