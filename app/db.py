@@ -139,11 +139,6 @@ def snapshot(**settings: str) -> Iterator[None]:
         connection.close()
 
 
-def in_transaction() -> bool:
-    """Whether `transaction()` is open here."""
-    return _open.get() is not None
-
-
 def rows(sql: str, /, **params: object) -> list[Row]:
     """All rows of a statement; inside a transaction on its connection, else on the read-only one."""
     connection = _open.get()

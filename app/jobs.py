@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from app import db, fx, invoicing, ledger, mail, payments, refunds, services
+from app import customers, db, fx, invoicing, ledger, mail, payments, refunds, services
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ JOBS = (
     Job("bill-ahead", 3600, services.bill_ahead, "bills services that end soon and do not renew by themselves"),
     Job("expire-bills", 600, invoicing.expire_due, "closes bills nobody paid"),
     Job("expire-bonuses", 600, payments.expire_bonuses, "takes back bonuses whose time is over"),
+    Job("tidy", 3600, customers.tidy, "deletes old rate counters, used links and ended sessions"),
     Job("rates", 3600, fetch_rates, "stores the newest exchange rates", first_s=20),
     Job("check", 3600, check_ledger, "proves the ledger", first_s=300),
 )

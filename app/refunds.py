@@ -20,7 +20,6 @@ WINDOW = timedelta(days=180)
 """How long after a payment its processor sends money back."""
 ONE_WAY = frozenset({"crypto"})
 """Methods that cannot send money back to where it came from."""
-LIVE = ("requested", "approved", "sent", "settled")
 
 
 class RefundError(ValueError):

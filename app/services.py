@@ -65,10 +65,6 @@ class Service:
         """The first day that is not paid yet."""
         return self.paid_through + DAY
 
-    def days_left(self, today: date) -> int:
-        """Paid days after today; below zero once the service runs on credit."""
-        return (self.paid_through - today).days
-
 
 @dataclass(frozen=True, slots=True)
 class Renewed:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import jobs
+from app import customers, invoicing, jobs, mail, payments, services
 
 
 @pytest.fixture
@@ -73,3 +73,9 @@ def test_a_job_may_wait_before_its_first_turn(app: Flask) -> None:
     stop, ran = threading.Event(), []
     jobs.run(app, [jobs.Job("later", 60, lambda: ran.append(1), "", first_s=60), jobs.Job("last", 1, stop.set, "")], stop)
     assert ran == []
+
+
+def test_nothing_that_has_to_be_done_by_itself_is_forgotten_by_the_clock() -> None:
+    """Each of these verbs keeps the house in order only if somebody calls it."""
+    worked = {job.work for job in jobs.JOBS}
+    assert worked >= {customers.tidy, payments.reconcile, payments.process_due, payments.expire_bonuses, invoicing.expire_due, services.renew_due, services.settle_waiting, mail.deliver}

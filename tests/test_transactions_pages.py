@@ -169,7 +169,7 @@ def test_the_file_is_exactly_what_is_filtered(anna, owner):
     assert (rows[0]["Date"], rows[0]["Time"][:2]) == ("2026-07-01", "14"), "in the customer's time zone"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+49", "-2", "@x", "\tx"])
+@pytest.mark.parametrize("text", ["=1+1", "+49", "-2", "@x", "\tx", " =1", "＝1"])
 def test_no_cell_of_the_file_is_a_formula(app, owner, demo_customer, text):
     with db.transaction():
         account = ledger.account("suspense", "EUR")

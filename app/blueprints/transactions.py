@@ -1,7 +1,5 @@
 """Transactions: every movement of the balance, filtered by one canonical address, and exactly what is filtered as a file."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -10,12 +8,13 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Response, current_app, request, stream_with_context
+from flask import Blueprint, Response, current_app, request
 from markupsafe import Markup, escape
 
 from app import clock, customers, ledger, wallet, web
 from app.ledger import KINDS, Filter
 from app.money import Money
+from app.web import spreadsheet
 
 transactions = Blueprint("transactions", __name__)
 
@@ -73,8 +72,7 @@ def export() -> Response:
     """Everything the filter finds, newest first, streamed."""
     asked, account_id = _asked(), _account_id(web.reader(), _kind())
     found = wallet.export(account_id, asked) if account_id else iter(())
-    headers = {"Content-Disposition": f'attachment; filename="transactions-{clock.today()}.csv"', "Cache-Control": "no-store"}
-    return Response(stream_with_context(_lines(found, asked)), mimetype="text/csv", headers=headers)
+    return spreadsheet.answer(f"transactions-{clock.today()}.csv", CSV_COLUMNS, _lines(found, asked))
 
 
 def _account_id(me: customers.SignedIn, kind: str) -> int | None:
@@ -146,24 +144,10 @@ def _presets(asked: Filter, account: str) -> list[tuple[str, str, bool]]:
     return [(word, _address(replace(asked, since=since, until=until), account), (asked.since, asked.until) == (since, until)) for word, since, until in ranges]
 
 
-def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[str]:
-    """CSV text in blocks, with the mark that tells spreadsheets it is UTF-8; amounts are plain numbers, other cells never formulas."""
-    zone, block = ZoneInfo(asked.timezone), io.StringIO()
-    write = csv.writer(block)
-    block.write("\ufeff")
-    write.writerow(CSV_COLUMNS)
+def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[tuple[object, ...]]:
+    """Days and times as the page shows them, amounts as plain numbers."""
+    zone = ZoneInfo(asked.timezone)
     for row in found:
         at = row.posted_at.astimezone(zone)
-        texts = (KINDS[row.kind], row.description, row.document or "", row.method or "")
-        amounts = (Money(row.amount, asked.currency).decimal, Money(row.balance_after, asked.currency).decimal)
-        write.writerow((at.date(), f"{at:%H:%M:%S}", *map(_harmless, texts), *amounts, asked.currency, _harmless(row.reference)))
-        if block.tell() > 32_768:
-            yield block.getvalue()
-            block.seek(0)
-            block.truncate()
-    yield block.getvalue()
-
-
-def _harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+        amounts = [Money(minor, asked.currency).decimal for minor in (row.amount, row.balance_after)]
+        yield at.date(), f"{at:%H:%M:%S}", KINDS[row.kind], row.description, row.document, row.method, *amounts, asked.currency, row.reference
