@@ -17,7 +17,7 @@ from app.money import Money
 
 CURRENCIES = ("EUR", "JPY", "KWD")
 amounts = st.integers(min_value=1, max_value=5_000)
-customers = st.integers(min_value=0, max_value=len(CURRENCIES) - 1)
+customers = st.sampled_from((0, 0, 0, 1, 2))
 
 
 @dataclass
@@ -81,6 +81,10 @@ class Books(RuleBasedStateMachine):
         self.written.append((verb, result.transfer_id))
         return result
 
+    def near(self, data, available):
+        """An amount that is mostly there, sometimes all of it, sometimes one unit more."""
+        return data.draw(st.integers(1, max(1, available)) | st.just(max(1, available)) | st.just(available + 1))
+
     def newest_lot(self, purse, account):
         kind = "bonus" if account == "bonus" else "wallet"
         return db.scalar("select max(l.id) from lots l join accounts a on a.id = l.account_id where l.customer_id = %(id)s and a.kind = %(kind)s", id=purse.id, kind=kind)
@@ -102,9 +106,10 @@ class Books(RuleBasedStateMachine):
         self.write(verb)
         purse.lots[self.newest_lot(purse, "wallet")] = minor
 
-    @rule(who=customers, minor=amounts)
-    def charge(self, who, minor):
+    @rule(who=customers, data=st.data())
+    def charge(self, who, data):
         purse = self.purses[who]
+        minor = self.near(data, sum(purse.lots.values()) + sum(purse.bonus[lot][0] for lot in purse.spendable_bonus(self.now)))
         reference = self.reference("charge")
         parts = purse.take(minor, self.now)
 
@@ -132,11 +137,12 @@ class Books(RuleBasedStateMachine):
         for lot, part in parts:
             purse.change(lot, part)
 
-    @rule(who=customers, data=st.data(), minor=amounts)
-    def ask_for_a_refund(self, who, data, minor):
+    @rule(who=customers, data=st.data())
+    def ask_for_a_refund(self, who, data):
         purse = self.purses[who]
         assume(purse.lots)
         lot = data.draw(st.sampled_from(sorted(purse.lots)))
+        minor = self.near(data, purse.lots[lot])
         reference = self.reference("refund")
 
         def verb():
@@ -164,18 +170,20 @@ class Books(RuleBasedStateMachine):
             purse.lots[lot] += minor
         purse.held -= minor
 
-    @rule(who=customers, data=st.data(), minor=amounts)
-    def dispute(self, who, data, minor):
+    @rule(who=customers, data=st.data())
+    def dispute(self, who, data):
         purse = self.purses[who]
         assume(purse.lots)
+        minor = self.near(data, sum(purse.lots.values()))
         own = data.draw(st.sampled_from(sorted(purse.lots)))
         reference = self.reference("dispute")
         self.write(lambda: wallet.seize(purse.id, own, Money(minor, purse.currency), reference=reference, counter=[(ledger.account("disputes", purse.currency), minor)]))
+        missing = minor
         for lot in [own, *purse.lots]:
-            part = min(purse.lots[lot], minor)
+            part = min(purse.lots[lot], missing)
             purse.lots[lot] -= part
-            minor -= part
-        purse.debt += minor
+            missing -= part
+        purse.debt += missing
 
     @rule(who=customers, minor=amounts, days=st.none() | st.integers(1, 20))
     def grant(self, who, minor, days):
@@ -241,7 +249,7 @@ def test_the_books_follow_the_model(app):
     with db.transaction():
         for currency in CURRENCIES:
             ledger.account("suspense", currency)
-    run_state_machine_as_test(Books, settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None))
+    run_state_machine_as_test(Books, settings=settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None))
 
 
 # Many at once
