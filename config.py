@@ -173,6 +173,8 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
         raise ConfigError(f"SANDBOX={wish} is not understood: on, off, or force.")
     if wish in _ON and environ.get("STRIPE_SECRET_KEY"):
         raise ConfigError("SANDBOX is on beside a real processor: unset STRIPE_SECRET_KEY, or set SANDBOX=force if you mean it.")
+    if not wish and not environ.get("STRIPE_SECRET_KEY") and environ.get("BASE_URL", "").startswith("https://"):
+        raise ConfigError("BASE_URL is public and no processor is configured: give STRIPE_SECRET_KEY, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail.")
     return wish in {*_ON, "force"} or (not wish and not environ.get("STRIPE_SECRET_KEY"))
 
 
@@ -202,5 +204,7 @@ def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> No
     if settings.stripe_secret_key.startswith("sk_live_"):
         if not settings.secure:
             raise ConfigError("A live Stripe key needs BASE_URL with https://: customers come back to it after paying.")
+        if settings.sandbox:
+            raise ConfigError("A live Stripe key and the sandbox exclude each other: whoever has an account could give itself money.")
         if not environ.get("SELLER_LEGAL_NAME"):
             raise ConfigError("A live Stripe key needs SELLER_LEGAL_NAME and the other SELLER_ settings: the demo's company would stand on real invoices.")

@@ -24,6 +24,7 @@ def test_a_processor_switches_the_sandbox_off_unless_forced():
     assert not config.load(STRIPE).sandbox
     assert config.load({**STRIPE, "SANDBOX": "force"}).sandbox
     assert not config.load({**GIVEN, "SANDBOX": "off"}).sandbox
+    assert config.load({**GIVEN, "BASE_URL": "https://demo.example.com", "SANDBOX": "on"}).sandbox
 
 
 def test_the_seller_is_what_the_environment_says():
@@ -49,6 +50,8 @@ def test_the_seller_is_what_the_environment_says():
         ({**STRIPE, "STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is empty"),
         ({**LIVE, "BASE_URL": "http://billing.example.com"}, "needs BASE_URL with https://"),
         ({**LIVE, "SELLER_LEGAL_NAME": ""}, "needs SELLER_LEGAL_NAME"),
+        ({**LIVE, "SANDBOX": "force"}, "live Stripe key and the sandbox exclude each other"),
+        ({**GIVEN, "BASE_URL": "https://billing.example.com"}, "BASE_URL is public and no processor is configured"),
     ],
 )
 def test_a_missing_or_contradictory_setting_is_one_sentence(environ, sentence):
