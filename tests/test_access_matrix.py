@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import html5lib
 import psycopg
 import pytest
 from flask import Flask, Response
@@ -204,6 +205,18 @@ def test_every_form_answers_everybody_as_the_table_says(house: House, name: str)
     accepted = {who: house.ask(name, who).status_code for who in others if who not in refused}
     assert accepted == {who: TABLE[name].expected(who) for who in accepted}
     assert house.ask(name, "owner").status_code == TABLE[name].owner
+
+
+@pytest.mark.parametrize("who", ["owner", "anonymous", "unverified"])
+def test_every_page_is_well_formed_and_names_nothing_twice(house: House, who: str) -> None:
+    for name in TABLE:
+        answer = house.ask(name, who) if name.startswith("GET") else None
+        if answer is not None and answer.mimetype == "text/html" and answer.data:
+            parser = html5lib.HTMLParser()
+            parser.parse(answer.text)
+            assert parser.errors == [], name
+            names = re.findall(r'\sid="([^"]+)"', answer.text)
+            assert sorted(names) == sorted(set(names)), name
 
 
 def test_who_is_not_logged_in_is_sent_to_the_login_and_back(house: House) -> None:
