@@ -11,9 +11,19 @@ PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
 SECRET_BYTES: Final = 32
 STRIPE_API: Final = "https://api.stripe.com"
+PAYPAL_API: Final = "https://api-m.paypal.com"
+NOWPAYMENTS_API: Final = "https://api.nowpayments.io"
+PROCESSORS: Final[Mapping[str, tuple[str, ...]]] = {
+    "STRIPE_SECRET_KEY": ("STRIPE_WEBHOOK_SECRET",),
+    "PAYPAL_CLIENT_ID": ("PAYPAL_SECRET", "PAYPAL_WEBHOOK_ID"),
+    "BTCPAY_URL": ("BTCPAY_STORE_ID", "BTCPAY_API_KEY", "BTCPAY_WEBHOOK_SECRET"),
+    "NOWPAYMENTS_API_KEY": ("NOWPAYMENTS_IPN_SECRET",),
+}
+"""What switches each processor on, and what it cannot do without then."""
 ECB_FEED: Final = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml"
 SELLER_EMAIL: Final = "billing@northbyte.example"
 _ON: Final = frozenset({"1", "on", "true", "yes"})
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SANDBOX: Final = _ON | {"", "0", "off", "false", "no", "force"}
 
 
@@ -57,6 +67,18 @@ class Settings:
     stripe_secret_key: str = ""
     stripe_webhook_secret: str = ""
     stripe_api_base: str = STRIPE_API
+    paypal_client_id: str = ""
+    paypal_secret: str = ""
+    paypal_webhook_id: str = ""
+    paypal_merchant_id: str = ""
+    paypal_api_base: str = PAYPAL_API
+    btcpay_url: str = ""
+    btcpay_store_id: str = ""
+    btcpay_api_key: str = ""
+    btcpay_webhook_secret: str = ""
+    nowpayments_api_key: str = ""
+    nowpayments_ipn_secret: str = ""
+    nowpayments_api_base: str = NOWPAYMENTS_API
     sandbox: bool = True
     mail_url: str = ""
     mail_from: str = SELLER_EMAIL
@@ -133,6 +155,18 @@ def load(environ: Mapping[str, str]) -> Settings:
         stripe_secret_key=environ.get("STRIPE_SECRET_KEY", ""),
         stripe_webhook_secret=environ.get("STRIPE_WEBHOOK_SECRET", ""),
         stripe_api_base=environ.get("STRIPE_API_BASE", STRIPE_API),
+        paypal_client_id=environ.get("PAYPAL_CLIENT_ID", ""),
+        paypal_secret=environ.get("PAYPAL_SECRET", ""),
+        paypal_webhook_id=environ.get("PAYPAL_WEBHOOK_ID", ""),
+        paypal_merchant_id=environ.get("PAYPAL_MERCHANT_ID", ""),
+        paypal_api_base=environ.get("PAYPAL_API_BASE", PAYPAL_API).rstrip("/"),
+        btcpay_url=environ.get("BTCPAY_URL", "").rstrip("/"),
+        btcpay_store_id=environ.get("BTCPAY_STORE_ID", ""),
+        btcpay_api_key=environ.get("BTCPAY_API_KEY", ""),
+        btcpay_webhook_secret=environ.get("BTCPAY_WEBHOOK_SECRET", ""),
+        nowpayments_api_key=environ.get("NOWPAYMENTS_API_KEY", ""),
+        nowpayments_ipn_secret=environ.get("NOWPAYMENTS_IPN_SECRET", ""),
+        nowpayments_api_base=environ.get("NOWPAYMENTS_API_BASE", NOWPAYMENTS_API).rstrip("/"),
         sandbox=_sandbox(environ),
         mail_url=environ.get("MAIL_URL", ""),
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
@@ -171,11 +205,18 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
     wish = environ.get("SANDBOX", "").lower()
     if wish not in _SANDBOX:
         raise ConfigError(f"SANDBOX={wish} is not understood: on, off, or force.")
-    if wish in _ON and environ.get("STRIPE_SECRET_KEY"):
-        raise ConfigError("SANDBOX is on beside a real processor: unset STRIPE_SECRET_KEY, or set SANDBOX=force if you mean it.")
-    if not wish and not environ.get("STRIPE_SECRET_KEY") and environ.get("BASE_URL", "").startswith("https://"):
-        raise ConfigError("BASE_URL is public and no processor is configured: give STRIPE_SECRET_KEY, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail.")
-    return wish in {*_ON, "force"} or (not wish and not environ.get("STRIPE_SECRET_KEY"))
+    real = next((name for name in PROCESSORS if environ.get(name)), "")
+    if wish in _ON and real:
+        raise ConfigError(f"SANDBOX is on beside a real processor: unset {real}, or set SANDBOX=force if you mean it.")
+    if not wish and not real and environ.get("BASE_URL", "").startswith("https://"):
+        raise ConfigError(
+            f"BASE_URL is public and no processor is configured: give {_either(list(PROCESSORS))}, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail."
+        )
+    return wish in {*_ON, "force"} or (not wish and not real)
+
+
+def _either(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _seller(environ: Mapping[str, str]) -> Seller:
@@ -197,14 +238,40 @@ def _mark(path: str) -> str:
 
 
 def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> None:
-    if settings.stripe_secret_key and not settings.stripe_webhook_secret:
-        raise ConfigError("STRIPE_SECRET_KEY is set but STRIPE_WEBHOOK_SECRET is empty: payments could not be confirmed.")
+    _refuse_half_processors(environ)
     if not settings.base_url.startswith(("http://", "https://")):
         raise ConfigError("BASE_URL must begin with https:// (or http:// for a local start).")
-    if settings.stripe_secret_key.startswith("sk_live_"):
+    if live := _live(settings):
         if not settings.secure:
-            raise ConfigError("A live Stripe key needs BASE_URL with https://: customers come back to it after paying.")
+            raise ConfigError(f"{live} needs BASE_URL with https://: customers come back to it after paying.")
         if settings.sandbox:
-            raise ConfigError("A live Stripe key and the sandbox exclude each other: whoever has an account could give itself money.")
+            raise ConfigError(f"{live} and the sandbox exclude each other: whoever has an account could give itself money.")
         if not environ.get("SELLER_LEGAL_NAME"):
-            raise ConfigError("A live Stripe key needs SELLER_LEGAL_NAME and the other SELLER_ settings: the demo's company would stand on real invoices.")
+            raise ConfigError(f"{live} needs SELLER_LEGAL_NAME and the other SELLER_ settings: the demo's company would stand on real invoices.")
+
+
+def _live(settings: Settings) -> str:
+    """What takes real money here, as the beginning of a sentence; nothing when all of it is for trying out."""
+    if settings.stripe_secret_key.startswith("sk_live_"):
+        return "A live Stripe key"
+    if settings.paypal_client_id and settings.paypal_api_base == PAYPAL_API:
+        return "PayPal's live API"
+    return "NOWPayments' live API" if settings.nowpayments_api_key and settings.nowpayments_api_base == NOWPAYMENTS_API else ""
+
+
+def _refuse_half_processors(environ: Mapping[str, str]) -> None:
+    for switch, needed in PROCESSORS.items():
+        missing = [name for name in needed if not environ.get(name)]
+        if environ.get(switch) and missing:
+            raise ConfigError(f"{switch} is set but {missing[0]} is empty: payments could not be confirmed.")
+        present = [name for name in needed if environ.get(name)]
+        if present and not environ.get(switch):
+            raise ConfigError(f"{present[0]} is set but {switch} is empty: set both, or neither.")
+    for name in ("STRIPE_API_BASE", "PAYPAL_API_BASE", "BTCPAY_URL", "NOWPAYMENTS_API_BASE"):
+        _refuse_plain_http(name, environ.get(name, ""))
+
+
+def _refuse_plain_http(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if url and not (parts.netloc and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))):
+        raise ConfigError(f"{name}={url} must begin with https://: the key travels to it.")

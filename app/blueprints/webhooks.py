@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, request
 
 from app import payments
-from app.gateways.base import BadSignature
+from app.gateways.base import BadSignature, GatewayError
 from app.web import csrf
 from app.web.gate import public
 
@@ -16,7 +16,7 @@ LARGEST_BODY = 256 * 1024
 @webhooks.post("/webhooks/<gateway>")
 @public
 def receive(gateway: str) -> Response:
-    """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured."""
+    """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured, 503 while that cannot be told."""
     body = request.get_data(cache=False, parse_form_data=False) if (request.content_length or 0) <= LARGEST_BODY else b""
     if not 0 < len(body) <= LARGEST_BODY:
         return _say("empty, or too large", 413)
@@ -24,6 +24,8 @@ def receive(gateway: str) -> Response:
         payments.receive(gateway, body, {name.lower(): value for name, value in request.headers})
     except BadSignature as error:
         return _say(str(error), 400)
+    except GatewayError as error:
+        return _say(str(error), 503)
     except LookupError:
         return _say("no such processor", 404)
     return _say("kept", 200)

@@ -17,6 +17,19 @@ def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, 
         from app.gateways.stripe import Stripe  # here, not above: its SDK takes half a second to import
 
         built.append(Stripe(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base))
+    if settings.paypal_client_id:
+        from app.gateways.paypal import PayPal
+
+        built.append(PayPal(settings.paypal_client_id, settings.paypal_secret, settings.paypal_webhook_id, settings.paypal_api_base, settings.paypal_merchant_id))
+    if settings.btcpay_url:
+        from app.gateways.btcpay import BTCPay
+
+        built.append(BTCPay(settings.btcpay_url, settings.btcpay_store_id, settings.btcpay_api_key, settings.btcpay_webhook_secret))
+    if settings.nowpayments_api_key:
+        from app.gateways.nowpayments import NOWPayments
+
+        callback = f"{settings.base_url}/webhooks/nowpayments"
+        built.append(NOWPayments(settings.nowpayments_api_key, settings.nowpayments_ipn_secret, callback, settings.nowpayments_api_base))
     if settings.sandbox:
         built.append(sandbox.Sandbox(processor))
     return {gateway.name: gateway for gateway in built}
@@ -31,6 +44,11 @@ def use(gateways: Mapping[str, Gateway]) -> None:
 def get(name: str) -> Gateway | None:
     """A configured gateway, or None."""
     return _gateways.get(name)
+
+
+def growing() -> list[str]:
+    """The names of the gateways whose paid payments may still receive more."""
+    return [gateway.name for gateway in _gateways.values() if gateway.grows]
 
 
 def methods(country: str | None, amount: Money) -> list[Method]:

@@ -18,6 +18,9 @@ State = Literal["open", "pending", "paid", "failed", "expired"]
 SIGNATURE_TOLERANCE_S = 300
 """How far, in seconds, a webhook's signed time may lie from ours, before or after."""
 
+FEW = 6
+"""As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
+
 NO_ANSWER = "The processor does not answer at the moment. Your bill stays payable: try again in a minute or choose another method."
 
 
@@ -66,7 +69,7 @@ class Method:
 
     def _refusal(self, country: str | None, amount: Money) -> str:
         if self.currencies is not None and amount.currency not in self.currencies:
-            return f"Only for payments in {_either(sorted(self.currencies))}"
+            return f"Only for payments in {_either(sorted(self.currencies))}" if len(self.currencies) <= FEW else f"Not for payments in {amount.currency}"
         if self.countries is not None and country not in self.countries:
             return f"Only for payers in {_either(sorted(self.countries))}"
         if amount.minor < (self.minimums or {}).get(amount.currency, 0):
@@ -130,7 +133,10 @@ class Snapshot:
     """What the processor's API says of one payment now.
 
     `charge_id` is our id as the processor kept it, `received` what arrived there, `fee` what it kept of it (when it says), `paid_at`
-    when the customer paid; `fault` says why the money must not be credited although it was received.
+    when the customer paid; `fault` says why this money cannot be ours to credit (another account, another mode, a mark set by hand).
+
+    `exact` False means that the payer decided how much to send: what was received is credited as what it is, and `received` may grow.
+    `doubt` says why money that did arrive needs a person all the same, such as a rate that has run away.
     """
 
     reference: str
@@ -143,6 +149,8 @@ class Snapshot:
     failure_code: str = ""
     failure_message: str = ""
     fault: str = ""
+    exact: bool = True
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +164,15 @@ class RefundSnapshot:
 
 
 class Gateway(Protocol):
-    """The five verbs. Each may raise GatewayError; none opens a transaction of ours."""
+    """The five verbs. Each may raise GatewayError; none opens a transaction of ours.
+
+    `refund_window_days` is how long a payment can go back the way it came, 0 where it never can; `grows` says whether a payment that is
+    paid may still receive more, and is therefore watched on.
+    """
 
     name: str
+    refund_window_days: int
+    grows: bool
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """What this gateway carries, each judged for this payer and amount. No network."""
@@ -169,7 +183,7 @@ class Gateway(Protocol):
         ...
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
-        """Verify and read a webhook (header names in lower case). Raises BadSignature. No network."""
+        """Verify and read a webhook (header names in lower case). Raises BadSignature. No network but for a certificate not seen yet."""
         ...
 
     def lookup(self, reference: str) -> Snapshot | None:

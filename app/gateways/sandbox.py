@@ -71,6 +71,8 @@ class Sandbox:
     """The gateway to the pretend processor."""
 
     name = "sandbox"
+    refund_window_days = 180
+    grows = False
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor

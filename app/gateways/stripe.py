@@ -59,6 +59,8 @@ class Stripe:
     """The gateway to one Stripe account. `webhook_secrets` may hold two, by comma, while one is being replaced."""
 
     name = "stripe"
+    refund_window_days = 180
+    grows = False
 
     def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com") -> None:
         self._secret_key = secret_key

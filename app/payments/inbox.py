@@ -13,7 +13,8 @@ log = logging.getLogger(__name__)
 
 MOST_TRIES = 5
 FIRST_WAIT = timedelta(seconds=10)
-KEPT_HEADERS = frozenset({"content-type", "user-agent", "stripe-signature", "sandbox-signature"})
+KEPT_HEADERS = frozenset({"content-type", "user-agent", "stripe-signature", "sandbox-signature", "btcpay-sig", "x-nowpayments-sig"})
+KEPT_PREFIX = "paypal-"
 
 
 def receive(gateway: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -29,7 +30,7 @@ def receive(gateway: str, body: bytes, headers: Mapping[str, str]) -> int:
     state, error = ("parked", event.fault) if event.fault else ("new", None) if event.reference else ("ignored", None)
     if event.fault:
         log.error("A webhook of %s was parked: %s is %s", gateway, event.id, event.fault)
-    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
+    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith(KEPT_PREFIX)}
     with db.transaction():
         return int(db.scalar(_KEEP, gateway=gateway, event_id=event.id, now=now, headers=json.dumps(kept), body=body, state=state, error=error, reference=event.reference))
 

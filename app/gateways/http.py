@@ -1,0 +1,95 @@
+"""One JSON call over HTTP, for the gateways that need no SDK: it ends, it follows nothing, and no amount in it becomes a float."""
+
+import base64
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import certifi
+import urllib3
+
+from app.gateways.base import NO_ANSWER, GatewayError
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.05, 15.0
+LARGEST_ANSWER = 4 * 1024 * 1024
+SWITCHED_OFF = "Payments by this method are switched off at the moment. Nothing was charged."
+REFUSED = "The processor refused this payment. Nothing was charged."
+
+_pool = urllib3.PoolManager(
+    timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+    retries=False,
+    ca_certs=certifi.where(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status, and the JSON of the body with its fractions as Decimal (None for an empty one)."""
+
+    status: int
+    body: Any
+
+
+def call(
+    method: str,
+    url: str,
+    *,
+    query: Mapping[str, str | int] | None = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    expected: Collection[int] = (),
+) -> Answer:
+    """One call; any 2xx and the `expected` statuses are returned.
+
+    Raises GatewayError: permanent for a wrong key (401, 403) and for a request the processor will never take (other 4xx), of unknown
+    outcome for everything that is no answer: a time-out, a broken line, a redirect, 429, 5xx, a body that is no JSON.
+    """
+    status, data = fetch(method, f"{url}?{urlencode(query)}" if query else url, body, headers)
+    if not 200 <= status < 300 and status not in expected:
+        raise _refusal(method, url, status, data)
+    try:
+        return Answer(status, json.loads(data, parse_float=Decimal) if data else None)
+    except (ValueError, RecursionError) as error:
+        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: {status}, no JSON") from error
+
+
+def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    """Status and raw body of one call. Raises GatewayError when there is no whole answer."""
+    try:
+        response = _pool.request(method, url, body=body, headers=dict(headers or {}), redirect=False, preload_content=False)
+        try:
+            data = response.read(LARGEST_ANSWER + 1)
+        finally:
+            response.release_conn()
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: {error!r}") from error
+    if len(data) > LARGEST_ANSWER:
+        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: more than {LARGEST_ANSWER} bytes")
+    return response.status, data
+
+
+def write_json(value: object) -> bytes:
+    """A value as the bytes of its JSON."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def basic(user: str, password: str) -> str:
+    """The Authorization header of a name and a password."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes of strict base64. Raises ValueError."""
+    return base64.b64decode(text, validate=True)
+
+
+def _refusal(method: str, url: str, status: int, data: bytes) -> GatewayError:
+    detail = f"{method} {url}: {status} {data[:300].decode('utf-8', 'replace')}"
+    if status in (401, 403):
+        return GatewayError(SWITCHED_OFF, permanent=True, detail=detail)
+    if 400 <= status < 500 and status not in (408, 409, 425, 429):
+        return GatewayError(REFUSED, permanent=True, detail=detail)
+    return GatewayError(NO_ANSWER, permanent=False, detail=detail)

@@ -1,0 +1,447 @@
+"""PayPal, by Orders v2: the order is created here, approved on PayPal's page, and captured when it is looked up.
+
+An approved order is a promise and no money. Whoever looks it up (the return page, a webhook, the reconciling job) captures it under a
+key made of our own payment's id, so it is captured once; PayPal remembers a key for six hours, and an order that old is not captured.
+"""
+
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+import certifi
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from app import clock
+from app.gateways import http
+from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.money import AmountError, Money
+
+LIVE_API = "https://api-m.paypal.com"
+SIGNATURE_HEADERS = ("paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig", "paypal-cert-url", "paypal-auth-algo")
+DELIVERED_WITHIN = timedelta(days=3)
+"""PayPal repeats a webhook for three days; its signed time may lie that far from ours, before or after."""
+KEY_LIFE = timedelta(hours=6)
+"""How long PayPal remembers a PayPal-Request-Id of an order, and lets an order that nobody approved live."""
+SEARCH_BACK = timedelta(hours=48)
+"""How far back PayPal's own list of events is searched for a payment of ours whose order we never heard of."""
+TOKEN_MARGIN_S = 60
+CERTIFICATE_NAME = "messageverificationcerts.paypal.com"
+MOST_CERTIFICATES = 16
+
+CURRENCIES = frozenset(
+    {"AUD", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "ILS", "JPY", "MXN", "MYR", "NOK", "NZD", "PHP", "PLN", "SEK", "SGD", "THB", "TWD", "USD"}
+)
+WHOLE = frozenset({"HUF", "JPY", "TWD"})
+"""Currencies PayPal takes without decimals, whatever ISO 4217 says; forints with fillér are refused, never rounded."""
+METHODS = (Method("paypal", "PayPal", "PayPal", "Your PayPal account", "Instant", "paypal", currencies=CURRENCIES),)
+
+_OWN_ID = re.compile(r"pay_\w{1,64}")
+_THEIR_ID = re.compile(r"(capture-)?[0-9A-Za-z-]{1,64}")
+_CERTIFICATE_PATH = re.compile(r"/v1/notifications/certs/[0-9A-Za-z._-]{1,128}")
+_PREFER = {"Prefer": "return=representation"}
+
+
+class PayPal:
+    """The gateway to one PayPal account. `merchant_id`, when given, is checked on every order and webhook."""
+
+    name = "paypal"
+    refund_window_days = 180
+    grows = False
+
+    def __init__(self, client_id: str, secret: str, webhook_id: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
+        self._authorization = http.basic(client_id, secret)
+        self._webhook_id = webhook_id
+        self._base = api_base.rstrip("/")
+        self._merchant_id = merchant_id
+        self._certificates = certificates or Certificates(_hosts(self._base))
+        self._token, self._token_until = "", 0.0
+
+    def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
+        """PayPal itself, judged for this amount."""
+        return [_fitting(method.judged(country, amount), amount) for method in METHODS]
+
+    def checkout(self, charge: Charge) -> Redirect:
+        """The order of this charge, made once, and PayPal's page for it."""
+        order = self._call("POST", "/v2/checkout/orders", self._order(charge), {"PayPal-Request-Id": f"{charge.id}:order", **_PREFER}).body
+        url = next((link["href"] for link in order.get("links", []) if link.get("rel") in ("payer-action", "approve")), "")
+        if not url:
+            raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{order.get('id')} has no page for the payer")
+        return Redirect(url, order["id"])
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
+        """Verify the signature by PayPal's certificate, then read. Raises BadSignature, GatewayError while the certificate cannot be had.
+
+        What is signed is a CRC32 of the body, which anybody can keep while changing the body: all that is taken from it is what to look up.
+        """
+        sent_at = self._verify(body, headers)
+        event = read_json(body)
+        about = event.get("resource")
+        if not isinstance(about, dict) or not isinstance(event.get("event_type"), str):
+            raise BadSignature("signed, but no event")
+        return Event(headers["paypal-transmission-id"], _reference(event["event_type"], about), event["event_type"], sent_at, self._foreign(_payee(about)))
+
+    def lookup(self, reference: str) -> Snapshot | None:
+        """The order by its own id, its capture's, or ours; one that was approved is captured first."""
+        order = self._find(reference)
+        return self._snapshot(order) if order else None
+
+    def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
+        """Send back from the order's capture; the same key again sends nothing new for 45 days."""
+        order = self._find(reference)
+        capture = _capture(order) if order else None
+        if capture is None:
+            raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} was never captured")
+        body = {"amount": _amount(amount), "custom_id": key}
+        answer = self._call("POST", f"/v2/payments/captures/{quote(capture['id'])}/refund", body, {"PayPal-Request-Id": f"{key}:refund", **_PREFER}, expected=(422,))
+        if answer.status == 422:
+            raise _declined(answer.body)
+        sent = answer.body.get("amount")
+        return RefundSnapshot(answer.body["id"], _REFUND_STATES.get(answer.body.get("status", ""), "pending"), _money(sent) or amount if sent else amount)
+
+    # Webhooks
+
+    def _verify(self, body: bytes, headers: Mapping[str, str]) -> datetime:
+        transmission, stamp, signature, url, algorithm = (headers.get(name, "") for name in SIGNATURE_HEADERS)
+        if algorithm != "SHA256withRSA" or not (0 < len(transmission) <= 128):
+            raise BadSignature("not signed as PayPal signs")
+        try:
+            sent_at, signed = _time(stamp), http.read_base64(signature)
+        except ValueError as error:
+            raise BadSignature("no signed time, or no signature") from error
+        if abs(clock.now() - sent_at) > DELIVERED_WITHIN:
+            raise BadSignature("signed too far from now")
+        message = f"{transmission}|{stamp}|{self._webhook_id}|{zlib.crc32(body)}".encode()
+        try:
+            self._certificates.key(url).verify(signed, message, PKCS1v15(), SHA256())
+        except InvalidSignature as error:
+            raise BadSignature("the signature does not match") from error
+        return sent_at
+
+    def _foreign(self, payee: str) -> str:
+        return f"of the account {payee}, not ours" if payee and self._merchant_id and payee != self._merchant_id else ""
+
+    # The API
+
+    def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, expected: tuple[int, ...] = ()) -> http.Answer:
+        content = http.write_json(body) if body is not None else None
+        for fresh in (False, True):
+            sent = {"Authorization": f"Bearer {self._bearer(fresh=fresh)}", "Content-Type": "application/json", **(headers or {})}
+            answer = http.call(method, self._base + path, body=content, headers=sent, expected=(401, *expected))
+            if answer.status != 401:
+                return answer
+        raise GatewayError(http.SWITCHED_OFF, permanent=True, detail=f"{method} {path}: 401 with a new token")
+
+    def _bearer(self, *, fresh: bool) -> str:
+        if fresh or time.monotonic() >= self._token_until:
+            headers = {"Authorization": self._authorization, "Content-Type": "application/x-www-form-urlencoded"}
+            answer = http.call("POST", f"{self._base}/v1/oauth2/token", body=b"grant_type=client_credentials", headers=headers).body
+            self._token, self._token_until = str(answer["access_token"]), time.monotonic() + int(answer["expires_in"]) - TOKEN_MARGIN_S
+        return self._token
+
+    def _order(self, charge: Charge) -> dict[str, Any]:
+        unit = {
+            "reference_id": "default",
+            "custom_id": charge.id,
+            # Unique for the life of the account: PayPal itself refuses to take one payment of ours twice.
+            "invoice_id": charge.id,
+            "description": charge.description[:127],
+            "amount": _amount(charge.amount),
+        }
+        if self._merchant_id:
+            unit["payee"] = {"merchant_id": self._merchant_id}
+        context = {
+            "return_url": charge.return_url,
+            "cancel_url": charge.cancel_url,
+            "user_action": "PAY_NOW",
+            "shipping_preference": "NO_SHIPPING",
+            "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
+            "locale": _LOCALES.get(charge.locale, "en-US"),
+        }
+        return {"intent": "CAPTURE", "purchase_units": [unit], "payment_source": {"paypal": {"experience_context": context}}}
+
+    def _find(self, reference: str) -> dict[str, Any] | None:
+        if _OWN_ID.fullmatch(reference):
+            reference = self._by_own_id(reference)
+        if not _THEIR_ID.fullmatch(reference):
+            return None
+        if reference.startswith("capture-"):
+            reference = self._order_of(reference.removeprefix("capture-"))
+        answer = self._call("GET", f"/v2/checkout/orders/{reference}", expected=(404,)) if reference else None
+        return answer.body if answer and answer.status == 200 else None
+
+    def _by_own_id(self, charge_id: str) -> str:
+        """The order that PayPal's events name for a charge of ours: orders themselves cannot be searched."""
+        since = (clock.now() - SEARCH_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")
+        path = f"/v1/notifications/webhooks-events?page_size=100&start_time={since}"
+        for _ in range(50):
+            found = self._call("GET", path).body or {}
+            for event in found.get("events", []):
+                if charge_id in _custom_ids(event.get("resource", {})):
+                    return _reference(event.get("event_type", ""), event["resource"])
+            path = next((_local(link["href"]) for link in found.get("links", []) if link.get("rel") == "next"), "")
+            if not path:
+                break
+        return ""
+
+    def _order_of(self, capture_id: str) -> str:
+        answer = self._call("GET", f"/v2/payments/captures/{capture_id}", expected=(404,))
+        return _order_id(answer.body) if answer.status == 200 else ""
+
+    # What an order says
+
+    def _snapshot(self, order: dict[str, Any]) -> Snapshot:
+        unit = order["purchase_units"][0]
+        told = Snapshot(order["id"], str(unit.get("custom_id") or ""), "open", fault=self._foreign((unit.get("payee") or {}).get("merchant_id", "")))
+        capture = _capture(order)
+        if capture is None and order["status"] == "APPROVED" and _OWN_ID.fullmatch(told.charge_id) and not told.fault and _age(order) < KEY_LIFE:
+            return self._take(order, told)
+        if capture is None:
+            return replace(told, state=_waiting(order))
+        return self._captured(capture, told)
+
+    def _take(self, order: dict[str, Any], told: Snapshot) -> Snapshot:
+        """Capture an approved order; what PayPal says of it then."""
+        key = {"PayPal-Request-Id": f"{told.charge_id}:capture", **_PREFER}
+        answer = self._call("POST", f"/v2/checkout/orders/{order['id']}/capture", {}, key, expected=(404, 422))
+        if answer.status == 404:
+            return replace(told, state="expired")
+        if answer.status == 422 and (issue := _issue(answer.body)) != "ORDER_ALREADY_CAPTURED":
+            if issue in _NOT_YET:
+                return told
+            return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, http.REFUSED))
+        again = self._find(order["id"])
+        capture = _capture(again) if again else None
+        return self._captured(capture, told) if capture else replace(told, state="pending")
+
+    def _captured(self, capture: dict[str, Any], told: Snapshot) -> Snapshot:
+        """The capture by its own address: the one object whose amount is believed."""
+        capture = self._call("GET", f"/v2/payments/captures/{quote(capture['id'])}").body
+        state = _CAPTURE_STATES.get(capture["status"], "pending")
+        breakdown = capture.get("seller_receivable_breakdown") or {}
+        named = capture.get("custom_id") or told.charge_id
+        return replace(
+            told,
+            state=state,
+            received=_money(capture["amount"]) if state == "paid" else None,
+            fee=_money(breakdown["paypal_fee"]) if state == "paid" and "paypal_fee" in breakdown else None,
+            paid_at=_time(capture["create_time"]) if state == "paid" else None,
+            method_label="PayPal",
+            failure_code="declined" if state == "failed" else "",
+            failure_message="PayPal declined the payment." if state == "failed" else "",
+            fault=told.fault or (f"the capture names {named}" if named != told.charge_id else ""),
+        )
+
+
+_LOCALES = {"cs": "cs-CZ", "de": "de-DE", "en": "en-US", "es": "es-ES", "fr": "fr-FR", "it": "it-IT", "nl": "nl-NL", "pl": "pl-PL", "pt": "pt-PT"}
+_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"COMPLETED": "settled", "FAILED": "failed", "CANCELLED": "failed"}
+_CAPTURE_STATES: dict[str, State] = {"COMPLETED": "paid", "PARTIALLY_REFUNDED": "paid", "REFUNDED": "paid", "DECLINED": "failed", "FAILED": "failed"}
+_NOT_YET = frozenset({"ORDER_NOT_APPROVED", "ORDER_COMPLETION_IN_PROGRESS"})
+_CODES = {"INSTRUMENT_DECLINED": "insufficient_funds"}
+_SENTENCES = {
+    "INSTRUMENT_DECLINED": "PayPal could not take the money from the card or bank account that was chosen. Choose another one there.",
+    "PAYER_ACTION_REQUIRED": "PayPal asks you to confirm this payment on its page once more.",
+    "PAYER_ACCOUNT_RESTRICTED": "PayPal does not let this account pay at the moment.",
+    "PAYER_CANNOT_PAY": "PayPal does not let this account pay this amount.",
+    "TRANSACTION_REFUSED": "PayPal refused the payment without naming a reason.",
+    "COMPLIANCE_VIOLATION": "PayPal may not carry out this payment.",
+    "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED": "PayPal takes no further tries for this payment. Start it anew.",
+    "DUPLICATE_INVOICE_ID": "PayPal has taken this payment before.",
+    "REFUND_TIME_LIMIT_EXCEEDED": "PayPal sends money back for 180 days only, and they are over.",
+    "REFUND_AMOUNT_EXCEEDED": "That is more than is left of this payment at PayPal.",
+    "CAPTURE_FULLY_REFUNDED": "This payment was sent back in full already.",
+    "PARTIAL_REFUND_NOT_ALLOWED": "PayPal sends this payment back as a whole only.",
+    "MAX_NUMBER_OF_REFUNDS_EXCEEDED": "PayPal sends nothing more back of this payment: it came in too many parts.",
+    "PENDING_CAPTURE": "The payment has not settled at PayPal yet, so it cannot go back yet.",
+    "TRANSACTION_DISPUTED": "The payment is disputed at PayPal, so it cannot go back meanwhile.",
+    "REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK": "The payer's bank has taken this payment back already.",
+    "REFUND_FAILED_INSUFFICIENT_FUNDS": "Our PayPal account has not enough money for this refund at the moment.",
+    "REFUND_CAPTURE_CURRENCY_MISMATCH": "PayPal sends money back in the currency it came in only.",
+}
+"""What PayPal's issues mean to a person."""
+_REFUND_LATER = frozenset({"PENDING_CAPTURE", "REFUND_FAILED_INSUFFICIENT_FUNDS"})
+
+
+def to_paypal(amount: Money) -> str:
+    """The amount as PayPal reads it. Raises a permanent GatewayError when it cannot be written exactly."""
+    value = amount.decimal
+    step = Decimal(1) if amount.currency in WHOLE else Decimal("0.01")
+    if amount.currency not in CURRENCIES or value != value.quantize(step):
+        raise GatewayError(f"PayPal takes whole {amount.currency} only" if amount.currency in WHOLE else "Not for this amount", permanent=True, detail=f"{amount} at PayPal")
+    return str(value.quantize(step))
+
+
+def _amount(amount: Money) -> dict[str, str]:
+    return {"currency_code": amount.currency, "value": to_paypal(amount)}
+
+
+def _money(said: Mapping[str, Any]) -> Money | None:
+    """What PayPal says; None for a currency or a fraction that the house does not know, which nobody may credit."""
+    try:
+        return Money.of(str(said["value"]), str(said["currency_code"]))
+    except AmountError:
+        return None
+
+
+def _fitting(method: Method, amount: Money) -> Method:
+    if method.unavailable:
+        return method
+    try:
+        to_paypal(amount)
+    except GatewayError as error:
+        return replace(method, unavailable=str(error))
+    return method
+
+
+def _capture(order: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The capture of an order: the one that brought money before one that did not."""
+    captures = [capture for unit in order["purchase_units"] for capture in (unit.get("payments") or {}).get("captures", [])]
+    return min(captures, key=lambda capture: _CAPTURE_STATES.get(capture["status"], "pending") != "paid", default=None)
+
+
+def _waiting(order: Mapping[str, Any]) -> State:
+    """The state of an order without a capture."""
+    if order["status"] == "COMPLETED":
+        return "pending"
+    return "expired" if order["status"] == "VOIDED" or _age(order) >= KEY_LIFE else "open"
+
+
+def _age(order: Mapping[str, Any]) -> timedelta:
+    return clock.now() - _time(order["create_time"])
+
+
+def _reference(kind: str, about: Mapping[str, Any]) -> str:
+    """What to look up for an event's resource: orders by themselves, captures by their order, refunds and disputes by their capture."""
+    if kind.startswith("CHECKOUT.ORDER."):
+        return str(about.get("id") or "")
+    if kind.startswith("CUSTOMER.DISPUTE."):
+        transactions = about.get("disputed_transactions") or [{}]
+        return _capture_reference(transactions[0].get("seller_transaction_id"))
+    if not kind.startswith("PAYMENT.CAPTURE."):
+        return ""
+    up = next((str(link.get("href", "")) for link in about.get("links") or [] if link.get("rel") == "up"), "")
+    if "/captures/" in up:
+        return _capture_reference(up.rpartition("/")[2])
+    return _order_id(about) or _capture_reference(about.get("id"))
+
+
+def _capture_reference(capture_id: object) -> str:
+    return f"capture-{capture_id}" if capture_id else ""
+
+
+def _order_id(capture: Mapping[str, Any]) -> str:
+    return str(((capture.get("supplementary_data") or {}).get("related_ids") or {}).get("order_id") or "")
+
+
+def _custom_ids(about: Mapping[str, Any]) -> Iterator[str]:
+    return (str(part["custom_id"]) for part in chain([about], about.get("purchase_units") or []) if part.get("custom_id"))
+
+
+def _payee(about: Mapping[str, Any]) -> str:
+    return next((str(part["payee"]["merchant_id"]) for part in chain([about], about.get("purchase_units") or []) if (part.get("payee") or {}).get("merchant_id")), "")
+
+
+def _local(href: str) -> str:
+    """Path and query of a link; it is asked at our own base, wherever it points."""
+    parts = urlsplit(href)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def _issue(body: Any) -> str:
+    details = body.get("details") if isinstance(body, dict) else None
+    return str(details[0].get("issue", "")) if details else ""
+
+
+def _declined(body: Any) -> GatewayError:
+    issue = _issue(body)
+    return GatewayError(_SENTENCES.get(issue, "PayPal refused to send this money back."), permanent=issue not in _REFUND_LATER, detail=f"PayPal: {issue or body}")
+
+
+def _time(text: str) -> datetime:
+    """An RFC 3339 time. Raises ValueError."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text} has no zone")
+    return found.astimezone(UTC)
+
+
+# Certificates
+
+
+def _hosts(base: str) -> frozenset[str]:
+    """Where certificates may come from: PayPal's hosts of our own mode, and no others."""
+    world = "" if base == LIVE_API else "sandbox."
+    return frozenset({f"api.{world}paypal.com", f"api-m.{world}paypal.com"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A certificate whose chain was verified: its key, and until when it counts."""
+
+    key: RSAPublicKey
+    until: datetime
+
+
+class Certificates:
+    """PayPal's signing certificates: had once per address, each verified up to a public root before anything is believed."""
+
+    def __init__(self, hosts: frozenset[str], fetch: Callable[[str], bytes] | None = None, roots: bytes | None = None) -> None:
+        self._hosts = hosts
+        self._fetch = fetch or _fetch
+        self._roots = roots
+        self._kept: dict[str, _Kept] = {}
+
+    def key(self, url: str) -> RSAPublicKey:
+        """The key of the certificate at an address. Raises BadSignature for any address or chain that is not PayPal's."""
+        self._refuse_foreign(url)
+        kept = self._kept.get(url)
+        if kept is None or kept.until <= clock.now():
+            if len(self._kept) >= MOST_CERTIFICATES:
+                self._kept.clear()
+            kept = self._kept[url] = self._verified(self._fetch(url))
+        return kept.key
+
+    def _refuse_foreign(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise BadSignature("no address of a certificate") from error
+        # The whole of the address is rebuilt from what was checked: no user, no port, no query, nothing a parser might read otherwise.
+        if parts.netloc not in self._hosts or not _CERTIFICATE_PATH.fullmatch(parts.path) or url != f"https://{parts.netloc}{parts.path}":
+            raise BadSignature("the certificate is not PayPal's")
+
+    def _verified(self, pem: bytes) -> _Kept:
+        roots = self._roots or _public_roots()
+        try:
+            leaf, *between = x509.load_pem_x509_certificates(pem)
+            verifier = PolicyBuilder().store(Store(x509.load_pem_x509_certificates(roots))).time(clock.now()).build_server_verifier(x509.DNSName(CERTIFICATE_NAME))
+            verifier.verify(leaf, between)
+        except (ValueError, VerificationError) as error:
+            raise BadSignature(f"the certificate is not PayPal's: {error}") from error
+        key = leaf.public_key()
+        if not isinstance(key, RSAPublicKey):
+            raise BadSignature("the certificate has no RSA key")
+        return _Kept(key, leaf.not_valid_after_utc)
+
+
+def _fetch(url: str) -> bytes:
+    status, body = http.fetch("GET", url)
+    if status != 200:
+        raise BadSignature(f"there is no certificate at {url}: {status}")
+    return body
+
+
+def _public_roots() -> bytes:
+    return Path(certifi.where()).read_bytes()
