@@ -85,6 +85,7 @@ def result(public_id: str) -> Response:
         poll_s=POLL_S.get(payment.state),
         steps=payments.timeline(payment),
         words=WORDS,
+        due=payments.due(bill) if bill.unpaid else None,
         instead=_next_best(bill, payment),
     )
 

@@ -5,7 +5,7 @@ return page and the reconciling job are three ways to the same place: `look up`,
 """
 
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import Payment, Step, bill_of, find, hold, mark_disputed, mark_refunded, open_of, timeline
+from app.payments.book import Payment, Step, bill_of, due, find, hold, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.settling import NotPayable, apply, earnings, pay_from_balance
@@ -24,6 +24,7 @@ __all__ = [
     "apply",
     "balance_problem",
     "bill_of",
+    "due",
     "earnings",
     "expire_bonuses",
     "find",

@@ -75,6 +75,14 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class Came:
+    """What the payments of one bill brought: received in the bill's currency, credited in the account's; minor units."""
+
+    received: int
+    credited: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One thing that happened to a payment; `note` is a sentence for the customer, or nothing."""
 
@@ -89,6 +97,12 @@ _BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s
 _OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
 _LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for no key update"
 _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
+
+# What came in another currency than the bill's waits for a person and counts for nothing here.
+_CAME = """
+select coalesce(sum(received), 0)::bigint as received, coalesce(sum(credited), 0)::bigint as credited from payments
+where bill_id = %(bill_id)s and received_currency = %(currency)s and state in ('paid', 'partially_refunded', 'refunded', 'disputed')
+"""
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
 
@@ -129,6 +143,20 @@ def bill_of(payment: Payment) -> Bill:
     if found is None:
         raise LookupError(payment.bill_number)
     return found
+
+
+def came_for(bill: Bill) -> Came:
+    """What has been received and credited for a bill so far, over all of its payments."""
+    return Came(*db.rows(_CAME, bill_id=bill.id, currency=bill.currency)[0])
+
+
+def due(bill: Bill) -> Money:
+    """What is still to be paid of a bill: less than its total once a payment brought less than was asked for.
+
+    The whole of it again, when enough came and the bill was not paid with it: that money is on the balance.
+    """
+    rest = bill.total - came_for(bill).received
+    return Money(rest, bill.currency) if rest > 0 else bill.amount
 
 
 def timeline(payment: Payment) -> list[Step]:

@@ -61,7 +61,7 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
     if snapshot.state in STEPS[payment.state]:
         payment = _TAKE[snapshot.state](payment, snapshot)
     elif payment.confirmed:
-        payment = _book_fee(payment, snapshot)
+        payment = _book_fee(_take_more(payment, snapshot), snapshot)
     return payment
 
 
@@ -91,22 +91,27 @@ _TAKE: Mapping[str, Callable[[Payment, Snapshot], Payment]] = {"open": _reopen, 
 
 
 def _fault(payment: Payment, snapshot: Snapshot) -> str:
-    """Why money that was received must not be credited, or nothing."""
-    if snapshot.fault:
-        return snapshot.fault
+    """Why money that was received must not be credited, or nothing. Where the payer decides how much to send, any sum will do."""
+    if snapshot.fault or snapshot.doubt:
+        return snapshot.fault or snapshot.doubt
     if snapshot.received is None:
         return "the processor does not say what was received"
-    return "" if snapshot.received == payment.money else f"{snapshot.received} came instead of {payment.money}"
+    if snapshot.received == payment.money or (not snapshot.exact and snapshot.received.currency == payment.currency):
+        return ""
+    return f"{snapshot.received} came instead of {payment.money}"
 
 
 def _review(payment: Payment, snapshot: Snapshot, fault: str) -> Payment:
     """Keep the money, if it is real money, where the operator sees it; not on the wallet."""
     log.error("Payment %s needs a person: %s", payment.public_id, fault)
-    received = snapshot.received
-    if received and not snapshot.fault:
-        lines = [(_gateway_account(payment, received.currency), -received.minor), (ledger.account("suspense", received.currency), received.minor)]
-        ledger.post(credit_reference(payment, snapshot), "arrived", lines, description=fault, payment_id=payment.id, bill_id=payment.bill_id)
+    if snapshot.received and not snapshot.fault:
+        _hold(payment, snapshot.received, credit_reference(payment, snapshot), fault)
     return _write(payment, "review", snapshot, note=fault)
+
+
+def _hold(payment: Payment, money: Money, reference: str, why: str) -> None:
+    lines = [(_gateway_account(payment, money.currency), -money.minor), (ledger.account("suspense", money.currency), money.minor)]
+    ledger.post(reference, "arrived", lines, description=why, payment_id=payment.id, bill_id=payment.bill_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +123,70 @@ class _Conversion:
     rate_note: str = ""
 
 
+def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
+    """What a payment received after it was credited: the difference, under a key made of the sum it has come to, so once for each sum."""
+    received = snapshot.received
+    if snapshot.exact or snapshot.fault or snapshot.state != "paid" or received is None or received.currency != payment.received_currency:
+        return payment
+    if received.minor < (payment.received or 0):
+        log.error("Payment %s was credited with %s, and its processor now says %s.", payment.public_id, payment.received, received)
+    if received.minor <= (payment.received or 0):
+        return payment
+    more = Money(received.minor - (payment.received or 0), received.currency)
+    try:
+        return _credit_more(payment, snapshot, more) if not snapshot.doubt else _hold_more(payment, snapshot, more, snapshot.doubt)
+    except (fx.RateUnavailable, AmountError) as unavailable:
+        return _hold_more(payment, snapshot, more, f"it cannot be converted now: {unavailable}")
+
+
+def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
+    bill, now = invoicing.lock(payment.bill_id), clock.now()
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, more, now, _more_reference(payment, snapshot))
+    note = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
+    credited = (payment.credited or 0) + conversion.credited.minor
+    payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {note}")
+    _announce(payment, bill, conversion, more, now)
+    return payment
+
+
+def _hold_more(payment: Payment, snapshot: Snapshot, more: Money, why: str) -> Payment:
+    log.error("More money of payment %s needs a person: %s", payment.public_id, why)
+    _hold(payment, more, _more_reference(payment, snapshot), why)
+    return _grow(payment, snapshot, payment.credited or 0, "More money arrived. A person looks at it before it is credited.")
+
+
+def _grow(payment: Payment, snapshot: Snapshot, credited: int, note: str) -> Payment:
+    received = snapshot.received.minor if snapshot.received else payment.received
+    db.execute("update payments set received = %(received)s, credited = %(credited)s, updated_at = %(now)s where id = %(id)s",
+               id=payment.id, received=received, credited=credited, now=clock.now())  # fmt: skip
+    book.note(payment.id, payment.state, note, actor=payment.gateway)
+    return replace(payment, received=received, credited=credited)
+
+
+def _more_reference(payment: Payment, snapshot: Snapshot) -> str:
+    return f"{credit_reference(payment, snapshot)}:{snapshot.received.minor if snapshot.received else 0}"
+
+
 def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     paid_at = snapshot.paid_at or clock.now()
     bill = invoicing.lock(payment.bill_id)
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, paid_at, credit_reference(payment, snapshot))
+    note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
+    payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
+    payment = _book_fee(payment, snapshot)
+    _announce(payment, bill, conversion, received, paid_at)
+    return payment
+
+
+def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str) -> tuple[_Conversion, int]:
+    """Credit what was received, as a lot of its own; what it became, and the transfer."""
     currency = customers.settle_currency(payment.customer_id, received.currency)
     into = received.currency if bill.kind == "service" and bill.unpaid else currency
     conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
     posted = wallet.credit(
         payment.customer_id,
         conversion.credited,
-        reference=credit_reference(payment, snapshot),
+        reference=reference,
         kind="topup",
         counter=[(_gateway_account(payment, received.currency), -received.minor), *conversion.lines],
         payment_id=payment.id,
@@ -135,18 +194,15 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
         paid=received,
         description=f"Top-up by {snapshot.method_label or payment.method_label}",
     )
-    payment = _write(payment, "paid", snapshot, note=_settle(bill, payment, snapshot, conversion, posted.transfer_id, paid_at), credited=conversion, paid_at=paid_at)
-    payment = _book_fee(payment, snapshot)
-    _announce(payment, bill, conversion, paid_at)
-    return payment
+    return conversion, posted.transfer_id
 
 
 def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> _Conversion:
-    """The quote's exact amount when it was paid while the quote was held, else the rate of this moment, and a sentence that says so."""
+    """The quote's exact amount when just that was paid while the quote was held, else the rate of this moment, and a sentence that says so."""
     if received.currency == into:
         return _Conversion(received, [])
     offer = fx.quoted(payment.quote_id) if payment.quote_id else None
-    late = offer is None or offer.credited.currency != into or paid_at > payment.expires_at
+    late = offer is None or (offer.pay, offer.credited.currency) != (received, into) or paid_at > payment.expires_at
     if offer is None or late:
         offer = fx.offer(received, into)
     source = f"{offer.source}, {writer.date(offer.rate_date)}"
@@ -154,21 +210,29 @@ def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, wr
     lines = [(ledger.account("fx", received.currency), received.minor), (ledger.account("fx", into), -offer.gross.minor)]
     if offer.spread:
         lines.append((ledger.account("revenue", into, key="exchange"), offer.spread.minor))
-    return _Conversion(offer.credited, lines, f"{note} No rate was held when the money arrived, so it is the rate of that day." if late else note)
+    return _Conversion(offer.credited, lines, f"{note} No rate was held for this money when it arrived, so it is the rate of that day." if late else note)
 
 
-def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conversion, transfer_id: int, paid_at: datetime) -> str:
-    """Pay the bill with what was just credited, if it still can be paid; the sentence for the timeline."""
+def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
+    """Pay the bill with what was just credited and what came for it before, if it still can be paid; the sentence for the timeline."""
     if bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
         return f"{bill.number} was {bill.status} already, so the money was added to the balance."
+    before = book.came_for(bill)
+    came = before.received + received.minor
+    if came < bill.total:
+        return f"{formats(bill.locale, bill.timezone).money(bill.total - came, bill.currency)} of {bill.number} is still to be paid."
     if bill.kind == "service":
-        transfer_id = charge(bill, f"Paid by {payment.method_label}").transfer_id
+        try:
+            transfer_id = charge(bill, f"Paid by {payment.method_label}").transfer_id
+        except ledger.InsufficientFunds:
+            # What came for it before has been spent on something else meanwhile.
+            return f"The balance does not cover {bill.number}, so the money was added to it."
     label = snapshot.method_label or payment.method_label
     facts = Settlement(
         paid_at,
         label,
-        paid=snapshot.received,
-        credited=conversion.credited,
+        paid=Money(came, received.currency),
+        credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
         rate_note=conversion.rate_note,
         reference=payment.public_id,
         transfer_id=transfer_id,
@@ -225,16 +289,18 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: _Conversion, paid_at: datetime) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: _Conversion, received: Money, paid_at: datetime) -> None:
     payer = customers.get(payment.payer_id)
-    writer = formats(payer.locale, payer.timezone)
+    writer, bill = formats(payer.locale, payer.timezone), invoicing.lock(bill.id)
+    rest = book.due(bill) if bill.unpaid else None
     mail.inform(
         "payment_confirmed",
         payer.email,
-        key=f"payment:{payment.public_id}:confirmed",
+        key=f"payment:{payment.public_id}:confirmed{'' if payment.received == received.minor else f':{payment.received}'}",
         customer_id=payment.payer_id,
-        number=invoicing.lock(bill.id).number,
-        paid=writer.money(payment.amount, payment.currency),
+        number=bill.number,
+        rest=writer.money(rest.minor, rest.currency) if rest else "",
+        paid=writer.money(received.minor, received.currency),
         credited=writer.money(conversion.credited.minor, conversion.credited.currency),
         paid_at=writer.datetime(paid_at),
         method=payment.method_label,

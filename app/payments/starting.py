@@ -36,7 +36,7 @@ class ProcessorDown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a bill can be paid: by which methods, at which rate, or from the balance.
+    """How a bill can be paid: how much of it is still due, by which methods, at which rate, or from the balance.
 
     `offer` is None when nothing is converted, `quote_token` what the form carries for it; `problem` says why nothing can be chosen.
     `balance` is what the customer can spend in the bill's currency, bonus included, or None where the balance may not pay.
@@ -47,6 +47,7 @@ class Options:
     quote_token: str
     balance: Money | None
     problem: str
+    due: Money
 
 
 def order_topup(customer_id: int, amount: Money, quote_token: str = "") -> Bill:
@@ -94,7 +95,7 @@ def balance_problem(customer: Customer, after: Money) -> str | None:
     return f"With this top-up the balance would be above {most}, the most an account may hold."
 
 
-def offer_for(bill: Bill, beneficiary: Customer | None = None) -> fx.Offer | None:
+def offer_for(bill: Bill, beneficiary: Customer | None = None, due: Money | None = None) -> fx.Offer | None:
     """What paying this bill would credit, at the rate the customer was shown already while that is held; None when nothing is converted.
 
     Raises RateUnavailable or AmountError with a sentence.
@@ -104,18 +105,20 @@ def offer_for(bill: Bill, beneficiary: Customer | None = None) -> fx.Offer | Non
     into = (beneficiary or customers.get(bill.beneficiary_id)).currency or bill.currency
     if into == bill.currency:
         return None
-    return fx.standing(bill.customer_id, bill.amount, into) or fx.offer(bill.amount, into)
+    due = due or book.due(bill)
+    return fx.standing(bill.customer_id, due, into) or fx.offer(due, into)
 
 
 def options(bill: Bill, payer: Customer | None = None) -> Options:
     """What the payment page offers for a bill; `payer` where it is known already. No network, no writing."""
-    methods = gateways.methods(bill.buyer["country"] or None, bill.amount)
+    due = book.due(bill)
+    methods = gateways.methods(bill.buyer["country"] or None, due)
     balance = _balance_for(bill)
     try:
-        offer = offer_for(bill, payer if payer and payer.id == bill.beneficiary_id else None)
+        offer = offer_for(bill, payer if payer and payer.id == bill.beneficiary_id else None, due)
     except (fx.RateUnavailable, AmountError) as problem:
-        return Options(methods, None, "", balance, str(problem))
-    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "")
+        return Options(methods, None, "", balance, str(problem), due)
+    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "", due)
 
 
 def _balance_for(bill: Bill) -> Money | None:
@@ -163,7 +166,7 @@ def _refuse_unready(bill: Bill) -> None:
 def _too_much(bill: Bill) -> str | None:
     beneficiary = customers.get(bill.beneficiary_id)
     offer = offer_for(bill, beneficiary)
-    credited = offer.credited if offer else bill.amount
+    credited = offer.credited if offer else book.due(bill)
     return balance_problem(beneficiary, Money(wallet.state(beneficiary.id).available, credited.currency) + credited)
 
 
@@ -200,7 +203,7 @@ where id = %(id)s and gateway_reference is null and state in ('created', 'unknow
 
 
 def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
-    found = next((method for method in gateways.methods(bill.buyer["country"] or None, bill.amount) if key in (method.key, method.name)), None)
+    found = next((method for method in gateways.methods(bill.buyer["country"] or None, book.due(bill)) if key in (method.key, method.name)), None)
     gateway = gateways.get(found.gateway) if found else None
     if found is None or gateway is None:
         raise NotPayable("Choose one of the methods.")
@@ -211,8 +214,8 @@ def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
 
 def _standing(bill: Bill, method: Method) -> Payment | None:
     """The payment of this bill by this method that is open already. One whose page has closed is asked about first: it may be paid."""
-    same = (payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money) == (method.gateway, method.name, bill.amount))
-    payment = next(same, None)
+    asked = (method.gateway, method.name, book.due(bill))
+    payment = next((payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money) == asked), None)
     if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
         return payment
     payment = watching.settle_open(payment)
@@ -280,8 +283,8 @@ def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None) ->
         payer_id=bill.customer_id,
         method=method.name,
         gateway=method.gateway,
-        amount=bill.total,
-        currency=bill.currency,
+        amount=charge.amount.minor,
+        currency=charge.amount.currency,
         quote_id=quote_id,
         charge=json.dumps(kept),
         label=method.label,
@@ -308,7 +311,7 @@ def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime) ->
     payer, base_url = customers.get(bill.customer_id), config.current().base_url
     return Charge(
         id=public_id,
-        amount=bill.amount,
+        amount=book.due(bill),
         method=method.name,
         title=bill.title,
         description=f"{bill.title} {bill.number}",

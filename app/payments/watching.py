@@ -17,6 +17,9 @@ GRACE = timedelta(minutes=10)
 GIVEN_UP_FOR = timedelta(days=30)
 """How long failed and expired payments are still asked about, ever more seldom: their money may come late."""
 
+GROWS_FOR = timedelta(days=3)
+"""How long a paid payment is still asked about where the payer may send more: coins to an address that is watched on."""
+
 
 def refresh(payment: Payment) -> Payment:
     """The payment after asking its processor, when it is still open and was not asked a moment ago; as it stands if nobody answers."""
@@ -48,7 +51,8 @@ def reconcile(limit: int = 200) -> dict[str, int]:
     Each in its own transaction; one that fails is logged and stops no other. Safe to run at any time, and again after a crash.
     """
     tally: dict[str, int] = {}
-    for row in db.rows(_DUE + book.COLUMNS + _DUE_FROM, now=clock.now(), since=clock.now() - GIVEN_UP_FOR, limit=limit):
+    now = clock.now()
+    for row in db.rows(_DUE + book.COLUMNS + _DUE_FROM, now=now, since=now - GIVEN_UP_FOR, watched=now - GROWS_FOR, growing=gateways.growing(), limit=limit):
         payment = Payment(*row)
         try:
             after = settle_open(payment).state
@@ -63,11 +67,14 @@ def reconcile(limit: int = 200) -> dict[str, int]:
 
 
 _DUE = "select "
-# Open payments every minute at first and every quarter of an hour at most; the given up ever more seldom, twice as late each time.
+# Open payments every minute at first and every quarter of an hour at most; the given up, and the paid
+# ones that may still receive more, ever more seldom, twice as late each time.
 _DUE_FROM = """
 from payments
 where (state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
   or (state in ('failed', 'expired') and gateway_reference is not null and created_at > %(since)s
+    and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
+  or (state = 'paid' and gateway = any(%(growing)s) and paid_at > %(watched)s
     and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
 order by checked_at limit %(limit)s
 """

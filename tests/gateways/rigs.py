@@ -1,21 +1,54 @@
 """One rig per gateway: the same handles on every processor, so that one suite can hold them all to the same behaviour."""
 
+import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from stripe import WebhookSignature
+
 from app import clock, db
 from app.gateways import sandbox as sandbox_gateway
+from app.gateways.base import Redirect
+from app.gateways.btcpay import BTCPay
+from app.gateways.nowpayments import NOWPayments
+from app.gateways.paypal import Certificates, PayPal
 from app.gateways.sandbox import ProcessorDown, Sandbox, Session, sign
 from app.gateways.stripe import Stripe
 from app.sandbox_processor import CHOICES, PretendProcessor
+from tests.fakes.btcpay import BTCPay as FakeBTCPay
+from tests.fakes.nowpayments import NOWPayments as FakeNOWPayments
+from tests.fakes.paypal import PayPal as FakePayPal
+from tests.fakes.paypal import authority
 from tests.fakes.stripe import Stripe as FakeStripe
 
 Webhook = tuple[bytes, dict[str, str]]
 
 
-class SandboxRig:
+class Traits:
+    """What differs between processors, so that the suite can hold each to its own promise."""
+
+    label = "4242"
+    decline = "insufficient_funds"
+    tells_fee = True
+    refunds = True
+    tolerance_s: int | None = 300
+    """How far a signed time may be off; None where nothing of time is signed."""
+    known_before_paid = True
+    """Whether a page nobody paid on yet can be looked up."""
+
+    def page(self, handoff: Redirect) -> object:
+        """What must be the same when the same charge is asked for again."""
+        return handoff
+
+    def raw(self, body: bytes) -> Webhook:
+        """Any bytes under a right signature, as a processor with a fault of its own might send."""
+        raise NotImplementedError
+
+
+class SandboxRig(Traits):
     """The pretend processor."""
 
     method = "sandbox-card"
@@ -51,6 +84,14 @@ class SandboxRig:
     def sessions(self) -> int:
         """How many sessions its books hold."""
         return int(db.scalar("select count(*) from sandbox_sessions"))
+
+    def opened(self, charge_id: str) -> str:
+        """The reference its books have for a charge."""
+        return str(db.scalar("select reference from sandbox_sessions where charge_id = %(id)s", id=charge_id))
+
+    def raw(self, body: bytes) -> Webhook:
+        """Any bytes, rightly signed."""
+        return self.signed(body)
 
     def webhooks(self) -> list[Webhook]:
         """Everything it would deliver, signed now, in the order it happened."""
@@ -99,7 +140,7 @@ class SandboxRig:
                     db.execute(f"update sandbox_sessions set {name} = %(value)s where reference = %(reference)s", reference=reference, value=value)
 
 
-class StripeRig:
+class StripeRig(Traits):
     """The real SDK against a Stripe on the loopback."""
 
     method = "stripe-card"
@@ -132,6 +173,15 @@ class StripeRig:
         """How many sessions its books hold."""
         return len(self.fake.sessions)
 
+    def opened(self, charge_id: str) -> str:
+        """The reference its books have for a charge."""
+        return next(session["id"] for session in self.fake.sessions.values() if session["client_reference_id"] == charge_id)
+
+    def raw(self, body: bytes) -> Webhook:
+        """Any bytes, rightly signed."""
+        header = WebhookSignature.generate_signature_header(body.decode("utf-8", "replace"), self.fake.webhook_secret, int(clock.now().timestamp()))
+        return body, {"stripe-signature": header}
+
     def webhooks(self) -> list[Webhook]:
         """Everything it would deliver, signed now, in the order it happened."""
         return [self.fake.webhook(event) for event in self.fake.events]
@@ -155,3 +205,215 @@ class StripeRig:
     def lose_answer(self) -> None:
         """Do what the next call asks, and let nobody hear of it, however often the SDK repeats it."""
         self.fake.script += ["drop-after", "drop-before", "drop-before"]
+
+
+class LoopbackRig(Traits):
+    """What the rigs of the gateways without an SDK share."""
+
+    fake: Any
+
+    def close(self) -> None:
+        """Stop the fake."""
+        self.fake.close()
+
+    def go_down(self) -> None:
+        """No call reaches it from now on."""
+        self.fake.script += ["drop-before"] * 100
+
+    def come_back(self) -> None:
+        """It answers again."""
+        self.fake.script.clear()
+
+
+class PayPalRig(LoopbackRig):
+    """Orders v2 against a PayPal on the loopback, its certificates by an authority of our own."""
+
+    method = "paypal-paypal"
+    label = "PayPal"
+    tolerance_s = 3 * 86400
+
+    def __init__(self) -> None:
+        self.fake = FakePayPal()
+        self.certificates = Certificates(frozenset({"api.sandbox.paypal.com"}), lambda _: authority().chain, authority().roots)
+        self.gateway = PayPal(self.fake.client_id, self.fake.secret, self.fake.webhook_id, self.fake.url, self.fake.merchant_id, self.certificates)
+
+    def pay(self, reference: str, *, amount: int | None = None, currency: str | None = None) -> None:
+        """The payer approves; whoever looks it up captures. Other than asked, when the test says so."""
+        self.fake.approve(reference, amount=None if amount is None else f"{amount / 100:.2f}", currency=currency)
+
+    def pend(self, reference: str) -> None:
+        """The payer is done; the money comes later."""
+        self.fake.approve(reference, "PENDING")
+
+    def fail(self, reference: str) -> None:
+        """Approved, and then the card behind it is declined."""
+        self.fake.approve(reference, "INSTRUMENT_DECLINED")
+
+    def expire(self, reference: str) -> None:
+        """The order closes unpaid."""
+        self.fake.void(reference)
+
+    def sessions(self) -> int:
+        """How many orders its books hold."""
+        return len(self.fake.orders)
+
+    def opened(self, charge_id: str) -> str:
+        """The reference its books have for a charge."""
+        return next(order["id"] for order in self.fake.orders.values() if order["purchase_units"][0]["custom_id"] == charge_id)
+
+    def webhooks(self) -> list[Webhook]:
+        """Everything it would deliver, signed now, in the order it happened."""
+        return [self.signed(json.dumps(event).encode()) for event in list(self.fake.events)]
+
+    def signed(self, body: bytes, *, at: float | None = None, secret: str | None = None) -> Webhook:
+        """A body as it would be delivered."""
+        return self.fake.webhook(body, at=at, webhook_id=secret)
+
+    raw = signed
+
+    def foreign(self, body: bytes) -> Webhook:
+        """The same event, of money that goes to somebody else."""
+        event = json.loads(body)
+        for part in (event["resource"], *event["resource"].get("purchase_units", [])):
+            part["payee"] = {"merchant_id": "SOMEBODYELSE"}
+        return self.signed(json.dumps(event).encode())
+
+    def lose_answer(self) -> None:
+        """Open the order, and let nobody hear of it."""
+        self.fake.lose = "/v2/checkout/orders"
+
+
+class BTCPayRig(LoopbackRig):
+    """Greenfield against a BTCPay Server on the loopback."""
+
+    method = "btcpay-crypto"
+    label = "Cryptocurrency, BTC"
+    decline = "invalid"
+    tells_fee = False
+    refunds = False
+    tolerance_s = 3 * 86400
+
+    def __init__(self) -> None:
+        self.fake = FakeBTCPay()
+        self.gateway = BTCPay(self.fake.url, self.fake.store_id, self.fake.api_key, f"the-next-secret,{self.fake.secret}")
+
+    def pay(self, reference: str, *, amount: int | None = None, currency: str | None = None) -> None:
+        """Coins come, confirmed; worth something else than asked, when the test says so."""
+        self.fake.forget(reference)
+        invoice = self.fake.invoices[reference]
+        invoice["currency"] = currency or invoice["currency"]
+        self.fake.send(reference, invoice["amount"] if amount is None else f"{amount / 100:.2f}")
+        if invoice["status"] == "New":
+            self.fake.expire(reference)
+
+    def pend(self, reference: str) -> None:
+        """Coins are seen, not confirmed."""
+        self.fake.forget(reference)
+        self.fake.send(reference, self.fake.invoices[reference]["amount"], settled=False)
+
+    def fail(self, reference: str) -> None:
+        """The coins are never confirmed."""
+        self.fake.forget(reference)
+        self.fake.spoil(reference)
+
+    def expire(self, reference: str) -> None:
+        """Nobody paid."""
+        self.fake.forget(reference)
+        self.fake.expire(reference)
+
+    def sessions(self) -> int:
+        """How many invoices its books hold."""
+        return len(self.fake.invoices)
+
+    def opened(self, charge_id: str) -> str:
+        """The reference its books have for a charge."""
+        return next(invoice["id"] for invoice in self.fake.invoices.values() if invoice["metadata"]["orderId"] == charge_id)
+
+    def webhooks(self) -> list[Webhook]:
+        """Everything it would deliver, in the order it happened."""
+        return [self.raw(json.dumps(event).encode()) for event in list(self.fake.events)]
+
+    def signed(self, body: bytes, *, at: float | None = None, secret: str | None = None) -> Webhook:
+        """An event as it would be delivered, at a time inside its body."""
+        event = json.loads(body)
+        return self.fake.webhook(json.dumps(event | {"timestamp": int(clock.now().timestamp() if at is None else at)}).encode(), secret=secret)
+
+    def raw(self, body: bytes) -> Webhook:
+        """Any bytes, rightly signed."""
+        return self.fake.webhook(body)
+
+    def foreign(self, body: bytes) -> Webhook:
+        """The same event, of another store."""
+        return self.raw(json.dumps(json.loads(body) | {"storeId": "Store2", "originalDeliveryId": "another"}).encode())
+
+    def lose_answer(self) -> None:
+        """Make the invoice, and let nobody hear of it."""
+        self.fake.lose = f"/api/v1/stores/{self.fake.store_id}/invoices"
+
+
+class NOWPaymentsRig(LoopbackRig):
+    """The custodial one against a NOWPayments on the loopback."""
+
+    method = "nowpayments-crypto"
+    label = "Cryptocurrency, BTC"
+    decline = "failed"
+    tells_fee = False
+    refunds = False
+    tolerance_s = None
+    known_before_paid = False
+
+    def __init__(self) -> None:
+        self.fake = FakeNOWPayments()
+        self.gateway = NOWPayments(self.fake.api_key, self.fake.secret, "http://localhost/webhooks/nowpayments", self.fake.url)
+
+    def page(self, handoff: Redirect) -> object:
+        """It has no idempotency: another page, of the same order."""
+        return handoff.reference
+
+    def pay(self, reference: str, *, amount: int | None = None, currency: str | None = None) -> None:
+        """Finished; with another share of the coins, when the test says so."""
+        price = next(one["price_amount"] for one in self.fake.invoices.values() if one["order_id"] == reference)
+        self.fake.pay(reference, "finished", share=1 if amount is None else amount / 100 / price)
+        if currency:
+            for payment in self.fake.payments.values():
+                payment["price_currency"] = currency.lower()
+
+    def pend(self, reference: str) -> None:
+        """Coins are seen, not confirmed."""
+        self.fake.pay(reference, "confirming")
+
+    def fail(self, reference: str) -> None:
+        """It did not work out."""
+        self.fake.pay(reference, "failed")
+
+    def expire(self, reference: str) -> None:
+        """Nobody sent anything."""
+        self.fake.pay(reference, "expired")
+
+    def sessions(self) -> int:
+        """How many orders its books hold."""
+        return len({invoice["order_id"] for invoice in self.fake.invoices.values()})
+
+    def opened(self, charge_id: str) -> str:
+        """The reference its books have for a charge."""
+        return next(invoice["order_id"] for invoice in self.fake.invoices.values() if invoice["order_id"] == charge_id)
+
+    def webhooks(self) -> list[Webhook]:
+        """Everything it would deliver, in the order it happened."""
+        return [self.fake.webhook(event) for event in list(self.fake.events)]
+
+    def signed(self, body: bytes, *, secret: str | None = None) -> Webhook:
+        """An event as it would be delivered."""
+        return self.fake.webhook(json.loads(body), secret=secret)
+
+    def raw(self, body: bytes) -> Webhook:
+        """Bytes under the signature of themselves."""
+        return body, {"x-nowpayments-sig": hmac.new(self.fake.secret.encode(), body, hashlib.sha512).hexdigest()}
+
+    def foreign(self, body: bytes) -> Webhook:
+        """The same event, of another account: its calls name none, so only the secret tells."""
+        return self.signed(body, secret="of another account")
+
+    def lose_answer(self) -> None:
+        """Make the invoice, and let nobody hear of it."""
+        self.fake.lose = "/v1/invoice"

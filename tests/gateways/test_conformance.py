@@ -11,7 +11,8 @@ from app.customers import User
 from app.gateways.base import BadSignature, Charge, Event, GatewayError, Redirect
 from app.money import Money
 from app.payments import Payment, ProcessorDown
-from tests.gateways.conftest import Rig
+from tests.gateways.conftest import EXACT, INEXACT, Rig, only
+from tests.gateways.rigs import NOWPaymentsRig
 from tests.pay import again, begin, times_credited, topup
 
 EUR_25 = Money.of("25", "EUR")
@@ -57,7 +58,10 @@ def suspense() -> int:
 
 def test_the_same_charge_opens_one_session_and_gives_one_page(rig: Rig):
     ask = charge()
-    assert rig.gateway.checkout(ask) == rig.gateway.checkout(ask)
+    first, second = rig.gateway.checkout(ask), rig.gateway.checkout(ask)
+    assert isinstance(first, Redirect)
+    assert isinstance(second, Redirect)
+    assert rig.page(first) == rig.page(second)
     assert rig.sessions() == 1
 
 
@@ -69,9 +73,11 @@ def test_a_lost_answer_is_found_again_by_the_same_key(rig: Rig):
     assert not lost.value.permanent
     handoff = rig.gateway.checkout(ask)
     assert rig.sessions() == 1
+    assert handoff.reference == rig.opened(ask.id)
+    rig.pay(handoff.reference)
     found = rig.gateway.lookup(ask.id)
     assert found is not None
-    assert found.reference == handoff.reference
+    assert (found.reference, found.state) == (handoff.reference, "paid")
 
 
 def test_a_processor_that_is_down_says_so_and_nothing_is_made(rig: Rig):
@@ -90,24 +96,36 @@ def test_what_nobody_opened_is_not_found(rig: Rig):
 def test_the_snapshot_tells_what_was_received(rig: Rig):
     reference = open_session(rig)
     opened = rig.gateway.lookup(reference)
-    assert opened is not None
-    assert (opened.state, opened.received, opened.charge_id) == ("open", None, "pay_conformance")
+    assert (opened is not None) == rig.known_before_paid
+    assert opened is None or (opened.state, opened.received, opened.charge_id) == ("open", None, "pay_conformance")
     rig.pay(reference)
     paid = rig.gateway.lookup(reference)
     assert paid is not None
     assert (paid.state, paid.received, paid.fault) == ("paid", EUR_25, "")
-    assert paid.fee is not None
+    assert (paid.fee is not None) == rig.tells_fee
     assert paid.paid_at is not None
     assert abs(paid.paid_at - clock.now()) < timedelta(minutes=1)
-    assert "4242" in paid.method_label
+    assert rig.label in paid.method_label
 
 
+@only(*EXACT)
 def test_a_refund_is_sent_once_per_key(rig: Rig):
     reference = open_session(rig)
     rig.pay(reference)
+    rig.gateway.lookup(reference)
     first = rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1")
     assert first.state == "settled"
     assert rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1") == first
+
+
+@only(*INEXACT)
+def test_what_has_no_way_back_says_so(rig: Rig):
+    reference = open_session(rig)
+    rig.pay(reference)
+    assert rig.gateway.refund_window_days == 0
+    with pytest.raises(GatewayError, match="bank transfer") as refused:
+        rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1")
+    assert refused.value.permanent
 
 
 # Proven
@@ -125,13 +143,16 @@ def test_a_signed_event_points_to_its_payment(rig: Rig):
         assert found.reference == reference
 
 
-@pytest.mark.parametrize("seconds", [-400, 400, -3600, 365 * 86400])
-def test_a_signature_too_far_from_now_is_refused_on_both_sides(rig: Rig, seconds: int):
+@only("sandbox", "stripe", "paypal", "btcpay")
+@pytest.mark.parametrize("times", [-1.3, 1.3, -12, 400])
+def test_a_signature_too_far_from_now_is_refused_on_both_sides(rig: Rig, times: float):
+    assert not isinstance(rig, NOWPaymentsRig)
     rig.pay(open_session(rig))
     body, _ = rig.webhooks()[-1]
     with pytest.raises(BadSignature):
-        rig.gateway.read_event(*rig.signed(body, at=clock.now().timestamp() + seconds))
-    rig.gateway.read_event(*rig.signed(body, at=clock.now().timestamp() + (200 if seconds > 0 else -200)))
+        rig.gateway.read_event(*rig.signed(body, at=clock.now().timestamp() + times * (rig.tolerance_s or 0)))
+    near = 0.7 if times > 0 else -0.7
+    rig.gateway.read_event(*rig.signed(body, at=clock.now().timestamp() + near * (rig.tolerance_s or 0)))
 
 
 def test_a_wrong_secret_and_a_changed_body_are_refused(rig: Rig):
@@ -150,22 +171,13 @@ GARBAGE = [b"", b"\xff\xfe\x00", b"not json", b"[]", b"{}", b'{"id": "x"}', b'{"
 
 @pytest.mark.parametrize("body", GARBAGE)
 def test_garbage_is_refused_signed_or_not(rig: Rig, body: bytes):
-    header = next(iter(rig.signed(b'{"id": "x", "livemode": false}')[1]))
+    headers = rig.signed(b'{"id": "x", "livemode": false}')[1]
+    header = next(name for name in headers if "sig" in name)
     for value in ("", "t=,v1=", "t=١٢,v1=00", f"t={'9' * 40},v1=00", "t=1", "v1=x,t=now", "=,=,="):
         with pytest.raises(BadSignature):
-            rig.gateway.read_event(body, {header: value})
+            rig.gateway.read_event(body, headers | {header: value})
     with pytest.raises(BadSignature):
-        rig.gateway.read_event(*sign_raw(rig, body))
-
-
-def sign_raw(rig: Rig, body: bytes) -> tuple[bytes, dict[str, str]]:
-    """Any bytes under a right signature, as a processor with a fault of its own might send."""
-    if rig.gateway.name == "sandbox":
-        return rig.signed(body)
-    from stripe import WebhookSignature
-
-    text = body.decode("utf-8", "replace")
-    return body, {"stripe-signature": WebhookSignature.generate_signature_header(text, rig.fake.webhook_secret, int(clock.now().timestamp()))}
+        rig.gateway.read_event(*rig.raw(body))
 
 
 # Credited
@@ -177,7 +189,7 @@ def test_every_event_of_a_payment_together_credit_it_once(rig: Rig, demo_custome
     tell_all(rig)
     tell_all(rig)
     paid = again(payment)
-    assert (paid.state, paid.credited, paid.fee is not None) == ("paid", 2500, True)
+    assert (paid.state, paid.credited, paid.fee is not None) == ("paid", 2500, rig.tells_fee)
     assert times_credited(payment) == 1
     assert balance(demo_customer) == 2500
 
@@ -242,10 +254,12 @@ def test_a_decline_is_told_in_plain_words_and_the_bill_stays_payable(rig: Rig, d
     tell_all(rig)
     failed = again(payment)
     assert failed.state == "failed"
-    assert failed.failure_code == "insufficient_funds"
+    assert failed.failure_code == rig.decline
+    assert failed.failure_message
     assert begin(bill, rig.method).public_id != payment.public_id
 
 
+@only(*EXACT)
 @pytest.mark.parametrize(("amount", "currency"), [(2499, None), (9_999_00, None), (2500, "USD"), (1, None)])
 def test_other_money_than_asked_goes_to_a_person_not_to_the_wallet(rig: Rig, demo_customer: User, amount: int, currency: str | None):
     payment = paying(rig, demo_customer)
@@ -256,13 +270,41 @@ def test_other_money_than_asked_goes_to_a_person_not_to_the_wallet(rig: Rig, dem
     assert suspense() == amount
 
 
-def test_an_event_of_another_account_or_mode_is_kept_and_not_followed(rig: Rig, demo_customer: User):
+@only(*INEXACT)
+@pytest.mark.parametrize("amount", [2499, 20_00, 99_99_00])
+def test_where_the_payer_decides_what_came_is_what_is_credited(rig: Rig, demo_customer: User, amount: int):
+    payment = paying(rig, demo_customer)
+    rig.pay(payment.gateway_reference or "", amount=amount)
+    tell_all(rig)
+    tell_all(rig)
+    paid = again(payment)
+    assert (paid.state, paid.received, paid.credited, balance(demo_customer), times_credited(payment)) == ("paid", amount, amount, amount, 1)
+    bill = payments.bill_of(paid)
+    assert (bill.unpaid, payments.due(bill).minor) == ((True, 2500 - amount) if amount < 2500 else (False, 2500))
+
+
+@only(*INEXACT)
+def test_another_currency_goes_to_a_person_everywhere(rig: Rig, demo_customer: User):
+    payment = paying(rig, demo_customer)
+    rig.pay(payment.gateway_reference or "", currency="USD")
+    tell_all(rig)
+    assert (again(payment).state, balance(demo_customer), suspense()) == ("review", 0, 2500)
+
+
+def test_an_event_of_another_account_or_mode_is_not_followed(rig: Rig, demo_customer: User):
     payment = paying(rig, demo_customer)
     rig.pay(payment.gateway_reference or "")
     body, _ = rig.webhooks()[-1]
-    inbox_id = payments.receive(rig.gateway.name, *rig.foreign(body))
-    assert payments.process(inbox_id) == "parked"
+    assert fate(rig, rig.foreign(body)) in {"parked", "refused"}
     assert (again(payment).state, balance(demo_customer)) == ("created", 0)
+
+
+def fate(rig: Rig, webhook: tuple[bytes, dict[str, str]]) -> str:
+    """What becomes of a webhook: refused at the door, or its state in the inbox."""
+    try:
+        return payments.process(payments.receive(rig.gateway.name, *webhook))
+    except BadSignature:
+        return "refused"
 
 
 def test_an_event_about_a_payment_that_is_not_ours_is_put_aside(rig: Rig, demo_customer: User):
@@ -293,9 +335,7 @@ def test_money_of_a_payment_whose_answer_was_lost_is_found(rig: Rig, demo_custom
     with pytest.raises(ProcessorDown):
         begin(bill, rig.method)
     (unknown,) = payments.open_of(bill.id)
-    found = rig.gateway.lookup(unknown.public_id)
-    assert found is not None
-    rig.pay(found.reference)
+    rig.pay(rig.opened(unknown.public_id))
     with clock.travel(clock.now() + timedelta(minutes=2)):
         assert payments.reconcile() == {"paid": 1}
     assert times_credited(unknown) == 1

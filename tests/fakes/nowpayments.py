@@ -1,0 +1,85 @@
+"""A NOWPayments on the loopback: invoices, the payments made on them, the list of payments, and calls signed as JavaScript would."""
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from app import clock
+from tests.fakes.loopback import Call, Loopback, Refusal
+
+
+@dataclass
+class NOWPayments(Loopback):
+    """One account."""
+
+    api_key: str = "key"
+    secret: str = "ipn-secret"
+    invoices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    payments: dict[int, dict[str, Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ids = count(5_000_000_001)
+        super().__post_init__()
+
+    # What happens there, and the calls it makes about it.
+
+    def pay(self, order_id: str, status: str, *, share: float = 1.0, again: bool = False) -> None:
+        """A payment of an order comes to a status, with so much of the coin that was asked for; `again` is another payment."""
+        payment = None if again else next((one for one in self.payments.values() if one["order_id"] == order_id), None)
+        payment = payment or self._choose(order_id)
+        payment |= {"payment_status": status, "actually_paid": payment["pay_amount"] * share}
+        self.events.append(json.loads(json.dumps(payment)))
+
+    def _choose(self, order_id: str) -> dict[str, Any]:
+        invoice = next(one for one in self.invoices.values() if one["order_id"] == order_id)
+        payment_id = next(self._ids)
+        self.payments[payment_id] = {
+            "payment_id": payment_id,
+            "payment_status": "waiting",
+            "pay_address": "bc1qfake",
+            "price_amount": invoice["price_amount"],
+            "price_currency": invoice["price_currency"],
+            "pay_amount": 0.0005,
+            "actually_paid": 0,
+            "pay_currency": "btc",
+            "order_id": order_id,
+            "order_description": "Account funds – „ü“",
+            "created_at": clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "fee": {"currency": "btc", "depositFee": 1e-07, "withdrawalFee": 0},
+        }
+        return self.payments[payment_id]
+
+    def webhook(self, event: dict[str, Any], *, secret: str | None = None) -> tuple[bytes, dict[str, str]]:
+        """An event as it is delivered; the numbers of these events are written alike in Python and JavaScript but for 1e-07."""
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).replace("1e-07", "1e-7").encode()
+        said = json.dumps(event, ensure_ascii=False, separators=(",", ":"), sort_keys=True).replace("1e-07", "1e-7").encode()
+        return body, {"x-nowpayments-sig": hmac.new((secret or self.secret).encode(), said, hashlib.sha512).hexdigest()}
+
+    # The API.
+
+    def answer(self, call: Call) -> tuple[int, object]:
+        """One call."""
+        if call.headers.get("x-api-key") != self.api_key:
+            raise Refusal(403, {"message": "Invalid api key"})
+        if call.method == "POST" and call.path == "/v1/invoice":
+            return 200, self._create(call.json)
+        if call.path == "/v1/payment/":
+            size, page = int(call.query["limit"]), int(call.query["page"])
+            newest = [one for one in reversed(self.payments.values()) if one["created_at"][:10] >= call.query["dateFrom"]]
+            return 200, {"data": newest[size * page : size * (page + 1)], "limit": size, "page": page, "total": len(newest)}
+        payment = self.payments.get(int(call.path.rpartition("/")[2]))
+        if payment is None:
+            raise Refusal(404, {"message": "Payment not found"})
+        return 200, payment
+
+    def _create(self, asked: dict[str, Any]) -> object:
+        assert isinstance(asked["price_amount"], int | float)
+        invoice_id = str(next(self._ids))
+        price = asked["price_amount"]
+        asked["price_amount"] = int(price) if price == int(price) else price
+        self.invoices[invoice_id] = asked | {"id": invoice_id, "invoice_url": f"{self.url}/payment/?iid={invoice_id}"}
+        return self.invoices[invoice_id]
