@@ -210,7 +210,7 @@ def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, wr
     lines = [(ledger.account("fx", received.currency), received.minor), (ledger.account("fx", into), -offer.gross.minor)]
     if offer.spread:
         lines.append((ledger.account("revenue", into, key="exchange"), offer.spread.minor))
-    return _Conversion(offer.credited, lines, f"{note} No rate was held for this money when it arrived, so it is the rate of that day." if late else note)
+    return _Conversion(offer.credited, lines, f"{note} No rate was held when the money arrived, so it is the rate of that day." if late else note)
 
 
 def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
