@@ -9,6 +9,7 @@ import config
 
 GIVEN = {"DATABASE_URL": "postgresql://localhost/x", "SECRET_KEY": "k" * 32}
 STRIPE = {**GIVEN, "STRIPE_SECRET_KEY": "sk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
+PAYPAL = {**GIVEN, "PAYPAL_CLIENT_ID": "c", "PAYPAL_SECRET": "s", "PAYPAL_WEBHOOK_ID": "WH-1", "PAYPAL_API_BASE": "https://api-m.sandbox.paypal.com"}
 LIVE = {**STRIPE, "STRIPE_SECRET_KEY": "sk_live_1", "BASE_URL": "https://billing.example.com", "SELLER_LEGAL_NAME": "Acme Ltd"}
 
 
@@ -48,6 +49,13 @@ def test_the_seller_is_what_the_environment_says():
         ({**GIVEN, "SANDBOX": "perhaps"}, "SANDBOX=perhaps is not understood"),
         ({**STRIPE, "SANDBOX": "on"}, "SANDBOX is on beside a real processor"),
         ({**STRIPE, "STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is empty"),
+        ({**PAYPAL, "PAYPAL_WEBHOOK_ID": ""}, "PAYPAL_WEBHOOK_ID is empty"),
+        ({**PAYPAL, "PAYPAL_CLIENT_ID": ""}, "PAYPAL_SECRET is set but PAYPAL_CLIENT_ID is empty"),
+        ({**PAYPAL, "SANDBOX": "on"}, "unset PAYPAL_CLIENT_ID"),
+        ({**PAYPAL, "PAYPAL_API_BASE": "http://api.example.com"}, "PAYPAL_API_BASE=http://api.example.com must begin with https://"),
+        ({**PAYPAL, "PAYPAL_API_BASE": "https://api-m.paypal.com"}, "PayPal's live API needs BASE_URL with https://"),
+        ({**GIVEN, "BTCPAY_URL": "https://btcpay.example.com"}, "BTCPAY_STORE_ID is empty"),
+        ({**GIVEN, "NOWPAYMENTS_API_KEY": "k"}, "NOWPAYMENTS_IPN_SECRET is empty"),
         ({**LIVE, "BASE_URL": "http://billing.example.com"}, "needs BASE_URL with https://"),
         ({**LIVE, "SELLER_LEGAL_NAME": ""}, "needs SELLER_LEGAL_NAME"),
         ({**LIVE, "SANDBOX": "force"}, "live Stripe key and the sandbox exclude each other"),

@@ -189,9 +189,10 @@ where f.document_id > %(low)s and f.document_id <= %(high)s and f.sha256 <> sha2
 order by f.document_id
 """
 
+# More that came to a payment after it was credited bears the sum it came to at the end of its reference, and is no second credit.
 _PAYMENTS = """
 with credits as (
-  select t.payment_id, count(*) as times, sum(e.amount) as amount
+  select t.payment_id, count(*) filter (where t.reference !~ ':credit:[0-9]+$') as times, sum(e.amount) as amount
   from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id and a.kind = 'wallet'
   where t.payment_id is not null and t.kind in ('topup', 'matched') group by t.payment_id
 )

@@ -5,12 +5,12 @@ import zlib
 from datetime import timedelta
 
 import pytest
-from tests.fakes.paypal import CERT_URL, authority
 
 from app import clock, payments, wallet
 from app.gateways.base import BadSignature, GatewayError
 from app.gateways.paypal import Certificates, to_paypal
 from app.money import Money
+from tests.fakes.paypal import CERT_URL, authority
 from tests.gateways.conftest import only
 from tests.gateways.rigs import PayPalRig
 from tests.gateways.test_conformance import EUR_25, charge, open_session, tell_all
