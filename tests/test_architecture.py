@@ -221,7 +221,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty house with all its rooms, which keeps the contracts."""
     model = tmp_path_factory.mktemp("model")
     shutil.copy(HOUSE / "pyproject.toml", model)
-    for name in (".", "gateways", "gateways/sandbox", "gateways/stripe", *floors()):
+    for name in (".", "gateways", *(module.removeprefix("app.").replace(".", "/") for module in contracts()[2]["modules"]), *floors()):
         folder = model / "app" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
