@@ -174,7 +174,9 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
     if wish in _ON and environ.get("STRIPE_SECRET_KEY"):
         raise ConfigError("SANDBOX is on beside a real processor: unset STRIPE_SECRET_KEY, or set SANDBOX=force if you mean it.")
     if not wish and not environ.get("STRIPE_SECRET_KEY") and environ.get("BASE_URL", "").startswith("https://"):
-        raise ConfigError("BASE_URL is public and no processor is configured: give STRIPE_SECRET_KEY, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail.")
+        raise ConfigError(
+            "BASE_URL is public and no processor is configured: give STRIPE_SECRET_KEY, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail."
+        )
     return wish in {*_ON, "force"} or (not wish and not environ.get("STRIPE_SECRET_KEY"))
 
 

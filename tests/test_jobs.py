@@ -80,4 +80,13 @@ def test_a_job_may_wait_before_its_first_turn(app: Flask) -> None:
 def test_nothing_that_has_to_be_done_by_itself_is_forgotten_by_the_clock() -> None:
     """Each of these verbs keeps the house in order only if somebody calls it."""
     worked = {job.work for job in jobs.JOBS}
-    assert worked >= {customers.tidy, payments.reconcile, payments.process_due, payments.expire_bonuses, invoicing.expire_due, services.renew_due, services.settle_waiting, mail.deliver}
+    assert worked >= {
+        customers.tidy,
+        payments.reconcile,
+        payments.process_due,
+        payments.expire_bonuses,
+        invoicing.expire_due,
+        services.renew_due,
+        services.settle_waiting,
+        mail.deliver,
+    }
