@@ -100,9 +100,11 @@ def jobs_once(name: str | None) -> None:
     with _refusals(jobs.UnknownJob):
         done = jobs.once(name, jobs.JOBS)
     for job, result in done:
-        click.echo(f"{job}: {result or 'nothing to do'}")
+        click.echo(f"{job}: failed: {result!r}" if isinstance(result, Exception) else f"{job}: {result or 'nothing to do'}")
     if not done:
         click.echo("Another process is running it.")
+    if any(isinstance(result, Exception) for _, result in done):
+        sys.exit(1)
 
 
 @jobs_commands.command("list")

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
+import click
 import psycopg
 from flask import Flask, g, has_app_context
-from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
 from sqlalchemy import event
@@ -26,7 +26,6 @@ APP_ROLE = "client_area_app"
 """The role the app acts as when it exists: it may insert into the ledger, never update or delete there."""
 
 db = SQLAlchemy()
-migrate = Migrate()
 _open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -42,11 +41,19 @@ def init(app: Flask, database_url: str) -> None:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
     app.config["SQLALCHEMY_BINDS"] = {"read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}}
     db.init_app(app)
-    migrate.init_app(app, db)
+    if click.get_current_context(silent=True):  # the flask command; the web server migrates nothing and need not load Alembic
+        migrations(app)
     app.teardown_appcontext(_release)
     with app.app_context():
         event.listen(db.engine, "connect", _prepare)
         event.listen(db.engines["read"], "connect", _prepare_read)
+
+
+def migrations(app: Flask) -> None:
+    """Let the application know its migrations: for `flask db` and whoever upgrades a database from Python."""
+    from flask_migrate import Migrate
+
+    Migrate(app, db)
 
 
 def _prepare(connection: Any, _record: object) -> None:

@@ -33,14 +33,14 @@ class UnknownJob(ValueError):
 
 
 def once(name: str | None, jobs: Sequence[Job]) -> list[tuple[str, object]]:
-    """Run the named job, or every job, once and now; (name, result) of those that ran. Raises what a job raises.
+    """Run the named job, or every job, once and now; (name, result) of those that ran, the error of one that failed as its result.
 
-    A job that another process is running is left to it and is not in the answer.
+    A failure is logged and holds up no other; a job that another process is running is left to it and is not in the answer. Raises `UnknownJob`.
     """
-    chosen = [job for job in jobs if name in (None, job.name)]
+    chosen = [job for job in jobs if name in {None, job.name}]
     if not chosen:
         raise UnknownJob(f"No job is called “{name}”. There are: {', '.join(job.name for job in jobs)}.")
-    return [(job.name, result) for job in chosen for ran, result in [_alone(job)] if ran]
+    return [(job.name, result) for job in chosen for ran, result in [_attempt(job)] if ran]
 
 
 def run(app: Flask, jobs: Sequence[Job], stop: threading.Event) -> None:
@@ -49,19 +49,21 @@ def run(app: Flask, jobs: Sequence[Job], stop: threading.Event) -> None:
     while not stop.is_set():
         for job in jobs:
             if not stop.is_set() and time.monotonic() >= due[job.name]:
-                _attempt(app, job)
+                with app.app_context():
+                    _attempt(job)
                 due[job.name] = time.monotonic() + job.every_s
         stop.wait(max(0.05, min(due.values()) - time.monotonic()))
 
 
-def _attempt(app: Flask, job: Job) -> None:
+def _attempt(job: Job) -> tuple[bool, object]:
     try:
-        with app.app_context():
-            ran, result = _alone(job)
-        if ran and result:
-            log.info("%s: %s", job.name, result)
-    except Exception:
+        ran, result = _alone(job)
+    except Exception as error:
         log.exception("The job %s failed; it runs again in %g seconds.", job.name, job.every_s)
+        return True, error
+    if ran and result:
+        log.info("%s: %s", job.name, result)
+    return ran, result
 
 
 def _alone(job: Job) -> tuple[bool, object]:
@@ -85,9 +87,14 @@ def check_ledger() -> str:
     return "the ledger is whole"
 
 
-def fetch_rates() -> object:
-    """The newest reference rates, when those of the last banking day are not here yet."""
-    return fx.fetch()
+def fetch_rates() -> str:
+    """The newest reference rates; a feed that is out of reach or not believed is said in a line and asked again on the next turn."""
+    try:
+        imported = fx.fetch()
+    except fx.FeedRefused as refusal:
+        log.warning("No new exchange rates: %s", refusal)
+        return ""
+    return f"{imported.added} new rates of {imported.rate_date}" if imported.added else ""
 
 
 JOBS = (

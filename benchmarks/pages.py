@@ -368,7 +368,7 @@ def report(app: Flask, url: str, movements: int) -> None:
     usual_house = usual_app(config.current())
     bare, usual = Client(limit_of(url, whole), use_cookies=False), usual_house.test_client(use_cookies=False)
     for contestant in (bare, usual):
-        if contestant.get(MOVEMENTS, headers=cookie).text.count("<tr>") < 50:  # noqa: PLR2004 - a page of rows
+        if contestant.get(MOVEMENTS, headers=cookie).text.count("<tr>") < 50:
             raise SystemExit("a contestant does not show the page")
     ours = cpu_by_turns({
         "limit": lambda: bare.get(MOVEMENTS, headers=cookie), "ours": lambda: browser.get(MOVEMENTS, headers=cookie), "usual": lambda: usual.get(MOVEMENTS, headers=cookie),

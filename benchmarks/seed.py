@@ -16,7 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import config
 from app import create_app, db, demo, ledger
 
-COUNTED = {"customers": "select count(*) from customers", "payments": "select count(*) from payments", "bills": "select count(*) from bills", "entries": "select count(*) from entries"}
+COUNTED = {
+    "customers": "select count(*) from customers",
+    "payments": "select count(*) from payments",
+    "bills": "select count(*) from bills",
+    "entries": "select count(*) from entries",
+}
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ def application(settings: config.Settings) -> Iterator[Flask]:
     """The migrated application, built once."""
     app = create_app(settings)
     app.test_client_class = Browser
+    db.migrations(app)
     with app.app_context():
         upgrade(directory="migrations")
     yield app

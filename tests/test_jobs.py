@@ -43,11 +43,13 @@ def test_a_job_another_process_runs_is_left_to_it(app: Flask, held: psycopg.Conn
     assert jobs.once("tick", [tick]) == [("tick", None)], "the lock is let go of after the job"
 
 
-def test_a_failing_job_lets_go_of_its_lock(app: Flask) -> None:
-    broken = jobs.Job("tick", 1, lambda: 1 // 0, "")
+def test_a_failing_job_is_logged_lets_go_of_its_lock_and_stops_no_other(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    broken, fine = jobs.Job("tick", 1, lambda: 1 // 0, ""), jobs.Job("tock", 1, lambda: "done", "")
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            jobs.once("tick", [broken])
+        (_, error), second = jobs.once(None, [broken, fine])
+        assert isinstance(error, ZeroDivisionError)
+        assert second == ("tock", "done")
+    assert "The job tick failed" in caplog.text
 
 
 def test_run_goes_on_past_a_failure_and_ends_when_asked(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -78,4 +80,13 @@ def test_a_job_may_wait_before_its_first_turn(app: Flask) -> None:
 def test_nothing_that_has_to_be_done_by_itself_is_forgotten_by_the_clock() -> None:
     """Each of these verbs keeps the house in order only if somebody calls it."""
     worked = {job.work for job in jobs.JOBS}
-    assert worked >= {customers.tidy, payments.reconcile, payments.process_due, payments.expire_bonuses, invoicing.expire_due, services.renew_due, services.settle_waiting, mail.deliver}
+    assert worked >= {
+        customers.tidy,
+        payments.reconcile,
+        payments.process_due,
+        payments.expire_bonuses,
+        invoicing.expire_due,
+        services.renew_due,
+        services.settle_waiting,
+        mail.deliver,
+    }
