@@ -1,11 +1,14 @@
 """Settings. The only module that reads the environment; `.env.example` documents every name."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from stdnum import iban
 
 PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
@@ -49,6 +52,36 @@ class Seller:
 
 
 @dataclass(frozen=True, slots=True)
+class BankAccount:
+    """An account of the seller for transfers in one currency. `number` is an IBAN, or, where a country has none, its own kind of number."""
+
+    currency: str
+    number: str
+    bic: str
+    holder: str
+    bank: str
+
+    @property
+    def has_iban(self) -> bool:
+        """Whether the number is an IBAN."""
+        return is_iban(self.number)
+
+
+def is_iban(number: str) -> bool:
+    """Whether this begins as an IBAN does: a country and two check digits."""
+    return number[:2].isalpha() and number[2:4].isdigit()
+
+
+DEMO_ACCOUNTS: Final = (
+    BankAccount("EUR", "DE89370400440532013000", "COBADEFFXXX", "Northbyte Hosting GmbH", "Commerzbank, Köln"),
+    BankAccount("USD", "026073150 8310567890", "CMFGUS33XXX", "Northbyte Hosting GmbH", "Community Federal Savings Bank, New York"),
+    BankAccount("PLN", "PL61109010140000071219812874", "WBKPPLPPXXX", "Northbyte Hosting GmbH", "Santander Bank Polska, Wrocław"),
+    BankAccount("GBP", "GB29NWBK60161331926819", "NWBKGB2LXXX", "Northbyte Hosting GmbH", "National Westminster Bank, London"),
+)
+"""Example numbers of the standards' own documents: valid in form, nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one top-up in one currency may be, in minor units."""
 
@@ -86,9 +119,14 @@ class Settings:
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
     seller: Seller = field(default_factory=Seller)
+    bank_accounts: tuple[BankAccount, ...] = DEMO_ACCOUNTS
     mark: str = ""
     currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
     testing: bool = False
+
+    def bank_account(self, currency: str) -> BankAccount | None:
+        """The account that takes transfers in this currency, or None."""
+        return next((account for account in self.bank_accounts if account.currency == currency), None)
 
     @property
     def secure(self) -> bool:
@@ -172,6 +210,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
         seller=_seller(environ),
+        bank_accounts=_bank_accounts(environ),
         mark=_mark(environ.get("SELLER_MARK", "")),
     )
     _refuse_contradictions(settings, environ)
@@ -222,6 +261,32 @@ def _either(words: list[str]) -> str:
 def _seller(environ: Mapping[str, str]) -> Seller:
     given_fields = {entry.name: environ.get(f"SELLER_{entry.name.upper()}") for entry in fields(Seller)}
     return Seller(**{name: value for name, value in given_fields.items() if value})
+
+
+def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:
+    """The accounts of BANK_ACCOUNTS; without it the demo's in the sandbox and none beside a real processor."""
+    text = environ.get("BANK_ACCOUNTS", "")
+    if not text:
+        return DEMO_ACCOUNTS if _sandbox(environ) else ()
+    accounts = tuple(_bank_account(entry) for entry in text.split(";") if entry.strip())
+    if len({account.currency for account in accounts}) < len(accounts):
+        raise ConfigError("BANK_ACCOUNTS names two accounts for one currency: one is printed on the bills, so one is possible.")
+    return accounts
+
+
+def _bank_account(entry: str) -> BankAccount:
+    parts = [part.strip() for part in entry.split("|")]
+    if len(parts) != 5 or not all(parts):
+        raise ConfigError(f"BANK_ACCOUNTS: “{entry.strip()}” must be currency | IBAN or account number | BIC | holder | bank.")
+    currency, number, bic, holder, bank = parts
+    compact = number.replace(" ", "").upper()
+    if is_iban(compact) and not iban.is_valid(compact):
+        raise ConfigError(f"BANK_ACCOUNTS: {number} is not an IBAN: a digit is wrong or missing.")
+    if not re.fullmatch(r"[A-Z]{6}[A-Z0-9]{2}([A-Z0-9]{3})?", bic):
+        raise ConfigError(f"BANK_ACCOUNTS: {bic} is not a BIC: 8 or 11 letters and digits, such as COBADEFFXXX.")
+    if not re.fullmatch(r"[A-Z]{3}", currency):
+        raise ConfigError(f"BANK_ACCOUNTS: {currency} is not a currency: three capital letters, such as EUR.")
+    return BankAccount(currency, compact if is_iban(compact) else number, bic, holder, bank)
 
 
 def _mark(path: str) -> str:

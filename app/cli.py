@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import clock, customers, demo, fx, jobs, ledger, payments, services
+from app import bank, clock, customers, demo, fx, jobs, ledger, payments, services
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -24,12 +24,13 @@ jobs_commands = AppGroup("jobs", help="The clock: what runs by itself.")
 services_commands = AppGroup("services", help="What customers run.")
 payments_commands = AppGroup("payments", help="Money in.")
 webhooks_commands = AppGroup("webhooks", help="What processors told us.")
+bank_commands = AppGroup("bank", help="Bank transfers.")
 user_commands = AppGroup("user", help="Who may log in.")
 
 
 def init(app: Flask) -> None:
     """Give the app its commands."""
-    groups = (demo_commands, ledger_commands, rates_commands, jobs_commands, services_commands, payments_commands, webhooks_commands, user_commands)
+    groups = (demo_commands, ledger_commands, rates_commands, jobs_commands, services_commands, payments_commands, webhooks_commands, bank_commands, user_commands)
     for group in groups:
         app.cli.add_command(group)
 
@@ -151,6 +152,48 @@ def webhooks_replay(inbox_id: int) -> None:
     with _refusals(LookupError):
         state = payments.replay(inbox_id)
     click.echo(f"Webhook {inbox_id}: {state}")
+
+
+@bank_commands.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would become of each line and write nothing.")
+def bank_import(file: Path, *, dry_run: bool) -> None:
+    """Book a statement (camt.052, .053, .054 or MT940) and credit what can be matched; exit code 1 when something was refused.
+
+    A line that was booked before is not booked again, from whichever file it comes.
+    """
+    with _refusals(bank.FileRefused), _bar("Importing", "lines") as show:
+        report = bank.import_file(file.read_bytes(), file.name, dry_run=dry_run, progress=show)
+    if not dry_run:
+        services.settle_waiting()
+    for line in report.lines():
+        click.echo(line)
+    if dry_run:
+        click.echo("Nothing was written.")
+    if report.refused:
+        sys.exit(1)
+
+
+@bank_commands.command("unmatched")
+def bank_unmatched() -> None:
+    """List every line in suspense, oldest first, with the number that “bank match” takes."""
+    waiting = bank.unmatched()
+    for line in waiting:
+        click.echo(f"{line.id:>6}  {line.booked_on}  {line.money!s:>16}  {line.sender or 'unknown sender'}  {line.sender_account}  {line.remittance}  ({line.reason})")
+    click.echo(f"{len(waiting)} in suspense.")
+
+
+@bank_commands.command("match")
+@click.argument("line", type=int)
+@click.option("--customer", "login", required=True, help="Whose money it is, by login.")
+@click.option("--bill", "number", default="", help="The bill it pays, if it is for one.")
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", required=True, help="How it is known.")
+def bank_match(line: int, login: str, number: str, actor: str, reason: str) -> None:
+    """Credit a line in suspense by hand."""
+    with _refusals(bank.BankError):
+        click.echo(bank.match_by_hand(line, login, actor=actor, reason=reason, number=number))
+    services.settle_waiting()
 
 
 @user_commands.command("create")

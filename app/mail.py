@@ -128,6 +128,21 @@ def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) ->
         log.warning("%s was not mailed: customer %s has no address", key, customer_id)
 
 
+class Letter(NamedTuple):
+    """A mail to be composed: its kind, recipient, key and what its template names."""
+
+    kind: str
+    to: str
+    key: str
+    customer_id: int | None
+    context: dict[str, object]
+
+
+def send_many(letters: Sequence[Letter]) -> None:
+    """`send` for many, in one go and without attachments. Within a transaction."""
+    db.many(_ENQUEUE, [_outgoing(letter.kind, letter.to, *compose(letter.kind, **letter.context), letter.customer_id, letter.key) for letter in letters])
+
+
 def compose(template: str, **context: object) -> Composed:
     """Render a mail: the first line of its text template is the subject, values are escaped in the HTML one."""
     names = {"seller": config.current().seller, "base_url": config.current().base_url, **context}
@@ -137,13 +152,18 @@ def compose(template: str, **context: object) -> Composed:
 
 def enqueue(kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment] = ()) -> bool:
     """Put one mail into the outbox; False when this key is there already. Raises `MailError`. Within a transaction."""
+    return db.execute(_ENQUEUE, **_outgoing(kind, to, subject, text, html, customer_id, key, attachments)) == 1
+
+
+def _outgoing(kind: str, to: str, subject: str, text: str, html: str | None, customer_id: int | None, key: str, attachments: Sequence[Attachment] = ()) -> dict[str, object]:
+    """The row of a mail. Raises `MailError`."""
     if not is_address(to):
         raise MailError(f"not a mail address: {to!r}")
     if _UNSAFE.search(subject) or not subject:
         raise MailError(f"not a subject: {subject!r}")
     files = [{"filename": file.filename, "type": file.content_type, "base64": base64.b64encode(file.content).decode()} for file in attachments]
     values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "subject": subject, "text": text, "html": html}
-    return db.execute(_ENQUEUE, **values, attachments=json.dumps(files), now=clock.now()) == 1
+    return values | {"attachments": json.dumps(files), "now": clock.now()}
 
 
 def deliver(limit: int = 100) -> int:

@@ -17,8 +17,8 @@ from werkzeug.routing import Rule
 from app.web import gate
 
 HOUSE = Path(__file__).parent.parent
-OPENS_TRANSACTIONS = ("app/customers", "app/fx/feed.py", "app/invoicing", "app/mail.py", "app/payments", "app/refunds", "app/sandbox_processor.py", "app/services")
-MONEY = ("money", "ledger", "wallet", "fx", "tax", "invoicing", "payments", "services", "refunds", "gateways", "sandbox_processor")
+OPENS_TRANSACTIONS = ("app/bank", "app/customers", "app/fx/feed.py", "app/invoicing", "app/mail.py", "app/payments", "app/refunds", "app/sandbox_processor.py", "app/services")
+MONEY = ("money", "ledger", "wallet", "fx", "tax", "invoicing", "payments", "services", "refunds", "bank", "remittance", "gateways", "sandbox_processor")
 PUBLIC = {
     "operations.healthz": "for the supervisor of the process",
     "operations.readyz": "for the load balancer",

@@ -30,8 +30,10 @@ from app.customers.people import (
     User,
     context_words,
     create_user,
+    find_logins,
     find_user,
     get,
+    get_many,
     get_user,
     missing_fields,
     promote,
@@ -59,8 +61,8 @@ from app.customers.tokens import peek as peek_link
 __all__ = [
     "ABSOLUTE", "IDLE", "KINDS", "LANGUAGES", "MAX_LENGTH", "MIN_LENGTH", "REMEMBERED", "SEEN_EVERY", "WITHOUT_POSTCODE",
     "Customer", "Event", "Profile", "RateLimited", "Refused", "Session", "SignedIn", "User",
-    "allow", "authenticate", "change_password", "close_session", "context_words", "count", "countries", "create_user", "email_problem", "find_user", "get", "get_user",
-    "hash_password", "history", "list_sessions", "load_session", "login_problem", "missing_fields", "network", "open_session",
+    "allow", "authenticate", "change_password", "close_session", "context_words", "count", "countries", "create_user", "email_problem", "find_logins", "find_user", "get",
+    "get_many", "get_user", "hash_password", "history", "list_sessions", "load_session", "login_problem", "missing_fields", "network", "open_session",
     "password_problem", "peek_link", "promote", "record", "register", "request_email_change", "request_reset", "request_verification",
     "reset_password", "retry_after", "revoke_others", "revoke_session", "settle_currency", "tidy", "timezones", "touch", "update_profile", "verify",
 ]  # fmt: skip

@@ -96,7 +96,7 @@ select c.*, u.email as user_email, u.locale, u.timezone,
        exists (select 1 from accounts where customer_id = c.id) or exists (select 1 from bills where customer_id = c.id) as currency_fixed
 from customers c
 join lateral (select email, locale, timezone from users where customer_id = c.id order by id limit 1) u on true
-where c.id = %(id)s
+where c.id = any(%(ids)s)
 """
 _CREATE: Final = """
 with customer as (
@@ -121,9 +121,24 @@ where id = %(id)s and currency is distinct from %(currency)s
 
 def get(customer_id: int) -> Customer:
     """One customer by its id. Raises LookupError."""
-    found = db.row(_CUSTOMER, id=customer_id)
-    if found is None:
+    found = get_many([customer_id])
+    if not found:
         raise LookupError(f"no customer {customer_id}")
+    return found[customer_id]
+
+
+def get_many(customer_ids: Iterable[int]) -> dict[int, Customer]:
+    """Customers by their ids, in one question; those there are."""
+    return {found.id: _customer(found) for found in db.rows(_CUSTOMER, ids=list(customer_ids))}
+
+
+def find_logins(logins: Iterable[str]) -> dict[str, int]:
+    """The customer of each login that has one, by the exact login."""
+    found = db.rows("select login, customer_id from users where login = any(%(logins)s) and customer_id is not null and disabled_at is null", logins=list(logins))
+    return {row.login: row.customer_id for row in found}
+
+
+def _customer(found: db.Row) -> Customer:
     profile = Profile(
         found.kind, found.name, found.company, found.street, found.postcode, found.city, found.country, found.vat_id,
         found.billing_email, found.po_number, found.currency, tuple(found.display_currencies),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import config
 from app.gateways import sandbox
+from app.gateways.bank import Bank
 from app.gateways.base import Gateway, Method
 from app.money import Money
 
@@ -11,7 +12,7 @@ _gateways: dict[str, Gateway] = {}
 
 
 def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, Gateway]:
-    """The gateways of these settings, real ones first. `processor` is the pretend company behind the sandbox."""
+    """The gateways of these settings, real ones first, the bank last. `processor` is the pretend company behind the sandbox."""
     built: list[Gateway] = []
     if settings.stripe_secret_key:
         from app.gateways.stripe import Stripe  # here, not above: its SDK takes half a second to import
@@ -32,6 +33,8 @@ def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, 
         built.append(NOWPayments(settings.nowpayments_api_key, settings.nowpayments_ipn_secret, callback, settings.nowpayments_api_base))
     if settings.sandbox:
         built.append(sandbox.Sandbox(processor))
+    if settings.bank_accounts:
+        built.append(Bank(settings.bank_accounts))
     return {gateway.name: gateway for gateway in built}
 
 

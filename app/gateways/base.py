@@ -57,6 +57,8 @@ class Method:
     minimums: Mapping[str, int] | None = None
     maximums: Mapping[str, int] | None = None
     unavailable: str = ""
+    rate_held: bool = True
+    """Whether the rate that is shown is the one that counts. Where the money takes days, it is the rate of the day it arrives."""
 
     @property
     def key(self) -> str:
@@ -81,7 +83,10 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One payment to be made. `id` is our payment's public id and the idempotency key; the same id always carries the same fields."""
+    """One payment to be made. `id` is our payment's public id and the idempotency key; the same id always carries the same fields.
+
+    `reference` is what a payer writes on a transfer.
+    """
 
     id: str
     amount: Money
@@ -93,6 +98,7 @@ class Charge:
     expires_at: datetime
     email: str = ""
     locale: str = "en"
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +111,11 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """The customer pays by what these lines say (label, value)."""
+    """The customer pays by what these lines say (label, value); `qr` is the same as a picture (``data:``), where there is one."""
 
     lines: tuple[tuple[str, str], ...]
     reference: str
+    qr: str = ""
 
 
 Handoff = Redirect | Instructions

@@ -19,6 +19,7 @@ from app.invoicing.bills import (
     issue_service_bill,
     issue_topup_bill,
     lock,
+    lock_many,
     settle,
     settle_many,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "issue_service_bill",
     "issue_topup_bill",
     "lock",
+    "lock_many",
     "on_screen",
     "pdf",
     "render_pending",

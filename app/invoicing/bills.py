@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import config
-from app import clock, db, tax
+from app import clock, db, remittance, tax
 from app.invoicing import documents, series
 from app.invoicing.totals import Totals, total
 from app.money import Money
@@ -101,6 +101,7 @@ class Bill:
     proforma_number: str | None
     invoice_number: str | None
     receipt_number: str | None
+    payment_reference: str | None
     title: str
     currency: str
     net: int
@@ -167,13 +168,13 @@ with wanted as materialized (
   select nextval(pg_get_serial_sequence('bills', 'id')) as id, position, draft
   from jsonb_array_elements(%(drafts)s::jsonb) with ordinality as given (draft, position)
 ), bill as (
-  insert into bills (id, customer_id, beneficiary_id, kind, proforma_number, title, currency, net, tax, total, tax_category, tax_rate, tax_note,
+  insert into bills (id, customer_id, beneficiary_id, kind, proforma_number, payment_reference, title, currency, net, tax, total, tax_category, tax_rate, tax_note,
     seller, buyer, locale, timezone, issued_at, due_at, period_start, period_end, months, po_number, words)
   overriding system value
-  select w.id, r.customer_id, r.beneficiary_id, r.kind, r.proforma_number, r.title, r.currency, r.net, r.tax, r.total, r.tax_category, r.tax_rate, r.tax_note,
+  select w.id, r.customer_id, r.beneficiary_id, r.kind, r.proforma_number, r.payment_reference, r.title, r.currency, r.net, r.tax, r.total, r.tax_category, r.tax_rate, r.tax_note,
     %(seller)s::jsonb, r.buyer, r.locale, r.timezone, %(now)s, r.due_at, r.period_start, r.period_end, r.months, r.po_number, r.words
-  from wanted w, jsonb_to_record(w.draft) as r (customer_id bigint, beneficiary_id bigint, kind text, proforma_number text, title text, currency text, net bigint,
-    tax bigint, total bigint, tax_category text, tax_rate numeric, tax_note text, buyer jsonb, locale text, timezone text, due_at timestamptz, period_start date,
+  from wanted w, jsonb_to_record(w.draft) as r (customer_id bigint, beneficiary_id bigint, kind text, proforma_number text, payment_reference text, title text, currency text,
+    net bigint, tax bigint, total bigint, tax_category text, tax_rate numeric, tax_note text, buyer jsonb, locale text, timezone text, due_at timestamptz, period_start date,
     period_end date, months integer, po_number text, words text)
   returning id
 ), line as (
@@ -220,6 +221,7 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         proforma_number=proforma_number,
         invoice_number=None,
         receipt_number=None,
+        payment_reference=remittance.reference(draft.customer_id, proforma_number) if proforma_number else None,
         title=draft.title,
         currency=draft.currency,
         net=sums.net,
@@ -271,6 +273,7 @@ _ROW = (
     "beneficiary_id",
     "kind",
     "proforma_number",
+    "payment_reference",
     "title",
     "currency",
     "net",
@@ -303,15 +306,15 @@ def _plain(value: Any) -> Any:
 _BILL = """
 select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_number, b.invoice_number,
   (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number,
-  b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at, b.paid_at,
-  b.invoiced_at, b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
+  b.payment_reference, b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at,
+  b.paid_at, b.invoiced_at, b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
   (select jsonb_agg(jsonb_build_object('description', l.description, 'unit_price', l.unit_price, 'quantity', l.quantity, 'detail', l.detail, 'service_id', l.service_id,
       'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines
 from bills b
 """
 
 _FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
-_LOCK = _BILL + "where b.id = %(bill_id)s for no key update of b"
+_LOCK = _BILL + "where b.id = any(%(bill_ids)s) order by b.id for no key update of b"
 
 
 def find(customer_id: int, number: str) -> Bill | None:
@@ -325,10 +328,15 @@ def lock(bill_id: int) -> Bill:
 
     For whoever brings money to it: look at `status`, move the money, then `settle`.
     """
-    found = db.row(_LOCK, bill_id=bill_id)
-    if found is None:
+    found = lock_many([bill_id])
+    if not found:
         raise BillError(f"there is no bill {bill_id}")
-    return _read(found)
+    return found[bill_id]
+
+
+def lock_many(bill_ids: Iterable[int]) -> dict[int, Bill]:
+    """`lock` for many bills, in the order of their ids so that no two clients wait for each other; those there are."""
+    return {row.id: _read(row) for row in db.rows(_LOCK, bill_ids=list(bill_ids))}
 
 
 def _read(row: db.Row) -> Bill:

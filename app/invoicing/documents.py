@@ -23,7 +23,13 @@ def proforma(bill: Bill) -> dict[str, Any]:
     """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
     content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_at.date())
     pay_url = f"{config.current().base_url}/invoices/{bill.proforma_number}/pay"
-    return content | {"due_on": bill.due_at.date().isoformat(), "pay_url": pay_url}
+    return content | {"due_on": bill.due_at.date().isoformat(), "pay_url": pay_url, "bank": _bank(bill)}
+
+
+def _bank(bill: Bill) -> dict[str, Any] | None:
+    """Where to transfer to, and what to write on it; None for a currency without an account and for bills older than references."""
+    account = config.current().bank_account(bill.currency)
+    return asdict(account) | {"reference": bill.payment_reference} if account and bill.payment_reference else None
 
 
 def invoice(bill: Bill) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import config
+from app import remittance
 from app.formats import Formats, formats
 from app.invoicing import documents
 from app.invoicing.bills import Bill
 from app.invoicing.press import Sheet
+from app.money import Money
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ENDED = {"cancelled": "Cancelled", "expired": "Expired", "refunded": "Refunded"}
@@ -109,6 +111,31 @@ class Paper:
             ("Ledger entry", _short(payment["entry"])),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def bank(self) -> dict[str, Any] | None:
+        """The account a pro forma may be paid to. Older ones name none."""
+        return self.content.get("bank")
+
+    @property
+    def bank_facts(self) -> list[tuple[str, str]]:
+        """What a transfer has to say, in the order of a bank's form."""
+        bank = self.bank or {}
+        number = "IBAN" if config.is_iban(bank["number"]) else "Account number"
+        return [
+            ("Account holder", bank["holder"]),
+            (number, remittance.grouped(bank["number"])),
+            ("BIC", bank["bic"]),
+            ("Bank", bank["bank"]),
+            ("Amount", self.money(self.content["total"])),
+            ("Reference", remittance.grouped(bank["reference"])),
+        ]
+
+    @property
+    def qr(self) -> str:
+        """The same as a picture for banking apps, as a ``data:`` address; nothing where there is none."""
+        bank = self.bank or {}
+        return remittance.qr(bank["holder"], bank["number"], bank["bic"], Money(self.content["total"], self.content["currency"]), bank["reference"])
 
     @property
     def _balance_after(self) -> str:

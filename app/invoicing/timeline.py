@@ -38,6 +38,7 @@ _WORDS = {
     "started": ("Payment started", ""),
     "failed": ("Payment did not go through", "danger"),
     "topup": ("Credited to the balance", "credit"),
+    "matched": ("Transfer arrived and credited", "credit"),
     "charge": ("Charged to the balance", ""),
     "charge_refund": ("Returned to the balance", "credit"),
     "refund_requested": ("Refund requested", ""),

@@ -4,16 +4,20 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
+from app.payments.arriving import SUSPENSE, Arrival, Credited, arrived, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import Payment, Step, bill_of, due, find, hold, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.settling import NotPayable, apply, earnings, pay_from_balance
-from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, offer_for, options, order_topup, start, topup_problem
+from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import reconcile, refresh
 
 __all__ = [
     "LIMITS",
+    "SUSPENSE",
+    "Arrival",
+    "Credited",
     "Limits",
     "NotPayable",
     "Options",
@@ -22,6 +26,7 @@ __all__ = [
     "QuoteExpired",
     "Step",
     "apply",
+    "arrived",
     "balance_problem",
     "bill_of",
     "due",
@@ -30,6 +35,7 @@ __all__ = [
     "find",
     "grant_bonus",
     "hold",
+    "instructions",
     "limits",
     "mark_disputed",
     "mark_refunded",
@@ -45,6 +51,7 @@ __all__ = [
     "refresh",
     "replay",
     "start",
+    "take_in",
     "timeline",
     "topup_problem",
 ]

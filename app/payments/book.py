@@ -102,11 +102,12 @@ _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and stat
 _CAME = """
 select coalesce(sum(received), 0)::bigint as received, coalesce(sum(credited), 0)::bigint as credited from payments
 where bill_id = %(bill_id)s and received_currency = %(currency)s and state in ('paid', 'partially_refunded', 'refunded', 'disputed')
+  and not (gateway = 'bank' and state = 'refunded')  -- a transfer that was taken back
 """
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
 
-_EVENT = "insert into payment_events (payment_id, at, state, note, actor) values (%(payment_id)s, %(at)s, %(state)s, %(note)s, %(actor)s)"
+EVENT = "insert into payment_events (payment_id, at, state, note, actor) values (%(payment_id)s, %(at)s, %(state)s, %(note)s, %(actor)s)"
 
 
 def find(payer_id: int, public_id: str) -> Payment | None:
@@ -166,7 +167,7 @@ def timeline(payment: Payment) -> list[Step]:
 
 def note(payment_id: int, state: str, text: str = "", actor: str = "system") -> None:
     """Write one step of a payment's history. Within a transaction."""
-    db.execute(_EVENT, payment_id=payment_id, at=clock.now(), state=state, note=text, actor=actor)
+    db.execute(EVENT, payment_id=payment_id, at=clock.now(), state=state, note=text, actor=actor)
 
 
 def new_public_id() -> str:

@@ -115,7 +115,7 @@ def _hold(payment: Payment, money: Money, reference: str, why: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversion:
+class Conversion:
     """What a received amount becomes on the wallet: the credited money, the ledger lines that pay for it, and the sentence about the rate."""
 
     credited: Money
@@ -178,7 +178,7 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     return payment
 
 
-def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str) -> tuple[_Conversion, int]:
+def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str) -> tuple[Conversion, int]:
     """Credit what was received, as a lot of its own; what it became, and the transfer."""
     currency = customers.settle_currency(payment.customer_id, received.currency)
     into = received.currency if bill.kind == "service" and bill.unpaid else currency
@@ -197,23 +197,27 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
     return conversion, posted.transfer_id
 
 
-def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> _Conversion:
+def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> Conversion:
     """The quote's exact amount when just that was paid while the quote was held, else the rate of this moment, and a sentence that says so."""
-    if received.currency == into:
-        return _Conversion(received, [])
-    offer = fx.quoted(payment.quote_id) if payment.quote_id else None
+    offer = fx.quoted(payment.quote_id) if payment.quote_id and received.currency != into else None
     late = offer is None or (offer.pay, offer.credited.currency) != (received, into) or paid_at > payment.expires_at
-    if offer is None or late:
-        offer = fx.offer(received, into)
+    return convert(received, into, writer, None if late else offer)
+
+
+def convert(received: Money, into: str, writer: Formats, held: fx.Offer | None = None) -> Conversion:
+    """What money becomes in a currency, by the rate that was held for it, else by that of this moment. Raises RateUnavailable, AmountError."""
+    if received.currency == into:
+        return Conversion(received, [])
+    offer = held or fx.offer(received, into)
     source = f"{offer.source}, {writer.date(offer.rate_date)}"
     note = f"{writer.money(offer.credited.minor, into)} added to the balance at 1 {received.currency} = {writer.rate(Decimal(offer.rate))} {into} ({source})."
     lines = [(ledger.account("fx", received.currency), received.minor), (ledger.account("fx", into), -offer.gross.minor)]
     if offer.spread:
         lines.append((ledger.account("revenue", into, key="exchange"), offer.spread.minor))
-    return _Conversion(offer.credited, lines, f"{note} No rate was held when the money arrived, so it is the rate of that day." if late else note)
+    return Conversion(offer.credited, lines, note if held else f"{note} No rate was held when the money arrived, so it is the rate of that day.")
 
 
-def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: _Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
+def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
     """Pay the bill with what was just credited and what came for it before, if it still can be paid; the sentence for the timeline."""
     if bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
         return f"{bill.number} was {bill.status} already, so the money was added to the balance."
@@ -289,7 +293,7 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: _Conversion, received: Money, paid_at: datetime) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime) -> None:
     payer = customers.get(payment.payer_id)
     writer, bill = formats(payer.locale, payer.timezone), invoicing.lock(bill.id)
     rest = book.due(bill) if bill.unpaid else None
@@ -318,7 +322,7 @@ returning
 """
 
 
-def _write(payment: Payment, state: str, snapshot: Snapshot, *, note: str, credited: _Conversion | None = None, paid_at: datetime | None = None) -> Payment:
+def _write(payment: Payment, state: str, snapshot: Snapshot, *, note: str, credited: Conversion | None = None, paid_at: datetime | None = None) -> Payment:
     received = snapshot.received if snapshot.state == "paid" else None
     (row,) = db.rows(
         _WRITE + book.COLUMNS,

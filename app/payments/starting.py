@@ -10,10 +10,11 @@ import config
 from app import clock, customers, db, fx, gateways, invoicing, wallet
 from app.customers import Customer
 from app.formats import formats
-from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Method, Redirect
+from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, Redirect
 from app.invoicing import Bill
 from app.money import AmountError, Money
 from app.payments import book, watching
+from app.payments.arriving import BANK
 from app.payments.book import Payment
 from app.payments.limits import limits
 from app.payments.settling import NotPayable
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 SESSION_LIFE = timedelta(hours=1)
 """How long a processor's page stays open, and with it the rate that was held when it was opened. Stripe allows 30 minutes to 24 hours."""
+TRANSFER_LIFE = timedelta(days=30)
+"""How long a bank transfer is waited for. What comes later still counts."""
 SAME_ORDER = timedelta(hours=1)
 """The same top-up asked for again within this time is the bill that already waits, not a second one."""
 
@@ -143,12 +146,13 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "")
     try:
         _refuse_unready(bill)
         standing = _standing(bill, method)
-        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, _held(bill, quote_token))
+        held = _held(bill, quote_token) if standing is None and method.rate_held else None
+        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
     except GatewayError as error:
         raise ProcessorDown(str(error)) from error
-    if payment.state == "pending":
+    if payment.state == "pending" and payment.gateway != BANK:
         return Redirect(payment.as_charge().return_url, payment.gateway_reference or "")
     if payment.handoff_url:
         return Redirect(payment.handoff_url, payment.gateway_reference or "")
@@ -177,10 +181,21 @@ def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
     except GatewayError as error:
         _record_failure(payment, error)
     with db.transaction():
-        url = handoff.url if isinstance(handoff, Redirect) else None
-        if db.execute(_HANDED_OVER, id=payment.id, reference=handoff.reference, url=url, now=clock.now()):
-            book.note(payment.id, "created", "The processor's page was opened.")
+        if isinstance(handoff, Redirect):
+            if db.execute(_HANDED_OVER, id=payment.id, reference=handoff.reference, url=handoff.url, now=clock.now()):
+                book.note(payment.id, "created", "The processor's page was opened.")
+        elif db.execute(_INSTRUCTED, id=payment.id, reference=handoff.reference, now=clock.now()):
+            book.note(payment.id, "pending", "The money is looked for in the bank's statements.")
     return handoff
+
+
+def instructions(payment: Payment) -> Instructions | None:
+    """What a payer by bank transfer has to send, while it is waited for; None for every other payment."""
+    gateway = gateways.get(payment.gateway)
+    if gateway is None or payment.gateway != BANK or not payment.open:
+        return None
+    found = gateway.checkout(payment.as_charge())
+    return found if isinstance(found, Instructions) else None
 
 
 def _record_failure(payment: Payment, error: GatewayError) -> NoReturn:
@@ -195,6 +210,9 @@ def _record_failure(payment: Payment, error: GatewayError) -> NoReturn:
 _HANDED_OVER = """
 update payments set gateway_reference = %(reference)s, handoff_url = %(url)s, state = case when state = 'unknown' then 'created' else state end, updated_at = %(now)s
 where id = %(id)s and handoff_url is null and state in ('created', 'unknown')
+"""
+_INSTRUCTED = """
+update payments set gateway_reference = %(reference)s, state = 'pending', updated_at = %(now)s where id = %(id)s and state in ('created', 'unknown')
 """
 _NOT_HANDED_OVER = """
 update payments set state = %(state)s, failure_message = %(message)s, updated_at = %(now)s
@@ -254,7 +272,7 @@ def _held(bill: Bill, token: str) -> fx.Offer | None:
 
 def _claim(bill: Bill, method: Method, offer: fx.Offer | None) -> Payment:
     """Write the payment, before anybody outside hears of it; the one another request wrote first, if it did."""
-    public_id, expires_at = book.new_public_id(), clock.now() + SESSION_LIFE
+    public_id, expires_at = book.new_public_id(), clock.now() + (TRANSFER_LIFE if method.gateway == BANK else SESSION_LIFE)
     charge = _charge(bill, method, public_id, expires_at.replace(microsecond=0))
     try:
         with db.transaction():
@@ -320,4 +338,5 @@ def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime) ->
         expires_at=expires_at,
         email=payer.email,
         locale=payer.locale.partition("_")[0],
+        reference=bill.payment_reference or bill.number,
     )

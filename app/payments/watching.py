@@ -84,7 +84,8 @@ def _unheard_of(payment: Payment) -> Snapshot | None:
     """A payment whose page nobody ever opened is over once that page would have closed."""
     if payment.expires_at + GRACE > clock.now():
         return None
-    return Snapshot(payment.gateway_reference or "", payment.public_id, "expired", failure_message="The payment page was never reached.")
+    why = "The payment page was never reached." if payment.state != "pending" else "The money did not arrive in time."
+    return Snapshot(payment.gateway_reference or "", payment.public_id, "expired", failure_message=why)
 
 
 def _mark_checked(payment: Payment) -> None:

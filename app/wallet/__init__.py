@@ -6,11 +6,12 @@ makes one customer's movements queue.
 """
 
 from app.ledger import InsufficientFunds
-from app.wallet.bulk import Spend, lock_spendable, spend_many
+from app.wallet.bulk import Credit, Spend, credit_many, lock_spendable, spend_many
 from app.wallet.moving import Spent, credit, expire_bonus, expired_bonuses, freeze, grant_bonus, hold, pay_out, release, restore, seize, spend
 from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, state, totals
 
 __all__ = [
+    "Credit",
     "InsufficientFunds",
     "Lot",
     "Movement",
@@ -19,6 +20,7 @@ __all__ = [
     "Spent",
     "Wallet",
     "credit",
+    "credit_many",
     "expire_bonus",
     "expired_bonuses",
     "export",

@@ -1,4 +1,4 @@
-"""Charges of many customers at once, for renewals: one lock, one batch of transfers, one statement over the lots."""
+"""Charges and credits of many customers at once, for renewals and bank statements: one lock, one batch of transfers, one statement over the lots."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +51,59 @@ def spend_many(spends: Sequence[Spend]) -> list[Spent]:
         Spent(transfer.transfer_id, replayed=False, from_bonus=from_bonus, from_balance=spend.amount.minor - from_bonus)
         for spend, transfer, (_, from_bonus) in zip(spends, posted, taken, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """One credit among many, as `credit` takes it; it belongs to a payment."""
+
+    customer_id: int
+    amount: Money
+    reference: str
+    kind: str
+    counter: Counter
+    payment_id: int
+    paid: Money
+    description: str = ""
+    bill_id: int | None = None
+
+
+def credit_many(orders: Sequence[Credit]) -> list[Posted]:
+    """`credit` for many in a few statements, in their order, all or none. A reference that stands already raises LedgerError."""
+    if not orders:
+        return []
+    wallets = _wallets({(order.customer_id, order.amount.currency) for order in orders})
+    own = [wallets[order.customer_id, order.amount.currency] for order in orders]
+    posted = ledger.post_many(
+        [
+            ledger.Posting(
+                order.reference, order.kind, [(wallet, positive(order.amount)), *order.counter], order.description,
+                posted_at=clock.now(), payment_id=order.payment_id, bill_id=order.bill_id,
+            )
+            for order, wallet in zip(orders, own, strict=True)
+        ]
+    )  # fmt: skip
+    if any(transfer.replayed for transfer in posted):
+        raise ledger.LedgerError("one of these credits was made before")
+    db.execute(
+        _OPEN_LOTS_MANY,
+        accounts=own,
+        customers=[order.customer_id for order in orders],
+        transfers=[transfer.transfer_id for transfer in posted],
+        payments=[order.payment_id for order in orders],
+        paid=[order.paid.minor for order in orders],
+        paid_currencies=[order.paid.currency for order in orders],
+        credited=[order.amount.minor for order in orders],
+        currencies=[order.amount.currency for order in orders],
+    )
+    return posted
+
+
+def _wallets(owners: set[tuple[int, str]]) -> dict[tuple[int, str], int]:
+    """The wallet of each customer and currency; opened where it is missing."""
+    pairs = sorted(owners)
+    found = {(row.customer_id, row.currency): row.id for row in db.rows(_WALLETS, customers=[pair[0] for pair in pairs], currencies=[pair[1] for pair in pairs])}
+    return found | {pair: ledger.accounts(*pair)[0] for pair in pairs if pair not in found}
 
 
 def _purses(customer_ids: Iterable[int], currencies: Mapping[int, str] | None) -> dict[int, db.Row]:
@@ -120,4 +173,17 @@ with part as (
   update lots set remaining = lots.remaining - given.amount from (select lot_id, sum(amount) as amount from part group by lot_id) given where lots.id = given.lot_id
 )
 insert into allocations (lot_id, transfer_id, amount) select lot_id, transfer_id, amount from part
+"""
+
+_WALLETS = """
+select a.customer_id, a.currency::text, a.id from unnest(%(customers)s::bigint[], %(currencies)s::text[]) as w (customer_id, currency)
+join accounts a on a.customer_id = w.customer_id and a.currency = w.currency and a.kind = 'wallet' and a.key = ''
+"""
+
+_OPEN_LOTS_MANY = """
+insert into lots (account_id, customer_id, transfer_id, payment_id, kind, paid, paid_currency, credited, currency, remaining, created_at)
+select g.account_id, g.customer_id, g.transfer_id, g.payment_id, 'payment', g.paid, g.paid_currency, g.credited, g.currency, g.credited, t.posted_at
+from unnest(%(accounts)s::bigint[], %(customers)s::bigint[], %(transfers)s::bigint[], %(payments)s::bigint[], %(paid)s::bigint[], %(paid_currencies)s::text[],
+  %(credited)s::bigint[], %(currencies)s::text[]) with ordinality as g (account_id, customer_id, transfer_id, payment_id, paid, paid_currency, credited, currency, place)
+join transfers t on t.id = g.transfer_id order by g.place
 """

@@ -1,0 +1,236 @@
+"""Bank transfers: statements are read, every line is booked once, and its money goes to whom the reference names.
+
+What nobody can be named for waits in suspense, in sight. Files may overlap, come twice, in any order and at the same time.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import islice
+
+import psycopg
+
+import config
+from app import customers, db, invoicing, payments
+from app.bank import booking, camt, matching, mt940
+from app.bank.booking import Booked
+from app.bank.keys import Keys, Line
+from app.bank.matching import Match
+from app.bank.statements import FileRefused, Statement, compact
+from app.money import Money
+from config import BankAccount
+
+__all__ = ["BankError", "Booked", "FileRefused", "Line", "Report", "Waiting", "import_file", "match_by_hand", "read", "unmatched"]
+
+log = logging.getLogger(__name__)
+
+LARGEST_FILE = 20 * 1024 * 1024
+CHUNK = 500
+"""Lines booked in one transaction."""
+
+Progress = Callable[[int, int], None]
+
+
+class BankError(ValueError):
+    """A wish that cannot be carried out. `str()` is a sentence for the operator."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What an import did: counts and sums of what became of the lines, and everything that was not taken, in sentences."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, dict[str, int]] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    not_booked: int = 0
+
+    def add(self, booked: Sequence[Booked]) -> None:
+        """Count lines in."""
+        for found in booked:
+            self.counts[found.fate] = self.counts.get(found.fate, 0) + 1
+            by_currency = self.sums.setdefault(found.fate, {})
+            by_currency[found.line.currency] = by_currency.get(found.line.currency, 0) + found.line.amount
+            if found.fate == "suspense":
+                self.waiting.append(f"{found.line.says}: {found.why}")
+
+    def lines(self) -> Iterator[str]:
+        """The report as lines of text: figures first, then what needs a person."""
+        for fate in ("matched", "suspense", "returned", "charge", "duplicate"):
+            sums = ", ".join(str(Money(minor, currency)) for currency, minor in sorted(self.sums.get(fate, {}).items()))
+            yield f"{fate:<10}{self.counts.get(fate, 0):>7}  {sums}".rstrip()
+        yield f"{'refused':<10}{len(self.refused):>7}"
+        if self.not_booked:
+            yield f"{self.not_booked} not booked by the bank yet, left for a later statement."
+        yield from (f"Refused: {sentence}" for sentence in self.refused)
+        yield from (f"In suspense: {sentence}" for sentence in self.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A line in suspense; amount in minor units, negative for money that left."""
+
+    id: int
+    booked_on: date
+    amount: int
+    currency: str
+    sender: str
+    sender_account: str
+    remittance: str
+    reason: str
+
+    @property
+    def money(self) -> Money:
+        """The amount as money."""
+        return Money(self.amount, self.currency)
+
+
+def read(data: bytes) -> list[Statement]:
+    """The statements of a file, whichever format it has. Raises FileRefused."""
+    if len(data) > LARGEST_FILE:
+        raise FileRefused("The file is larger than 20 MB. Ask the bank for one per day.")
+    plain = data.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    if plain.startswith(b"<"):
+        if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
+            raise FileRefused("The file declares a document type. A statement needs none, so it is not read.")
+        return camt.read(data)
+    try:
+        return mt940.read(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return mt940.read(data.decode("cp1252", errors="replace"))
+
+
+def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> Report:
+    """Book what is new in a bank's file and credit what can be matched. Opens a transaction for every few hundred lines.
+
+    `progress` is told (lines done, lines in all). Raises FileRefused when nothing of the file can be read; a statement that is not whole or
+    not ours, and a line that cannot be booked, are in the report and stop nothing else. A dry run reports the same and writes nothing.
+    """
+    report, entries = Report(), list[list[Line]]()
+    keys = Keys()
+    for statement in read(data):
+        report.not_booked += statement.not_booked
+        report.refused += statement.faults
+        try:
+            account = _account(statement)
+            _check(statement)
+        except FileRefused as refusal:
+            report.refused.append(str(refusal))
+            continue
+        entries += keys.lines(statement, account)
+    total, done = sum(map(len, entries)), 0
+    for chunk in _chunks(entries):
+        _take_chunk(chunk, name, report, dry_run=dry_run)
+        done += sum(map(len, chunk))
+        if progress:
+            progress(done, total)
+    return report
+
+
+def _account(statement: Statement) -> BankAccount:
+    """Which of our accounts a statement is of. Raises FileRefused for any other."""
+    found = [account for account in config.current().bank_accounts if _same(account, statement.account)]
+    if len(found) != 1:
+        raise FileRefused(f"Statement {statement.id}: {statement.account or 'its account'} is not one of our accounts. BANK_ACCOUNTS names those that are.")
+    if statement.currency and statement.currency != found[0].currency:
+        raise FileRefused(f"Statement {statement.id} is in {statement.currency}; our account {found[0].number} is kept in {found[0].currency}.")
+    return found[0]
+
+
+def _same(account: BankAccount, said: str) -> bool:
+    """Whether a bank means this account: by its IBAN, by the national number in it, or by bank code and number, as MT940 does."""
+    code, slash, number = said.partition("/")
+    ours, theirs = compact(account.number), compact(said).removesuffix(account.currency)
+    if slash and compact(code).isdigit() and account.has_iban:
+        return ours[4:] == compact(code) + compact(number).removesuffix(account.currency).zfill(len(ours) - 4 - len(compact(code)))
+    return theirs == ours or (len(theirs) >= 8 and theirs.isdigit() and ours.endswith(theirs))
+
+
+def _check(statement: Statement) -> None:
+    """Opening balance and entries make the closing balance, where all are there. Raises FileRefused."""
+    if statement.opening is None or statement.closing is None or statement.faults or statement.not_booked:
+        return
+    booked = sum(entry.amount for entry in statement.entries)
+    if statement.opening + booked != statement.closing:
+        opening, moved, closing = (Money(minor, statement.currency) for minor in (statement.opening, booked, statement.closing))
+        raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing of it was booked.")
+
+
+def _chunks(entries: Sequence[list[Line]]) -> Iterator[list[list[Line]]]:
+    """Whole entries, about `CHUNK` lines at a time."""
+    waiting = iter(entries)
+    while chunk := list(islice(waiting, CHUNK)):
+        yield chunk
+
+
+def _take_chunk(entries: list[list[Line]], name: str, report: Report, *, dry_run: bool) -> None:
+    """Book entries in one transaction; when one of them cannot be, the halves, down to the one, which is then listed."""
+    try:
+        report.add(_foresee(entries) if dry_run else _book(entries, name))
+    except psycopg.OperationalError:
+        raise
+    except Exception as fault:
+        if len(entries) > 1:
+            half = len(entries) // 2
+            _take_chunk(entries[:half], name, report, dry_run=dry_run)
+            _take_chunk(entries[half:], name, report, dry_run=dry_run)
+            return
+        log.exception("A line of %s could not be booked.", name)
+        report.refused += [f"{line.says}: it could not be booked ({type(fault).__name__}: {fault})" for line in entries[0]]
+
+
+def _book(entries: list[list[Line]], name: str) -> list[Booked]:
+    with db.transaction():
+        booking.lock()
+        fresh, known = booking.unknown(entries)
+        return [*(booking.book(fresh, name) if fresh else ()), *(Booked(line, "duplicate") for line in known)]
+
+
+def _foresee(entries: list[list[Line]]) -> list[Booked]:
+    """What `_book` would do, as far as it can be said without doing it."""
+    fresh, known = booking.unknown(entries)
+    incoming = [line for line in fresh if line.kind == "credit"]
+    matches = zip(incoming, matching.match(incoming), strict=True)
+    booked = [Booked(line, "matched", found.rule) if isinstance(found, Match) else Booked(line, "suspense", found) for line, found in matches]
+    others = [Booked(line, {"charge": "charge", "return": "returned"}.get(line.kind, "suspense"), booking.OUTGOING) for line in fresh if line.kind != "credit"]
+    return [*booked, *others, *(Booked(line, "duplicate") for line in known)]
+
+
+_UNMATCHED = """
+select id, booked_on, amount, currency, sender, sender_account, coalesce(nullif(structured, '') || ' ', '') || remittance as remittance, reason
+from bank_lines where state = 'suspense' order by booked_on, id
+"""
+
+
+def unmatched() -> list[Waiting]:
+    """Every line in suspense, oldest first."""
+    return [Waiting(*row) for row in db.rows(_UNMATCHED)]
+
+
+def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: str = "") -> str:
+    """Credit a line in suspense to a customer, for the bill of that number if one is given; what became of it, as a sentence. Opens the transaction.
+
+    Raises BankError. `actor` and `reason` stay with the line.
+    """
+    with db.transaction():
+        booking.lock()
+        line = db.row("select amount, currency, kind, state, deducted from bank_lines where id = %(id)s", id=line_id)
+        if line is None or line.state != "suspense" or line.kind != "credit":
+            raise BankError(f"No line {line_id} waits for a customer.")
+        whose = _named(login, number)
+        (outcome,) = payments.take_in([booking.arrival(line_id, Money(line.amount, line.currency), whose, line.deducted)])
+        if isinstance(outcome, str):
+            raise BankError(outcome)
+        booking.mark([(line_id, outcome, whose.rule)], actor, reason)
+    return f"{Money(line.amount, line.currency)} is on the balance of {login}."
+
+
+def _named(login: str, number: str) -> Match:
+    customer_id = customers.find_logins([login]).get(login)
+    if customer_id is None:
+        raise BankError(f"No customer logs in as {login}.")
+    bill = invoicing.find(customer_id, number) if number else None
+    if number and bill is None:
+        raise BankError(f"{login} has no bill {number}.")
+    return Match(customer_id, bill.id if bill else None, matching.RULES[5])

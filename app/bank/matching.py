@@ -1,0 +1,130 @@
+"""Whose money it is: by the reference, then by less certain signs, never by a name alone."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from app import customers, db, remittance
+from app.bank.keys import Line
+
+RULES = ("reference", "reference in the text", "pro forma number", "login", "known sender", "by hand")
+_PROFORMA = re.compile(r"\bPF[\s\-]?(\d{4})[\s\-]?(\d{6,8})\b")
+_WORD = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
+_LABELS = frozenset({"login", "account", "user", "username", "konto", "kunde", "kundenkonto", "client", "customer", "compte", "cuenta", "klient", "klienta", "uzytkownik"})
+_FILLERS = _LABELS | frozenset({
+    *("add", "funds", "top", "up", "topup", "top-up", "for", "to", "my", "the", "payment", "hosting", "no", "nr", "id"),
+    *("aufladung", "guthaben", "fuer", "zasilenie", "doladowanie", "opwaarderen", "voor"),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Who is credited, for which bill (None: whatever it is for), and how that is known."""
+
+    customer_id: int
+    bill_id: int | None
+    rule: str
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the database knows of all that a batch of lines names."""
+
+    references: Mapping[str, Match]
+    proformas: Mapping[str, Match]
+    logins: Mapping[str, int]
+
+
+def match(lines: Sequence[Line]) -> list[Match | str]:
+    """For each line whose money it is, or the sentence why nobody can say. Reads only, in four questions."""
+    known = _look_up(lines)
+    found = [_by_text(line, known) for line in lines]
+    senders = _senders([line for line, match in zip(lines, found, strict=True) if match is None])
+    return [match or _by_sender(line, senders) for line, match in zip(lines, found, strict=True)]
+
+
+def _by_text(line: Line, known: _Known) -> Match | str | None:
+    if line.doubt:
+        return line.doubt
+    if line.detail.returned:
+        return "A transfer of ours came back."
+    return _by_reference(line, known) or _by_proforma(line, known) or _by_login(line, known)
+
+
+def _by_reference(line: Line, known: _Known) -> Match | None:
+    for text, rule in ((line.detail.structured, RULES[0]), (_text(line), RULES[1])):
+        for reference in remittance.references(text):
+            if found := known.references.get(reference):
+                return Match(found.customer_id, found.bill_id, rule)
+    return None
+
+
+def _by_proforma(line: Line, known: _Known) -> Match | str | None:
+    found = {known.proformas[number] for number in _proformas(line) if number in known.proformas}
+    return "It names several bills." if len(found) > 1 else next(iter(found), None)
+
+
+def _by_login(line: Line, known: _Known) -> Match | str | None:
+    found = {known.logins[word] for word in _logins(line) if word in known.logins}
+    return "It names several logins." if len(found) > 1 else next((Match(customer, None, RULES[3]) for customer in found), None)
+
+
+def _by_sender(line: Line, senders: Mapping[tuple[str, int, str], Sequence[Match]]) -> Match | str:
+    found = senders.get((line.detail.sender_account, line.amount, line.currency), ())
+    if len(found) > 1:
+        return "Its sender has several open bills of this amount."
+    return found[0] if found else "Nothing in it names a bill or a login."
+
+
+def _text(line: Line) -> str:
+    return f"{line.detail.remittance} {line.detail.end_to_end} {line.detail.structured}"
+
+
+def _proformas(line: Line) -> Iterator[str]:
+    return (f"PF-{year}-{number}" for year, number in _PROFORMA.findall(_text(line).upper()))
+
+
+def _logins(line: Line) -> Iterator[str]:
+    """Words that may be meant as a login: after a word like "login", with a digit or mark in it, or as good as all there is.
+
+    An ordinary word amid others is none: somebody may be called like it.
+    """
+    words = [word.strip("._-") for word in _WORD.findall(line.detail.remittance.lower())]
+    meant = [word for word in words if word not in _FILLERS]
+    for before, word in zip(["", *words], words, strict=False):
+        if before in _LABELS or (re.search(r"[a-z]", word) and re.search(r"[0-9._-]", word)) or meant == [word]:
+            yield word
+
+
+def _look_up(lines: Sequence[Line]) -> _Known:
+    references = {reference for line in lines for text in (line.detail.structured, _text(line)) for reference in remittance.references(text)}
+    proformas = {number for line in lines for number in _proformas(line)}
+    return _Known(
+        {row.payment_reference: Match(row.beneficiary_id, row.id, RULES[0]) for row in db.rows(_BY_REFERENCE, references=list(references))},
+        {row.proforma_number: Match(row.beneficiary_id, row.id, RULES[2]) for row in db.rows(_BY_PROFORMA, numbers=list(proformas))},
+        customers.find_logins({word for line in lines for word in _logins(line)}),
+    )
+
+
+def _senders(lines: Sequence[Line]) -> dict[tuple[str, int, str], list[Match]]:
+    """The open bills of exactly these amounts whose customers were paid for from these accounts before."""
+    found: dict[tuple[str, int, str], list[Match]] = {}
+    known = [line for line in lines if line.detail.sender_account]
+    asked = {"senders": [line.detail.sender_account for line in known], "amounts": [line.amount for line in known], "currencies": [line.currency for line in known]}
+    for row in db.rows(_BY_SENDER, **asked) if known else ():
+        found.setdefault((row.sender, row.amount, row.currency), []).append(Match(row.beneficiary_id, row.id, RULES[4]))
+    return found
+
+
+_BY_REFERENCE = "select id, beneficiary_id, payment_reference from bills where payment_reference = any(%(references)s)"
+_BY_PROFORMA = "select id, beneficiary_id, proforma_number from bills where proforma_number = any(%(numbers)s)"
+_BY_SENDER = """
+with wanted as materialized (
+  select distinct sender, amount, currency from unnest(%(senders)s::text[], %(amounts)s::bigint[], %(currencies)s::text[]) as w (sender, amount, currency)
+), paid_for as materialized (
+  select distinct sender_account, customer_id from bank_lines where sender_account = any(%(senders)s) and state = 'matched'
+)
+select w.sender, w.amount, w.currency, b.id, b.beneficiary_id
+from wanted w join paid_for p on p.sender_account = w.sender
+join bills b on b.customer_id = p.customer_id and b.status = 'unpaid' and b.total = w.amount and b.currency = w.currency
+"""

@@ -1,0 +1,138 @@
+"""SWIFT MT940, as banks in Germany, Poland and the Netherlands write it.
+
+The text of a booking (``:86:``) comes as ``?20``…``?29`` (or with ``~`` or ``<``), as ``/EREF/…/REMI/…``, or free.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
+from app.money import Money
+
+_TAG = re.compile(r"^:(\d{2}[A-Z]?):", re.MULTILINE)
+_LINE = re.compile(r"(?P<value>\d{6})(?P<entry>\d{4})?(?P<mark>R?[CD])[A-Z]?(?P<amount>\d+,\d*)(?P<kind>[A-Z][A-Z0-9]{3})(?P<reference>[^/\n]*)(?://(?P<bank>[^\n]*))?")
+_BALANCE = re.compile(r"([CD])(\d{6})([A-Z]{3})(\d+,\d*)")
+_SEPA = re.compile(r"(EREF|KREF|MREF|BREF|SVWZ|ABWA|ABWE|CRED|DEBT|COAM|OAMT|PURP|IBAN|BIC)\+")
+_FIELD = re.compile(r"[?~<](\d{2})")
+_SLASHED = re.compile(r"/(EREF|IBAN|BIC|NAME|REMI|TRTP|CNTP|ORDP|BENM|CSID|MARF|PREF|RTRN|ULTD|PURP|ISDT|ID|ADDR|SVCL|KREF|ROC)/")
+_TEXT_FIELDS = (*range(20, 30), *range(60, 64))
+
+
+def read(text: str) -> list[Statement]:
+    """The statements of a file. Raises FileRefused for what is none, or only half of one."""
+    found: list[Statement] = []
+    for tag, value in _fields(text.replace("\r\n", "\n")):
+        if tag == "20":
+            found.append(Statement("", "", ""))
+        elif found:
+            _take(found[-1], tag, value)
+    if not found:
+        raise FileRefused("The file holds no MT940 statement.")
+    for statement in found:
+        if statement.closing is None:
+            raise FileRefused(f"Statement {statement.id} has no closing balance: the file is cut off.")
+    return found
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
+    marks = list(_TAG.finditer(text))
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        value = text[mark.end() : following.start() if following else len(text)]
+        yield mark[1], re.sub(r"\n-\}?\s*$", "", value).strip("\n")
+
+
+def _take(statement: Statement, tag: str, value: str) -> None:
+    if tag == "25":
+        statement.account = value.strip()
+    elif tag in {"28C", "28"}:
+        statement.id = value.strip()
+    elif tag in {"60F", "60M"}:
+        statement.opening, statement.currency = _balance(value)
+    elif tag in {"62F", "62M"}:
+        statement.closing, statement.currency = _balance(value)
+    elif tag == "61":
+        _book(statement, value)
+    elif tag == "86" and statement.closing is None and statement.entries:
+        _describe(statement, value)
+
+
+def _balance(value: str) -> tuple[int, str]:
+    found = _BALANCE.match(value)
+    if found is None:
+        raise FileRefused(f"“{value}” is no balance.")
+    sign, _, currency, amount = found.groups()
+    return _minor(amount, currency) * (1 if sign == "C" else -1), currency
+
+
+def _minor(amount: str, currency: str) -> int:
+    return Money.of(amount.replace(",", ".").rstrip("."), currency).minor
+
+
+def _book(statement: Statement, value: str) -> None:
+    found = _LINE.match(value)
+    if found is None:
+        statement.faults.append(f"{statement.id}: “{value.splitlines()[0]}” is no booking")
+        return
+    try:
+        valued = date(2000 + int(found["value"][:2]), int(found["value"][2:4]), int(found["value"][4:]))
+        minor = _minor(found["amount"], statement.currency)
+        booked = _entry_day(valued, found["entry"])
+    except ValueError as fault:
+        statement.faults.append(f"{statement.id}: “{value.splitlines()[0]}”: {fault}")
+        return
+    mark, kind = found["mark"], found["kind"]
+    amount = minor if mark in {"C", "RD"} else -minor
+    detail = Detail(amount=amount, end_to_end="")
+    statement.entries.append(Entry(amount, booked, given(found["bank"]), returned=mark[0] == "R" or kind == "NRTI", fee=kind == "NCHG", details=(detail,)))
+
+
+def _entry_day(valued: date, entry: str | None) -> date:
+    """The day of booking: the statement writes month and day only, so the year is the one nearest to the day of value."""
+    if not entry:
+        return valued
+    years = (date(valued.year + step, int(entry[:2]), int(entry[2:])) for step in (-1, 0, 1))
+    return min(years, key=lambda day: abs(day - valued) if day != valued else timedelta(0))
+
+
+def _describe(statement: Statement, value: str) -> None:
+    entry = statement.entries[-1]
+    (before,) = entry.details
+    flat = value.replace("\n", "")
+    said = _german(flat) if _FIELD.search(flat[:12]) else _slashed(flat) if _SLASHED.search(flat) else {"text": value.replace("\n", " ")}
+    detail = Detail(
+        amount=before.amount,
+        end_to_end=given(said.get("EREF")),
+        sender=said.get("NAME", "").strip(),
+        sender_account=compact(said.get("IBAN")),
+        structured=said.get("STRD", ""),
+        remittance=said.get("text", "").strip(),
+        returned="RTRN" in said or flat[:3] in {"109", "108", "159", "181", "184"},
+    )
+    statement.entries[-1] = Entry(entry.amount, entry.booked_on, entry.reference, entry.returned, entry.fee, entry.charges, (detail,))
+
+
+def _german(flat: str) -> dict[str, str]:
+    parts = _FIELD.split(flat)
+    fields = dict(zip((int(number) for number in parts[1::2]), parts[2::2], strict=True))
+    text = "".join(fields.get(number, "") for number in _TEXT_FIELDS)
+    pieces = _SEPA.split(text)
+    said = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    said["text"] = said.get("SVWZ", "") if len(pieces) > 1 else text
+    said["NAME"] = fields.get(32, "") + fields.get(33, "")
+    said["IBAN"] = fields.get(31, "") or fields.get(38, "")
+    return said
+
+
+def _slashed(flat: str) -> dict[str, str]:
+    pieces = _SLASHED.split(flat)
+    said = dict(zip(pieces[1::2], (piece.strip("/") for piece in pieces[2::2]), strict=True))
+    if party := said.get("CNTP"):
+        parts = [*party.split("/"), "", "", ""]
+        said |= {"IBAN": parts[0], "NAME": parts[2]}
+    remittance = said.get("REMI", "")
+    form, _, rest = remittance.partition("//")
+    said["text"] = rest if form == "USTD" else remittance
+    if form == "STRD":
+        said["STRD"] = rest.rpartition("/")[2]
+    return said

@@ -1,0 +1,289 @@
+"""Money that comes by bank transfer: credited as what it is, to whom the reference names, and counted towards the bill it is for.
+
+There is no page that asked for an exact amount, so nothing is refused for being another one: what arrived is on the balance, a bill is
+paid when all of it has arrived, and what is above it stays on the balance.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
+from app.customers import Customer
+from app.formats import formats
+from app.invoicing import Bill, Draft, Line, Settlement
+from app.ledger import InsufficientFunds
+from app.money import AmountError, Money
+from app.payments import book, settling
+from app.payments.settling import Conversion
+
+log = logging.getLogger(__name__)
+
+BANK = "bank"
+"""The gateway that has no processor: the seller's own accounts."""
+LABEL = "Bank transfer"
+SUSPENSE = "bank"
+"""Key of the suspense accounts that hold what arrived until it finds its customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One transfer that found its customer. `key` is its ledger key, `bill_id` None where only the customer was named; `deducted` is what banks kept on the way."""
+
+    key: str
+    customer_id: int
+    bill_id: int | None
+    received: Money
+    paid_at: datetime
+    deducted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """What became of an arrival: the payment that stands for it and the bill it counts towards."""
+
+    payment_id: int
+    bill_id: int
+    customer_id: int
+
+
+@dataclass(slots=True)
+class _Case:
+    """An arrival on its way through the rooms."""
+
+    arrival: Arrival
+    bill: Bill
+    owner: Customer
+    conversion: Conversion
+    public_id: str = ""
+    payment_id: int = 0
+    transfer_id: int = 0
+    counted: int = 0
+    note: str = ""
+    settlement: Settlement | None = None
+    number: str = ""
+
+
+def arrived(bill: Bill) -> Money:
+    """What has come by transfer towards a bill so far, in its currency."""
+    found = _counted([bill.id]).get(bill.id, (0, 0))
+    return Money(found[0], bill.currency)
+
+
+def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
+    """Credit arrivals, in their order; for each what became of it, or the sentence why it has to wait. Within a transaction.
+
+    The bills are locked first, then the money. A handful of statements, however many.
+    """
+    bills = invoicing.lock_many({arrival.bill_id for arrival in arrivals if arrival.bill_id})
+    owners = _owners(arrivals, bills)
+    converted = [_conversion(arrival, bills.get(arrival.bill_id or 0), owners[_owner_id(arrival, bills)]) for arrival in arrivals]
+    going = [(arrival, found) for arrival, found in zip(arrivals, converted, strict=True) if isinstance(found, Conversion)]
+    issued = iter(_issue([arrival for arrival, _ in going if arrival.bill_id is None]))
+    cases = [_Case(arrival, bill, owners[bill.beneficiary_id], found) for arrival, found in going for bill in [bills[arrival.bill_id] if arrival.bill_id else next(issued)]]
+    _write_payments(cases)
+    _credit(cases)
+    _settle(cases)
+    _tell(cases)
+    done = iter(Credited(case.payment_id, case.bill.id, case.owner.id) for case in cases)
+    return [next(done) if isinstance(found, Conversion) else found for found in converted]
+
+
+def _owner_id(arrival: Arrival, bills: Mapping[int, Bill]) -> int:
+    return bills[arrival.bill_id].beneficiary_id if arrival.bill_id else arrival.customer_id
+
+
+def _owners(arrivals: Sequence[Arrival], bills: Mapping[int, Bill]) -> dict[int, Customer]:
+    """Who gets the money and who pays it. A customer without a currency gets that of the first money."""
+    found = customers.get_many({arrival.customer_id for arrival in arrivals} | {side for bill in bills.values() for side in (bill.customer_id, bill.beneficiary_id)})
+    fresh = [arrival for arrival in arrivals if found[_owner_id(arrival, bills)].currency is None]
+    for arrival in fresh:
+        customers.settle_currency(_owner_id(arrival, bills), arrival.received.currency)
+    return found | customers.get_many({_owner_id(arrival, bills) for arrival in fresh}) if fresh else found
+
+
+def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer) -> Conversion | str:
+    """What an arrival becomes on the wallet, at the rate of now; the sentence why that cannot be said."""
+    received = arrival.received
+    straight = bill is not None and bill.kind == "service" and bill.currency == received.currency
+    try:
+        return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(owner.locale, owner.timezone))
+    except (fx.RateUnavailable, AmountError) as unavailable:
+        return f"It cannot be converted now: {unavailable}"
+
+
+def _issue(arrivals: Sequence[Arrival]) -> list[Bill]:
+    """A bill for each that came without one: every top-up has its papers."""
+    title = "Account funds"
+    drafts = [Draft(arrival.customer_id, title, arrival.received.currency, (Line(title, arrival.received.minor),), kind="topup", proforma=False) for arrival in arrivals]
+    return invoicing.issue_many(drafts)
+
+
+def _write_payments(cases: Sequence[_Case]) -> None:
+    """The payment that waits for a bill's transfer is the first arrival's; every further one gets its own."""
+    waiting = {row.bill_id: row for row in db.rows(_WAITING, bills=[case.bill.id for case in cases])}
+    for case in cases:
+        standing = waiting.pop(case.bill.id, None)
+        case.public_id, case.payment_id = (standing.public_id, standing.id) if standing else (book.new_public_id(), 0)
+    db.execute(_PAY, rows=json.dumps([_payment_row(case) for case in cases if case.payment_id]), now=clock.now())
+    written = {row.public_id: row.id for row in db.rows(_INSERT, rows=json.dumps([_payment_row(case) for case in cases if not case.payment_id]), label=LABEL, now=clock.now())}
+    for case in cases:
+        case.payment_id = case.payment_id or written[case.public_id]
+
+
+def _payment_row(case: _Case) -> dict[str, object]:
+    received, credited = case.arrival.received, case.conversion.credited
+    return {
+        "id": case.payment_id,
+        "public_id": case.public_id,
+        "bill_id": case.bill.id,
+        "customer_id": case.owner.id,
+        "payer_id": case.bill.customer_id,
+        "received": received.minor,
+        "received_currency": received.currency,
+        "credited": credited.minor,
+        "credited_currency": credited.currency,
+        "rate_note": case.conversion.rate_note,
+        "paid_at": case.arrival.paid_at.isoformat(),
+    }
+
+
+_WAITING = """
+select distinct on (bill_id) bill_id, id, public_id from payments
+where bill_id = any(%(bills)s) and gateway = 'bank' and state in ('created', 'unknown', 'pending', 'failed', 'expired') order by bill_id, id desc
+"""
+_ROW = """jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, public_id text, bill_id bigint, customer_id bigint, payer_id bigint, received bigint,
+  received_currency text, credited bigint, credited_currency text, rate_note text, paid_at timestamptz)"""
+_PAY = f"""
+update payments p set state = 'paid', gateway_reference = coalesce(p.gateway_reference, p.public_id), received = r.received, received_currency = r.received_currency,
+  credited = r.credited, credited_currency = r.credited_currency, rate_note = r.rate_note, paid_at = r.paid_at, updated_at = %(now)s,
+  failure_code = null, failure_message = null
+from {_ROW} where p.id = r.id
+"""  # noqa: S608 - constants
+_INSERT = f"""
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, state, amount, currency, charge, gateway_reference, method_label, received, received_currency,
+  credited, credited_currency, rate_note, created_at, updated_at, checked_at, expires_at, paid_at)
+select r.public_id, r.bill_id, r.customer_id, r.payer_id, 'transfer', 'bank', 'paid', r.received, r.received_currency, '{{}}', r.public_id, %(label)s, r.received,
+  r.received_currency, r.credited, r.credited_currency, r.rate_note, %(now)s, %(now)s, %(now)s, %(now)s, r.paid_at
+from {_ROW} returning id, public_id
+"""  # noqa: S608 - constants
+
+
+def _credit(cases: Sequence[_Case]) -> None:
+    orders = [
+        wallet.Credit(
+            case.owner.id,
+            case.conversion.credited,
+            reference=f"{case.arrival.key}:credit",
+            kind="matched",
+            counter=[(ledger.account("suspense", case.arrival.received.currency, key=SUSPENSE), -case.arrival.received.minor), *case.conversion.lines],
+            payment_id=case.payment_id,
+            paid=case.arrival.received,
+            description=f"Top-up by {LABEL.lower()}",
+            bill_id=case.bill.id,
+        )
+        for case in cases
+    ]
+    for case, posted in zip(cases, wallet.credit_many(orders), strict=True):
+        case.transfer_id = posted.transfer_id
+
+
+def _settle(cases: Sequence[_Case]) -> None:
+    """Pay every bill of which all has arrived now, each once."""
+    sums, paid = _counted([case.bill.id for case in cases]), set()
+    for place, case in enumerate(cases):
+        later = [other for other in cases[place + 1 :] if other.bill.id == case.bill.id] if len(sums) < len(cases) else []
+        counted, credited = sums[case.bill.id]
+        case.counted = counted - sum(_counts(other) for other in later)
+        case.note = _fate(case, already=case.bill.id in paid)
+        if not case.note and _may_settle(case):
+            paid.add(case.bill.id)
+            case.settlement = _facts(case, credited - sum(other.conversion.credited.minor for other in later))
+    ready = [(case, case.settlement) for case in cases if case.settlement]
+    numbers = invoicing.settle_many([(case.bill, settlement) for case, settlement in ready])
+    for (case, _), number in zip(ready, numbers, strict=True):
+        case.number = number
+        case.note = f"{number} was issued.{_above(case)}"
+
+
+def _counts(case: _Case) -> int:
+    received, credited = case.arrival.received, case.conversion.credited
+    return next((money.minor for money in (received, credited) if money.currency == case.bill.currency), 0)
+
+
+def _fate(case: _Case, *, already: bool) -> str:
+    """Why the bill is not paid by this, as a sentence, or nothing."""
+    bill, writer = case.bill, formats(case.owner.locale, case.owner.timezone)
+    if already or bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
+        return f"{bill.number} was {'paid' if already else bill.status} already, so the money was added to the balance."
+    if case.counted < bill.total:
+        rest = writer.money(bill.total - case.counted, bill.currency)
+        return f"{writer.money(case.arrival.received.minor, case.arrival.received.currency)} was added to the balance; {rest} of {bill.number} is still open."
+    return ""
+
+
+def _may_settle(case: _Case) -> bool:
+    """Whether the bill is paid; what a service costs is taken from the balance first, if what arrived is still there."""
+    if case.bill.kind == "topup":
+        return True
+    try:
+        case.transfer_id = settling.charge(case.bill, f"Paid by {LABEL.lower()}").transfer_id
+    except InsufficientFunds:
+        case.note = f"The money was added to the balance, where it does not cover {case.bill.number} any more."
+        return False
+    return True
+
+
+def _facts(case: _Case, credited: int) -> Settlement:
+    received, conversion = case.arrival.received, case.conversion
+    whole = received if received.currency != case.bill.currency else Money(case.counted, received.currency)
+    added = Money(credited, conversion.credited.currency)
+    return Settlement(case.arrival.paid_at, LABEL, paid=whole, credited=added, rate_note=conversion.rate_note, reference=case.public_id, transfer_id=case.transfer_id)
+
+
+def _above(case: _Case) -> str:
+    if case.counted <= case.bill.total:
+        return ""
+    above = formats(case.owner.locale, case.owner.timezone).money(case.counted - case.bill.total, case.bill.currency)
+    return f" {above} more than it asked for is on the balance."
+
+
+_COUNTED = """
+select p.bill_id, sum(case b.currency when p.received_currency then p.received when p.credited_currency then p.credited else 0 end)::bigint as counted,
+  sum(p.credited)::bigint as credited
+from payments p join bills b on b.id = p.bill_id
+where p.bill_id = any(%(bills)s) and p.gateway = 'bank' and p.state in ('paid', 'partially_refunded') group by p.bill_id
+"""
+
+
+def _counted(bill_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """For each bill what arrived by transfer towards it, in its own currency, and what was credited for it."""
+    return {row.bill_id: (row.counted, row.credited) for row in db.rows(_COUNTED, bills=list(bill_ids))}
+
+
+def _tell(cases: Sequence[_Case]) -> None:
+    """The history of each payment, and a mail to each payer."""
+    now = clock.now()
+    db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": case.note, "actor": BANK} for case in cases])
+    payers = customers.get_many({case.bill.customer_id for case in cases})
+    mail.send_many([_letter(case, payers[case.bill.customer_id]) for case in cases if mail.is_address(payers[case.bill.customer_id].email)])
+    for case in cases:
+        if not mail.is_address(payers[case.bill.customer_id].email):
+            log.warning("Payment %s could not be confirmed by mail: no address.", case.public_id)
+
+
+def _letter(case: _Case, payer: Customer) -> mail.Letter:
+    writer, received, credited = formats(payer.locale, payer.timezone), case.arrival.received, case.conversion.credited
+    kept = f"{writer.money(case.arrival.deducted, received.currency)} was kept by banks on the way." if case.arrival.deducted else ""
+    context = {
+        "number": case.number or case.bill.number,
+        "paid": writer.money(received.minor, received.currency),
+        "credited": writer.money(credited.minor, credited.currency),
+        "paid_at": writer.datetime(case.arrival.paid_at),
+        "method": LABEL.lower(),
+        "rate_note": " ".join(text for text in (case.conversion.rate_note, case.note, kept) if text),
+        "topup": case.bill.kind == "topup" or not case.settlement,
+    }
+    return mail.Letter("payment_confirmed", payer.email, f"payment:{case.public_id}:confirmed", payer.id, context)

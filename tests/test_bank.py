@@ -1,0 +1,496 @@
+"""Bank transfers: every line of every file once, its money to whom the reference names, the rest in sight."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app import bank, clock, db, invoicing, ledger, payments, remittance, wallet
+from app.bank import BankError, FileRefused
+from app.customers import User
+from app.gateways.base import Instructions
+from app.invoicing import Bill, Line
+from app.money import Money
+from tests.banks import ADVICE, DUTCH, GERMAN, POLISH, Batch, Transfer, camt, mt940
+from tests.conftest import BERLIN, person
+from tests.pay import publish_rates, topup
+
+
+def balance(user: User) -> int:
+    assert user.customer_id
+    return wallet.state(user.customer_id).available
+
+
+def held(kind: str, currency: str = "EUR") -> int:
+    found = db.scalar(
+        "select sum(e.amount)::bigint from entries e join accounts a on a.id = e.account_id where a.kind = %(kind)s and a.currency = %(currency)s", kind=kind, currency=currency
+    )
+    return found or 0
+
+
+def take(data: bytes, name: str = "file.xml", **how) -> bank.Report:
+    return bank.import_file(data, name, **how)
+
+
+def whole() -> bool:
+    return list(ledger.check()) == []
+
+
+def bill_now(bill: Bill) -> Bill:
+    found = invoicing.find(bill.customer_id, bill.proforma_number or "")
+    assert found
+    return found
+
+
+def wait_for(bill: Bill) -> payments.Payment:
+    """The customer chose the transfer; the payment that waits for it."""
+    handoff = payments.start(bill.customer_id, bill.number, "bank-transfer")
+    assert isinstance(handoff, Instructions)
+    found = payments.find(bill.customer_id, handoff.reference)
+    assert found
+    return found
+
+
+@pytest.fixture
+def bill(app: Flask, demo_customer: User) -> Bill:
+    """An unpaid top-up of € 100."""
+    return topup(demo_customer, Money.of("100", "EUR"))
+
+
+def paying(bill: Bill, minor: int | None = None, **more) -> Transfer:
+    """The transfer that pays a bill as it asks for it."""
+    return Transfer(bill.total if minor is None else minor, structured=bill.payment_reference or "", **more)
+
+
+# The straight way
+
+
+def test_the_reference_of_a_bill_is_valid_and_its_own(bill: Bill):
+    assert bill.payment_reference
+    assert list(remittance.references(f"bitte {remittance.grouped(bill.payment_reference)} 2026 danke"))[-1:] == [bill.payment_reference]
+    assert bill.payment_reference == remittance.reference(bill.customer_id, bill.proforma_number or "")
+
+
+def test_a_transfer_pays_its_bill(demo_customer: User, bill: Bill):
+    payment = wait_for(bill)
+    assert payment.state == "pending"
+    report = take(camt([paying(bill)]))
+    paid = payments.find(bill.customer_id, payment.public_id)
+    assert paid
+    assert (report.counts, paid.state, paid.credited, balance(demo_customer)) == ({"matched": 1}, "paid", 100_00, 100_00)
+    settled = bill_now(bill)
+    assert (settled.status, settled.invoice_number, settled.receipt_number) == ("paid", "INV-2026-000001", "RC-2026-000001")
+    assert (held("bank"), held("suspense"), held("wallet")) == (-100_00, 0, 100_00)
+    (letter,) = db.rows("select subject from mails where kind = 'payment_confirmed'")
+    assert letter.subject == "€\xa0100.00 received: INV-2026-000001"
+    assert whole()
+
+
+def test_reconciling_leaves_a_transfer_alone(bill: Bill):
+    payment = wait_for(bill)
+    with clock.travel(clock.now() + timedelta(days=3)):
+        payments.reconcile()
+        found = payments.find(bill.customer_id, payment.public_id)
+        assert found
+        assert found.state == "pending"
+
+
+STYLES = {
+    "German, structured": (lambda bill: camt([paying(bill)], GERMAN)),
+    "German, in the text, cut at 35 characters": (
+        lambda bill: camt([Transfer(bill.total, text=f"Zahlung vom 20.11. Ref. {remittance.grouped(bill.payment_reference or '')} Danke")], GERMAN)
+    ),
+    "Dutch, version 08": (lambda bill: camt([paying(bill)], DUTCH)),
+    "Dutch, in the end-to-end id": (lambda bill: camt([Transfer(bill.total, text="betaling", end_to_end=bill.payment_reference or "")], DUTCH)),
+    "with a prefix, the pro forma's number": (lambda bill: camt([Transfer(bill.total, text=f"Oplata {bill.proforma_number}")], replace(DUTCH, prefix="ns2:"))),
+    "the number without its dashes": (lambda bill: camt([Transfer(bill.total, text=f"invoice {(bill.proforma_number or '').replace('-', ' ')}")])),
+    "an advice": (lambda bill: camt([paying(bill, reference="A1")], ADVICE)),
+    "MT940, German": (lambda bill: mt940([paying(bill, reference="B1")])),
+    "MT940, Dutch": (lambda bill: mt940([paying(bill)], "slashes")),
+    "MT940, Polish separators": (lambda bill: mt940([Transfer(bill.total, text=f"za {bill.proforma_number} dziekuje")], "polish")),
+    "a batch": (lambda bill: camt([Batch((paying(bill), Transfer(5_00, text="other")), reference="BATCH")])),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_however_a_bank_writes_it_the_bill_is_paid(demo_customer: User, bill: Bill, style: str):
+    report = take(STYLES[style](bill), style)
+    assert report.refused == []
+    assert (report.counts["matched"], bill_now(bill).status, balance(demo_customer)) == (1, "paid", 100_00)
+    assert whole()
+
+
+def test_a_polish_bank_and_zloty(app: Flask):
+    user = person("wanda", profile=replace(BERLIN, name="Wanda", country="PL", currency="PLN"))
+    bill = topup(user, Money.of("250", "PLN"))
+    report = take(camt([Transfer(250_00, text=f"{bill.payment_reference}")], POLISH))
+    assert (report.refused, balance(user), held("bank", "PLN")) == ([], 250_00, -250_00)
+
+
+# What did not come as it was asked for
+
+
+def test_too_little_is_credited_and_the_bill_stays_open_for_the_rest(demo_customer: User, bill: Bill):
+    wait_for(bill)
+    take(camt([paying(bill, 60_00)], replace(GERMAN, id="1")))
+    assert (bill_now(bill).status, balance(demo_customer), payments.arrived(bill)) == ("unpaid", 60_00, Money(60_00, "EUR"))
+    again = payments.start(bill.customer_id, bill.number, "bank-transfer")
+    assert isinstance(again, Instructions)
+    assert dict(again.lines)["Amount"] == "40.00"
+    take(camt([paying(bill, 40_00, day="2026-11-21")], replace(GERMAN, id="2")))
+    settled = bill_now(bill)
+    assert settled.payment
+    assert (settled.status, balance(demo_customer), settled.payment["paid"], settled.payment["credited"]) == ("paid", 100_00, 100_00, 100_00)
+    notes = [row.note for row in db.rows("select note from payment_events where state = 'paid' order by id")]
+    assert notes == [f"€\xa060.00 was added to the balance; €\xa040.00 of {bill.proforma_number} is still open.", "INV-2026-000001 was issued."]
+    assert whole()
+
+
+def test_too_much_pays_the_bill_and_stays_on_the_balance(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, 120_00)]))
+    assert (bill_now(bill).status, balance(demo_customer)) == ("paid", 120_00)
+    assert "€\xa020.00 more than it asked for is on the balance." in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
+
+
+def test_a_second_transfer_of_a_paid_bill_lands_on_the_balance(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, reference="A"), paying(bill, reference="B")]))
+    assert (balance(demo_customer), db.scalar("select count(*) from documents where kind = 'invoice'")) == (200_00, 1)
+    assert whole()
+
+
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+def test_money_for_a_closed_bill_still_counts(demo_customer: User, bill: Bill, end: str):
+    payment = wait_for(bill)
+    with clock.travel(clock.now() + timedelta(days=40)):
+        assert invoicing.cancel(bill.customer_id, bill.number) if end == "cancelled" else invoicing.expire_due()
+        payments.reconcile()
+        expired = payments.find(bill.customer_id, payment.public_id)
+        assert expired
+        assert (expired.state, expired.failure_message) == ("expired", "The money did not arrive in time.")
+        take(camt([paying(bill)]))
+        assert (bill_now(bill).status, balance(demo_customer)) == ("paid", 100_00)
+
+
+def test_another_currency_is_converted_at_the_rate_on_receipt_and_the_receipt_says_so(demo_customer: User, bill: Bill):
+    publish_rates()
+    take(camt([Transfer(425_15, structured=bill.payment_reference or "")], POLISH))
+    assert (balance(demo_customer), bill_now(bill).status) == (100_00, "paid")
+    assert "it is the rate of that day" in (bill_now(bill).payment or {})["rate_note"]
+    assert (held("bank", "PLN"), held("suspense", "PLN"), held("fx", "PLN"), held("fx")) == (-425_15, 0, 425_15, -100_00)
+
+
+def test_what_cannot_be_converted_waits_and_can_be_booked_later(demo_customer: User, bill: Bill):
+    data = camt([Transfer(425_15, structured=bill.payment_reference or "")], POLISH)
+    report = take(data)
+    assert (report.counts, balance(demo_customer), held("suspense", "PLN")) == ({"suspense": 1}, 0, 425_15)
+    assert "cannot be converted now" in report.waiting[0]
+    publish_rates()
+    (line,) = bank.unmatched()
+    bank.match_by_hand(line.id, "anna", actor="sven", reason="its reference", number=bill.number)
+    assert (balance(demo_customer), bill_now(bill).status, bank.unmatched()) == (100_00, "paid", [])
+
+
+def test_a_service_bill_is_paid_and_charged(demo_customer: User):
+    assert demo_customer.customer_id
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id, "vps-7", "EUR", [Line("VPS M", 10_00)])
+    take(camt([paying(bill, 5_00, reference="1")]))
+    assert (bill_now(bill).status, balance(demo_customer)) == ("unpaid", 5_00)
+    take(camt([paying(bill, bill.total - 5_00, reference="2")], replace(GERMAN, id="2")))
+    assert (bill_now(bill).status, balance(demo_customer)) == ("paid", 0)
+    assert whole()
+
+
+def test_banks_on_the_way_keep_something_and_it_is_said(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, 85_00, sent=100_00)]))
+    assert (balance(demo_customer), bill_now(bill).status) == (85_00, "unpaid")
+    assert "€\xa015.00 was kept by banks on the way." in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
+
+
+# Whose it is
+
+
+@pytest.mark.parametrize("text", ["anna", "login anna", "Add funds for anna", "Konto: ANNA", "top-up account anna thank you"])
+def test_a_login_in_the_reference_credits_its_customer(demo_customer: User, text: str):
+    assert take(camt([Transfer(30_00, text=text, sender="Jan Nowak")])).counts == {"matched": 1}
+    assert balance(demo_customer) == 30_00
+    assert db.scalar("select count(*) from documents") == 2
+    assert whole()
+
+
+@pytest.mark.parametrize("text", ["Best wishes to anna from us all", "annas", "Danke", ""])
+def test_a_word_that_happens_to_be_a_login_is_not_enough(demo_customer: User, text: str):
+    assert take(camt([Transfer(30_00, text=text, sender="Anna Kowalska")])).counts == {"suspense": 1}
+    assert (balance(demo_customer), held("suspense")) == (0, 30_00)
+
+
+def test_a_known_sender_pays_the_only_open_bill_of_that_amount(demo_customer: User, bill: Bill):
+    take(camt([paying(bill)]))
+    second = topup(demo_customer, Money.of("55", "EUR"))
+    take(camt([Transfer(55_00, text="Hosting", day="2026-11-22")], replace(GERMAN, id="2")))
+    assert bill_now(second).status == "paid"
+    other = [topup(demo_customer, Money.of("70", "EUR"))]
+    with clock.travel(clock.now() + timedelta(hours=2)):
+        other.append(topup(demo_customer, Money.of("70", "EUR")))
+    report = take(camt([Transfer(70_00, text="Hosting", day="2026-11-23")], replace(GERMAN, id="3")))
+    assert report.waiting[0].endswith("Its sender has several open bills of this amount.")
+    assert take(camt([Transfer(70_00, text="Hosting", iban="NL91ABNA0417164300")], replace(GERMAN, id="4"))).counts == {"suspense": 1}
+
+
+def test_a_stranger_may_pay_a_bill(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, sender="Somebody Else", iban="NL91ABNA0417164300")]))
+    assert bill_now(bill).status == "paid"
+
+
+def test_what_nobody_can_be_named_for_is_booked_by_hand_with_its_reason(demo_customer: User):
+    take(camt([Transfer(30_00, text="thanks"), Transfer(-9_00, text="rent", iban="")]))
+    waiting = bank.unmatched()
+    assert [line.amount for line in waiting] == [30_00, -9_00]
+    with pytest.raises(BankError, match="No customer logs in as nobody"):
+        bank.match_by_hand(waiting[0].id, "nobody", actor="sven", reason="a guess")
+    with pytest.raises(BankError, match="No line"):
+        bank.match_by_hand(waiting[1].id, "anna", actor="sven", reason="a guess")
+    assert bank.match_by_hand(waiting[0].id, "anna", actor="sven", reason="she called") == "30.00 EUR is on the balance of anna."
+    with pytest.raises(BankError, match="No line"):
+        bank.match_by_hand(waiting[0].id, "anna", actor="sven", reason="twice")
+    kept = db.rows("select actor, reason, rule from bank_lines where state = 'matched'")[0]
+    assert (tuple(kept), balance(demo_customer)) == (("sven", "she called", "by hand"), 30_00)
+    assert whole()
+
+
+# What the bank takes
+
+
+def test_charges_of_the_bank_are_the_houses(bill: Bill):
+    report = take(camt([Transfer(-2_50, text="Kontofuehrung", family="CHRG", iban="")]))
+    assert (report.counts, held("bank"), held("fees"), held("suspense")) == ({"charge": 1}, 2_50, -2_50, 0)
+
+
+def test_a_batch_whose_charges_were_taken_off_credits_what_each_sent(demo_customer: User, bill: Bill):
+    take(camt([Batch((paying(bill), Transfer(10_00, text="anna")), reference="B", charges=1_20)]))
+    assert (balance(demo_customer), held("bank"), held("fees")) == (110_00, -108_80, -1_20)
+    assert whole()
+
+
+def test_a_batch_that_does_not_add_up_waits_as_a_whole(demo_customer: User, bill: Bill):
+    report = take(camt([Batch((paying(bill), Transfer(10_00, text="anna")), reference="B", total=111_00)]))
+    assert (report.counts, balance(demo_customer), held("suspense")) == ({"suspense": 1}, 0, 111_00)
+
+
+RETURNS = {
+    "RRTN": lambda minor: Transfer(-minor, family="RRTN", end_to_end="E2E-7", day="2026-11-24"),
+    "with its reason": lambda minor: Transfer(-minor, return_reason="AC04", end_to_end="E2E-7", day="2026-11-24"),
+    "a reversal": lambda minor: Transfer(-minor, reversal=True, end_to_end="E2E-7", day="2026-11-24"),
+}
+
+
+@pytest.mark.parametrize("how", RETURNS)
+def test_a_transfer_that_is_taken_back_takes_its_credit_back(demo_customer: User, bill: Bill, how: str):
+    take(camt([paying(bill, end_to_end="E2E-7")]))
+    report = take(camt([RETURNS[how](100_00)], replace(GERMAN, id="2")))
+    assert (report.counts, balance(demo_customer), held("debt"), held("suspense"), held("bank")) == ({"returned": 1}, 0, 0, 0, 0)
+    assert db.scalar("select state from payments") == "refunded"
+    assert whole()
+
+
+def test_what_was_spent_of_it_becomes_a_debt(demo_customer: User, bill: Bill):
+    assert demo_customer.customer_id
+    take(camt([paying(bill, end_to_end="E2E-7")]))
+    with db.transaction():
+        wallet.spend(demo_customer.customer_id, Money(70_00, "EUR"), reference="spent", counter=[(ledger.account("revenue", "EUR"), 70_00)])
+    take(camt([RETURNS["RRTN"](100_00)], replace(GERMAN, id="2")))
+    assert (balance(demo_customer), held("debt"), held("suspense")) == (0, -70_00, 0)
+    assert whole()
+
+
+def test_a_return_of_something_unknown_waits(app: Flask):
+    report = take(camt([RETURNS["RRTN"](33_00)]))
+    assert (report.counts, held("suspense")) == ({"suspense": 1}, -33_00)
+
+
+def test_a_return_of_what_was_never_matched_cancels_it(app: Flask):
+    take(camt([Transfer(33_00, text="hello", end_to_end="E2E-7")]))
+    assert take(camt([RETURNS["RRTN"](33_00)], replace(GERMAN, id="2"))).counts == {"returned": 1}
+    assert (bank.unmatched(), held("suspense"), held("bank")) == ([], 0, 0)
+
+
+# Once
+
+
+def test_the_same_file_again_changes_nothing(demo_customer: User, bill: Bill):
+    data = camt([paying(bill), Transfer(5_00, text="x"), Transfer(5_00, text="x")])
+    assert take(data).counts == {"matched": 1, "suspense": 2}
+    assert take(data).counts == {"duplicate": 3}
+    assert (balance(demo_customer), held("bank")) == (100_00, -110_00)
+
+
+def test_the_days_end_after_the_advice_counts_once(demo_customer: User, bill: Bill):
+    first, second = paying(bill, reference="REF-1"), Transfer(20_00, text="anna", end_to_end="E-2")
+    take(camt([first], ADVICE))
+    take(camt([second], replace(ADVICE, id="ADV-2")))
+    assert take(camt([first, second])).counts == {"duplicate": 2}
+    assert (balance(demo_customer), held("bank")) == (120_00, -120_00)
+
+
+def test_a_batch_told_in_full_and_then_as_a_sum_counts_once(demo_customer: User, bill: Bill):
+    batch = Batch((paying(bill), Transfer(5_00, text="x")), reference="BATCH-9")
+    take(camt([batch], ADVICE))
+    assert take(camt([replace(batch, shown=False)])).counts == {"duplicate": 1}
+    assert held("bank") == -105_00
+
+
+def test_equal_transfers_of_one_day_are_as_many_as_the_fullest_file_has(demo_customer: User):
+    coffee = Transfer(5_00, text="anna", iban="")
+    take(camt([coffee], ADVICE))
+    assert take(camt([coffee, coffee, coffee])).counts == {"matched": 2, "duplicate": 1}
+    assert balance(demo_customer) == 15_00
+
+
+def test_two_imports_at_once_count_once(app: Flask, demo_customer: User, bill: Bill):
+    data = camt([paying(bill), *(Transfer(1_00 + place, text="anna") for place in range(20))])
+
+    def one(_: int) -> bank.Report:
+        with app.app_context():
+            return take(data)
+
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(one, range(4)))
+    assert sum(report.counts.get("matched", 0) for report in reports) == 21
+    assert sum(report.counts.get("duplicate", 0) for report in reports) == 63
+    assert whole()
+
+
+MONTH = [
+    *(Transfer(10_00 + place, text="anna", reference=f"R{place}", day=f"2026-11-{place + 1:02d}") for place in range(6)),
+    *(Transfer(3_00, text="anna", iban="", day="2026-11-10") for _ in range(3)),
+    *(Transfer(7_00, text="who", end_to_end=f"E{place}", day="2026-11-12") for place in range(3)),
+    Transfer(-1_50, text="fee", family="CHRG", iban="", day="2026-11-13"),
+]
+SAME_DAY = [transfer for transfer in MONTH if transfer.day == "2026-11-10"]
+"""Equal lines without any reference come whole or not at all, as a bank's day does."""
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(range(len(MONTH))), unique=True, max_size=8), max_size=5), st.randoms(use_true_random=False))
+def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask, parts: list[list[int]], order: random.Random):
+    login = f"anna{order.getrandbits(40)}"
+    user = person(login, profile=BERLIN)
+    mine = [replace(transfer, text=login if transfer.text == "anna" else f"{transfer.text} {login[4:]}", reference=transfer.reference and f"{transfer.reference}-{login}",
+                    end_to_end=transfer.end_to_end and f"{transfer.end_to_end}-{login}") for transfer in MONTH]  # fmt: skip
+    before = held("bank")
+    files = [*([mine[place] for place in part] for part in parts), mine]
+    order.shuffle(files)
+    for place, lines in enumerate(files):
+        order.shuffle(lines)
+        report = take(camt(lines, replace(order.choice((GERMAN, DUTCH, ADVICE)), id=f"S{place}")))
+        assert report.refused == []
+    assert held("bank") == before - sum(transfer.minor for transfer in MONTH)
+    assert balance(user) == sum(transfer.minor for transfer in MONTH if transfer.text == "anna")
+    assert whole()
+
+
+# What is refused
+
+
+def test_an_account_that_is_not_ours_is_refused_by_name(app: Flask):
+    report = take(camt([Transfer(5_00)], replace(GERMAN, account="DE02120300000000202051", id="X-1")))
+    assert report.refused == ["Statement X-1: DE02120300000000202051 is not one of our accounts. BANK_ACCOUNTS names those that are."]
+    assert held("bank") == 0
+
+
+def test_a_statement_whose_balances_do_not_agree_is_refused_whole(demo_customer: User, bill: Bill):
+    report = take(camt([paying(bill)], replace(GERMAN, closing=1_234_00)))
+    assert report.refused == ["Statement STMT-1 is not whole: 1000.00 EUR and 100.00 EUR do not make 1234.00 EUR. Nothing of it was booked."]
+    assert balance(demo_customer) == 0
+
+
+def test_a_statement_of_another_currency_is_refused(app: Flask):
+    report = take(camt([Transfer(5_00)], replace(GERMAN, currency="USD")))
+    assert "is in USD; our account DE89370400440532013000 is kept in EUR" in report.refused[0]
+
+
+BOMB = b'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><Document><BkToCstmrStmt><Stmt><Id>&b;</Id></Stmt></BkToCstmrStmt></Document>'
+REFUSED = {
+    "cut off": (camt([Transfer(5_00)])[:-40], "damaged or cut off"),
+    "an entity": (BOMB, "document type"),
+    "an entity, in sixteen bits": (BOMB.decode().encode("utf-16"), "document type|damaged"),
+    "another XML": (b"<rss><channel/></rss>", "no camt"),
+    "too large": (b"<" + b" " * (20 * 1024 * 1024), "larger than 20 MB"),
+    "no statement at all": (b"hello", "no MT940"),
+    "half an MT940": (mt940([Transfer(5_00)])[:-60], "cut off"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_file_that_cannot_be_trusted_is_refused_with_a_sentence(app: Flask, what: str):
+    data, says = REFUSED[what]
+    with pytest.raises(FileRefused, match=says):
+        take(data)
+
+
+def test_a_bad_line_stops_nothing_and_is_listed(demo_customer: User, bill: Bill):
+    data = camt([paying(bill), Transfer(5_00, text="anna")]).replace(b">5.00<", b">5.001<")
+    report = take(data)
+    assert (report.counts, balance(demo_customer)) == ({"matched": 1}, 100_00)
+    assert report.refused == ["STMT-1, entry 2: 5.001 is not an amount of EUR."]
+
+
+def test_a_line_that_cannot_be_booked_stops_nothing_and_is_listed(demo_customer: User, bill: Bill, monkeypatch: pytest.MonkeyPatch):
+    book = bank.booking.book
+
+    def strict(lines, file):
+        if any(line.detail.remittance == "poison" for line in lines):
+            raise ledger.LedgerError("no")
+        return book(lines, file)
+
+    monkeypatch.setattr(bank.booking, "book", strict)
+    report = take(camt([Transfer(5_00, text="poison"), paying(bill), Transfer(6_00, text="anna")]))
+    assert (report.counts, balance(demo_customer)) == ({"matched": 2}, 106_00)
+    assert report.refused == ["2026-11-20 5.00 EUR Anna Kowalska poison: it could not be booked (LedgerError: no)"]
+
+
+def test_what_is_not_booked_yet_is_left_for_later(bill: Bill):
+    report = take(camt([paying(bill, status="PDNG")], replace(ADVICE, report="052")))
+    assert (report.counts, report.not_booked, held("bank")) == ({}, 1, 0)
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(app: Flask, demo_customer: User, bill: Bill):
+    data = camt([paying(bill), Transfer(5_00, text="x"), Transfer(-2_00, family="CHRG")])
+    dry = take(data, dry_run=True)
+    assert (dry.counts, db.scalar("select count(*) from bank_lines"), balance(demo_customer)) == ({"matched": 1, "suspense": 1, "charge": 1}, 0, 0)
+    assert take(data).counts == dry.counts
+
+
+def test_what_the_bank_said_never_changes(app: Flask, bill: Bill):
+    take(camt([paying(bill)]))
+    with pytest.raises(Exception, match="it does not change"), db.transaction():
+        db.execute("update bank_lines set amount = amount + 1")
+
+
+# The commands
+
+
+def test_the_commands_tell_what_became_of_each_line(app: Flask, demo_customer: User, bill: Bill, tmp_path):
+    file = tmp_path / "statement.xml"
+    file.write_bytes(camt([paying(bill), Transfer(5_00, text="hello there", sender="Jan Nowak")]))
+    run = app.test_cli_runner()
+    dry = run.invoke(args=["bank", "import", str(file), "--dry-run"])
+    assert "Nothing was written." in dry.output
+    told = run.invoke(args=["bank", "import", str(file)])
+    assert told.exit_code == 0
+    assert told.output.splitlines()[:2] == ["matched         1  100.00 EUR", "suspense        1  5.00 EUR"]
+    assert "In suspense: 2026-11-20 5.00 EUR Jan Nowak hello there: Nothing in it names a bill or a login." in told.output
+    listed = run.invoke(args=["bank", "unmatched"]).output
+    assert "Jan Nowak" in listed
+    number = listed.split()[0]
+    done = run.invoke(args=["bank", "match", number, "--customer", "anna", "--actor", "sven", "--reason", "she called"])
+    assert (done.exit_code, done.output) == (0, "5.00 EUR is on the balance of anna.\n")
+    again = run.invoke(args=["bank", "match", number, "--customer", "anna", "--actor", "sven", "--reason", "twice"])
+    assert (again.exit_code, again.output) == (2, f"No line {number} waits for a customer.\n")
+    file.write_bytes(b"hello")
+    assert run.invoke(args=["bank", "import", str(file)]).exit_code == 2
