@@ -72,12 +72,12 @@ def is_iban(number: str) -> bool:
     return number[:2].isalpha() and number[2:4].isdigit()
 
 
-DEMO_ACCOUNTS: Final = (
-    BankAccount("EUR", "DE89370400440532013000", "COBADEFFXXX", "Northbyte Hosting GmbH", "Commerzbank, Köln"),
-    BankAccount("USD", "026073150 8310567890", "CMFGUS33XXX", "Northbyte Hosting GmbH", "Community Federal Savings Bank, New York"),
-    BankAccount("PLN", "PL61109010140000071219812874", "WBKPPLPPXXX", "Northbyte Hosting GmbH", "Santander Bank Polska, Wrocław"),
-    BankAccount("GBP", "GB29NWBK60161331926819", "NWBKGB2LXXX", "Northbyte Hosting GmbH", "National Westminster Bank, London"),
-)
+DEMO_ACCOUNTS: Final = """
+EUR | DE89 3704 0044 0532 0130 00 | COBADEFFXXX | Northbyte Hosting GmbH | Commerzbank, Köln;
+USD | 026073150 8310567890 | CMFGUS33XXX | Northbyte Hosting GmbH | Community Federal Savings Bank, New York;
+PLN | PL61 1090 1014 0000 0712 1981 2874 | WBKPPLPPXXX | Northbyte Hosting GmbH | Santander Bank Polska, Wrocław;
+GBP | GB29 NWBK 6016 1331 9268 19 | NWBKGB2LXXX | Northbyte Hosting GmbH | National Westminster Bank, London
+"""
 """Example numbers of the standards' own documents: valid in form, nobody's."""
 
 
@@ -119,7 +119,7 @@ class Settings:
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
     seller: Seller = field(default_factory=Seller)
-    bank_accounts: tuple[BankAccount, ...] = DEMO_ACCOUNTS
+    bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
     mark: str = ""
     currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
     testing: bool = False
@@ -265,9 +265,11 @@ def _seller(environ: Mapping[str, str]) -> Seller:
 
 def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:
     """The accounts of BANK_ACCOUNTS; without it the demo's in the sandbox and none beside a real processor."""
-    text = environ.get("BANK_ACCOUNTS", "")
-    if not text:
-        return DEMO_ACCOUNTS if _sandbox(environ) else ()
+    return read_accounts(environ.get("BANK_ACCOUNTS", DEMO_ACCOUNTS if _sandbox(environ) else ""))
+
+
+def read_accounts(text: str) -> tuple[BankAccount, ...]:
+    """Accounts as BANK_ACCOUNTS writes them: five fields with "|" between them, the next account after ";". Raises `ConfigError`."""
     accounts = tuple(_bank_account(entry) for entry in text.split(";") if entry.strip())
     if len({account.currency for account in accounts}) < len(accounts):
         raise ConfigError("BANK_ACCOUNTS names two accounts for one currency: one is printed on the bills, so one is possible.")

@@ -73,6 +73,13 @@ TABLE = {
     "GET operations.healthz": Route("public"),
     "GET operations.readyz": Route("public"),
     "GET operations.metrics": Route("public"),
+    "GET add_funds.bill_to": Route("customer"),
+    "POST add_funds.invoice_for_payment": Route(
+        "customer",
+        303,
+        data={**{name: ADDRESS[name] for name in ("name", "street", "postcode", "city", "country", "kind")}, "amount": "31", "currency": "EUR"},
+        others={"unverified": 422},
+    ),
     "GET invoices.index": Route("customer"),
     "GET invoices.export": Route("customer"),
     "GET invoices.bundle": Route("customer", 303),

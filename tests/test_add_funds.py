@@ -384,4 +384,4 @@ def test_it_does_not_exist_beside_a_real_processor(app: Flask, demo_customer: Us
         assert app.test_client().get(f"/sandbox/pay/{payment.gateway_reference}").status_code == 404
     finally:
         config.use(settings)
-    assert list(gateways.build(replace(settings, sandbox=False), processor(app))) == []
+    assert "sandbox" not in gateways.build(replace(settings, sandbox=False), processor(app))

@@ -37,7 +37,7 @@ def read(text: str) -> list[Statement]:
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:
     marks = list(_TAG.finditer(text))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+    for mark, following in zip(marks, [*marks[1:], None], strict=False):
         value = text[mark.end() : following.start() if following else len(text)]
         yield mark[1], re.sub(r"\n-\}?\s*$", "", value).strip("\n")
 

@@ -1,6 +1,6 @@
 """Add funds: an amount, what it becomes on the balance, and the bill for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,11 +9,14 @@ from flask_login import current_user
 
 import config
 from app import customers, fx, gateways, payments, services, web
+from app.blueprints.profile import BillingForm
 from app.customers import Customer
 from app.money import AmountError, Money
+from app.web import gate
 
 add_funds = Blueprint("add_funds", __name__)
 
+TRANSFER = "bank-transfer"
 MOST_ORDERS = 30
 ORDERS_WITHIN = timedelta(minutes=10)
 STEPS = (10, 25, 50, 100)
@@ -60,6 +63,68 @@ def create() -> Response:
     customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
     bill = payments.order_topup(customer.id, quote.pay, request.form.get("quote", ""))
     return web.go(f"/invoices/{bill.number}/pay")
+
+
+@add_funds.get("/add-funds/invoice")
+def bill_to() -> Response:
+    """Who an invoice for payment is made out to, with what is known filled in."""
+    customer = customers.get(current_user.customer_id)
+    currency = _currency(customer, request.args.get("currency", ""))
+    form = BillingForm(formdata=None, obj=customer.profile)
+    return _invoice_page(customer, form, request.args.get("amount", ""), currency, {})
+
+
+@add_funds.post("/add-funds/invoice")
+def invoice_for_payment() -> Response:
+    """Keep the billing details, make the bill and show what to transfer; 422 with the fields marked when that is not possible."""
+    customer, form = customers.get(current_user.customer_id), BillingForm()
+    currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
+    quote = _quote(customer, text, currency)
+    unpaid = _no_account(currency) or quote.problem
+    if unpaid or quote.pay is None or not form.validate():
+        return _invoice_page(customer, form, text, currency, {"amount": unpaid} if unpaid else {}, 422)
+    _keep(customer, form)
+    customer = customers.get(customer.id)
+    if customers.missing_fields(customer):
+        return _invoice_page(customer, form, text, currency, {}, 422)
+    customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
+    bill = payments.order_topup(customer.id, quote.pay)
+    try:
+        handoff = payments.start(customer.id, bill.number, TRANSFER)
+    except (payments.NotPayable, payments.ProcessorDown) as problem:
+        return _invoice_page(customer, form, text, currency, {"amount": str(problem)}, 422)
+    return web.go(f"/payments/{handoff.reference}")
+
+
+def _no_account(currency: str) -> str:
+    """Why nothing can be transferred in this currency, or nothing."""
+    accounts = [account.currency for account in config.current().bank_accounts]
+    if currency in accounts:
+        return ""
+    return f"We have no bank account in {currency}. By transfer you can pay in {', '.join(accounts)}." if accounts else "Bank transfer is not possible here."
+
+
+def _keep(customer: Customer, form: BillingForm) -> None:
+    """Write the billing details into the profile, where they have changed."""
+    values: dict[str, Any] = {**form.values, "country": form.country.data or None}
+    told = replace(customer.profile, **values)
+    if told != customer.profile:
+        customers.update_profile(current_user.user_id, customer.id, told, locale=customer.locale, timezone=customer.timezone, ip=gate.address())
+
+
+def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: str, errors: dict[str, str], status_code: int = 200) -> Response:
+    missing = customers.missing_fields(customer) if status_code == 422 and not form.errors and not errors else []
+    return web.page(
+        "add_funds/invoice.html",
+        status_code=status_code,
+        customer=customer,
+        form=form,
+        amount=amount,
+        currency=currency,
+        currencies=_currencies(),
+        missing=missing,
+        errors=errors | form.sentences,
+    )
 
 
 def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: dict[str, str]) -> dict[str, Any]:

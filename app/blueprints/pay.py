@@ -59,7 +59,7 @@ def leave(number: str) -> Response | Redirect:
     except payments.ProcessorDown as down:
         return _choices(bill, 503, str(down), failed=method)
     if isinstance(handoff, Instructions):
-        return web.go(f"/invoices/{number}/pay")
+        return web.go(f"/payments/{handoff.reference}")
     return redirect(local(handoff.url), 303)
 
 
@@ -82,7 +82,8 @@ def result(public_id: str) -> Response:
         also=chip,
         payment=payment,
         bill=bill,
-        poll_s=POLL_S.get(payment.state),
+        poll_s=POLL_S.get(payment.state) if payment.gateway != payments.BANK else None,
+        transfer=payments.instructions(payment),
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
@@ -118,6 +119,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         options=options,
         problem=problem or options.problem,
         failed=failed,
+        arrived=payments.arrived(bill),
         chosen=chosen if chosen in working else next(iter(working), ""),
         waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
         missing=customers.missing_fields(payer),

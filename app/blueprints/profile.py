@@ -47,8 +47,8 @@ MAILS: Final = {
 """Every mail the house sends, by its template: subject, when, to which address."""
 
 
-class ProfileForm(Form):
-    """Nothing is required here but what is chosen from a list: payment asks for the rest and says so."""
+class BillingForm(Form):
+    """Who a document is made out to. Nothing is required here but what is chosen from a list: payment asks for the rest and says so."""
 
     kind = Choice("You are", lambda: KINDS, default="individual")
     name = Line("Name")
@@ -58,12 +58,6 @@ class ProfileForm(Form):
     city = Line("City")
     country = Choice("Country", lambda: {"": "Choose a country", **customers.countries()})
     vat_id = Line("VAT ID", 30)
-    billing_email = Line("Billing e-mail", 254)
-    po_number = Line("PO number", 60)
-    locale = Choice("Language and formats", lambda: customers.LANGUAGES)
-    timezone = Choice("Time zone", lambda: {name: name.replace("_", " ") for name in customers.timezones()})
-    currency = Choice("Account currency", lambda: {"": "That of the first top-up", **_currencies()})
-    display_currencies = Choices("Also show amounts in", lambda: {code: code for code in config.current().currencies})
 
     def validate_vat_id(self, field: Line) -> None:
         """Refuse a VAT ID that cannot be one of the country's."""
@@ -72,6 +66,17 @@ class ProfileForm(Form):
         problem = tax.vat_id_problem(self.country.data or "", field.data or "")
         if problem:
             raise ValidationError(problem)
+
+
+class ProfileForm(BillingForm):
+    """All that a customer says of itself."""
+
+    billing_email = Line("Billing e-mail", 254)
+    po_number = Line("PO number", 60)
+    locale = Choice("Language and formats", lambda: customers.LANGUAGES)
+    timezone = Choice("Time zone", lambda: {name: name.replace("_", " ") for name in customers.timezones()})
+    currency = Choice("Account currency", lambda: {"": "That of the first top-up", **_currencies()})
+    display_currencies = Choices("Also show amounts in", lambda: {code: code for code in config.current().currencies})
 
     def validate_billing_email(self, field: Line) -> None:
         """Refuse what is not one address."""

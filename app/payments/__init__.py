@@ -4,7 +4,7 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
-from app.payments.arriving import SUSPENSE, Arrival, Credited, arrived, take_in
+from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, arrived, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import Payment, Step, bill_of, due, find, hold, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
@@ -14,6 +14,7 @@ from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_
 from app.payments.watching import reconcile, refresh
 
 __all__ = [
+    "BANK",
     "LIMITS",
     "SUSPENSE",
     "Arrival",
