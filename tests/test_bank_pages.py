@@ -14,7 +14,7 @@ from app.customers import User
 from app.invoicing import paper, press
 from app.money import Money
 from tests.banks import Transfer, camt
-from tests.conftest import BERLIN, Browser, person, sign_in
+from tests.conftest import Browser, person, sign_in
 from tests.pay import publish_rates, topup
 
 BILLING = {"kind": "individual", "name": "Nora Neu", "street": "Weg 1", "postcode": "10115", "city": "Berlin", "country": "DE", "vat_id": ""}

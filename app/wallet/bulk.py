@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app import clock, db, ledger
-from app.ledger import InsufficientFunds
+from app.ledger import InsufficientFunds, Posted
 from app.money import Money
 from app.wallet.moving import Counter, Spent, positive
 
