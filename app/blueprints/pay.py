@@ -119,7 +119,6 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         options=options,
         problem=problem or options.problem,
         failed=failed,
-        arrived=payments.arrived(bill),
         chosen=chosen if chosen in working else next(iter(working), ""),
         waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
         missing=customers.missing_fields(payer),

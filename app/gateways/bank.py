@@ -17,6 +17,8 @@ class Bank:
     """The seller's own accounts, one per currency."""
 
     name = "bank"
+    grows = False
+    refund_window_days = 0
 
     def __init__(self, accounts: Sequence[BankAccount]) -> None:
         self._accounts = {account.currency: account for account in accounts}

@@ -4,7 +4,7 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
-from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, arrived, take_in
+from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import Payment, Step, bill_of, due, find, hold, mark_disputed, mark_refunded, open_of, timeline
 from app.payments.inbox import process, process_due, receive, replay
@@ -27,7 +27,6 @@ __all__ = [
     "QuoteExpired",
     "Step",
     "apply",
-    "arrived",
     "balance_problem",
     "bill_of",
     "due",

@@ -64,12 +64,7 @@ class _Case:
     note: str = ""
     settlement: Settlement | None = None
     number: str = ""
-
-
-def arrived(bill: Bill) -> Money:
-    """What has come by transfer towards a bill so far, in its currency."""
-    found = _counted([bill.id]).get(bill.id, (0, 0))
-    return Money(found[0], bill.currency)
+    short: bool = False
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
@@ -218,7 +213,8 @@ def _fate(case: _Case, *, already: bool) -> str:
     bill, writer = case.bill, formats(case.owner.locale, case.owner.timezone)
     if already or bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
         return f"{bill.number} was {'paid' if already else bill.status} already, so the money was added to the balance."
-    if case.counted < bill.total:
+    case.short = case.counted < bill.total
+    if case.short:
         rest = writer.money(bill.total - case.counted, bill.currency)
         return f"{writer.money(case.arrival.received.minor, case.arrival.received.currency)} was added to the balance; {rest} of {bill.number} is still open."
     return ""
@@ -254,12 +250,13 @@ _COUNTED = """
 select p.bill_id, sum(case b.currency when p.received_currency then p.received when p.credited_currency then p.credited else 0 end)::bigint as counted,
   sum(p.credited)::bigint as credited
 from payments p join bills b on b.id = p.bill_id
-where p.bill_id = any(%(bills)s) and p.gateway = 'bank' and p.state in ('paid', 'partially_refunded') group by p.bill_id
+where p.bill_id = any(%(bills)s) and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed') and not (p.gateway = 'bank' and p.state = 'refunded')
+group by p.bill_id
 """
 
 
 def _counted(bill_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """For each bill what arrived by transfer towards it, in its own currency, and what was credited for it."""
+    """For each bill what came towards it so far, in its own currency, and what was credited for it."""
     return {row.bill_id: (row.counted, row.credited) for row in db.rows(_COUNTED, bills=list(bill_ids))}
 
 
@@ -283,7 +280,8 @@ def _letter(case: _Case, payer: Customer) -> mail.Letter:
         "credited": writer.money(credited.minor, credited.currency),
         "paid_at": writer.datetime(case.arrival.paid_at),
         "method": LABEL.lower(),
-        "rate_note": " ".join(text for text in (case.conversion.rate_note, case.note, kept) if text),
+        "rate_note": " ".join(text for text in (case.conversion.rate_note, "" if case.short else case.note, kept) if text),
+        "rest": writer.money(case.bill.total - case.counted, case.bill.currency) if case.short else "",
         "topup": case.bill.kind == "topup" or not case.settlement,
     }
     return mail.Letter("payment_confirmed", payer.email, f"payment:{case.public_id}:confirmed", payer.id, context)

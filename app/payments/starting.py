@@ -146,8 +146,6 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "")
     try:
         _refuse_unready(bill)
         standing = _standing(bill, method)
-        if _asked(bill, method).minor <= 0:
-            raise NotPayable("All of it has arrived by bank transfer already. Pay this bill from your balance.")
         held = _held(bill, quote_token) if standing is None and method.rate_held else None
         payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held)
     except (fx.RateUnavailable, AmountError) as problem:
