@@ -83,10 +83,11 @@ def invoice_for_payment() -> Response:
     unpaid = _no_account(currency) or quote.problem
     if unpaid or quote.pay is None or not form.validate():
         return _invoice_page(customer, form, text, currency, {"amount": unpaid} if unpaid else {}, 422)
-    _keep(customer, form)
-    customer = customers.get(customer.id)
-    if customers.missing_fields(customer):
-        return _invoice_page(customer, form, text, currency, {}, 422)
+    told = _told(customer, form)
+    if customers.missing_fields(told):
+        return _invoice_page(told, form, text, currency, {}, 422)
+    if told != customer:
+        customers.update_profile(current_user.user_id, customer.id, told.profile, locale=customer.locale, timezone=customer.timezone, ip=gate.address())
     customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
     bill = payments.order_topup(customer.id, quote.pay)
     try:
@@ -104,12 +105,10 @@ def _no_account(currency: str) -> str:
     return f"We have no bank account in {currency}. By transfer you can pay in {', '.join(accounts)}." if accounts else "Bank transfer is not possible here."
 
 
-def _keep(customer: Customer, form: BillingForm) -> None:
-    """Write the billing details into the profile, where they have changed."""
+def _told(customer: Customer, form: BillingForm) -> Customer:
+    """The customer with the billing details that were entered."""
     values: dict[str, Any] = {**form.values, "country": form.country.data or None}
-    told = replace(customer.profile, **values)
-    if told != customer.profile:
-        customers.update_profile(current_user.user_id, customer.id, told, locale=customer.locale, timezone=customer.timezone, ip=gate.address())
+    return replace(customer, profile=replace(customer.profile, **values))
 
 
 def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: str, errors: dict[str, str], status_code: int = 200) -> Response:
