@@ -118,6 +118,7 @@ class Settings:
     fx_url: str = ECB_FEED
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
+    refund_four_eyes: int = 5
     seller: Seller = field(default_factory=Seller)
     bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
     mark: str = ""
@@ -209,6 +210,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_url=environ.get("MAIL_URL", ""),
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
+        refund_four_eyes=_percent(environ.get("REFUND_FOUR_EYES", "5")),
         seller=_seller(environ),
         bank_accounts=_bank_accounts(environ),
         mark=_mark(environ.get("SELLER_MARK", "")),
@@ -256,6 +258,12 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
 
 def _either(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _percent(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 100):
+        raise ConfigError(f"REFUND_FOUR_EYES={text} is not a share: give whole percent of the largest top-up, from 0 (always two people) to 100.")
+    return int(text)
 
 
 def _seller(environ: Mapping[str, str]) -> Seller:

@@ -3,7 +3,7 @@
 from flask import Flask
 
 import config
-from app import cli, db, gateways, web
+from app import cli, db, gateways, payments, refunds, web
 from app.blueprints import refunds as refunds_pages
 from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
@@ -15,6 +15,7 @@ from app.blueprints.pay import pay
 from app.blueprints.profile import profile
 from app.blueprints.sandbox import sandbox
 from app.blueprints.sandbox_mail import sandbox_mail
+from app.blueprints.staff_refunds import staff_refunds
 from app.blueprints.transactions import transactions
 from app.blueprints.webhooks import webhooks
 from app.sandbox_processor import PretendProcessor
@@ -27,6 +28,7 @@ BLUEPRINTS = (
     transactions,
     refunds_pages.pages,
     services_pages.pages,
+    staff_refunds,
     profile,
     add_funds,
     pay,
@@ -49,6 +51,7 @@ def create_app(settings: config.Settings) -> Flask:
     processor = PretendProcessor(settings.secret_key, settings.base_url)
     app.extensions["sandbox_processor"] = processor
     gateways.use(gateways.build(settings, processor))
+    payments.follow_with(refunds.follow)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     cli.init(app)

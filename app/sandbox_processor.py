@@ -8,17 +8,20 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.client import HTTPException
+from typing import TypeVar
 from urllib.request import Request, urlopen
 
 from app import clock, db
 from app.gateways.base import Charge, State
-from app.gateways.sandbox import SIGNATURE_HEADER, ProcessorDown, Session, sign
+from app.gateways.sandbox import SIGNATURE_HEADER, Contested, ProcessorDown, RefundRefused, SentBack, Session, sign
 
 log = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry", SentBack, Contested)
 
 ACCOUNT = "acct_sandbox"
 SETTLES_AFTER = timedelta(seconds=12)
@@ -60,7 +63,7 @@ _LABELS = {"card": "Visa •••• 4242", "paypal": "PayPal", "bank": "Online
 
 
 class PretendProcessor:
-    """The processor's API, as its gateway calls it. `down` makes it unreachable."""
+    """The processor's API, as its gateway calls it. `down` makes it unreachable, `slow` leaves refunds pending until somebody settles them."""
 
     account = ACCOUNT
 
@@ -68,7 +71,7 @@ class PretendProcessor:
         self.secret = hashlib.sha256(b"sandbox webhooks " + secret_key.encode()).hexdigest()
         self.webhook_url = f"{base_url}/webhooks/sandbox"
         self._page_url = f"{base_url}/sandbox/pay/"
-        self.down = False
+        self.down = self.slow = False
 
     def open(self, charge: Charge) -> Session:
         """The session of this charge, made once."""
@@ -84,12 +87,46 @@ class PretendProcessor:
         row = db.row(_SESSION, reference=reference)
         return self._read(row) if row else None
 
-    def refund(self, reference: str, minor: int, key: str) -> str:
-        """Send back once per key; the refund's reference."""
+    def refund(self, reference: str, minor: int, key: str) -> SentBack:
+        """Send back once per key, never more than came, and nothing of a disputed payment."""
         self._answer()
         with db.transaction():
-            db.execute(_REFUND, key=key, reference=reference, refund=f"sbr_{secrets.token_hex(12)}", amount=minor, at=clock.now())
-            return str(db.scalar("select refund from sandbox_refunds where key = %(key)s", key=key))
+            session = _held(reference)
+            known = _of(_refunds(session), key=key)
+            if known:
+                return known
+            _refuse_refund(session, minor)
+            refund, state = f"sbr_{secrets.token_hex(12)}", "pending" if self.slow else "settled"
+            db.execute(_REFUND, key=key, reference=session.reference, refund=refund, amount=minor, state=state, at=clock.now())
+            self._say(session.reference, f"refund.{state}")
+        return SentBack(refund, key, minor, "pending" if self.slow else "settled", "")
+
+    def move_refund(self, refund: str, state: str, failure: str = "") -> bool:
+        """Let a refund settle, or fail, be it weeks later; whether that was possible."""
+        with db.transaction():
+            session = db.scalar(_MOVE_REFUND, refund=refund, state=state, failure=failure)
+            if session:
+                self._say(session, f"refund.{state}")
+        return session is not None
+
+    def dispute(self, reference: str, minor: int, reason: str) -> str | None:
+        """The payer's bank takes money back; the dispute's reference, None where there is none to take. Raises RefundRefused for no session."""
+        with db.transaction():
+            session = _held(reference)
+            if _state_at(session, clock.now()) != "paid" or _of(_disputes(session), state="open") or not 0 < minor <= session.received:
+                return None
+            dispute = f"sbd_{secrets.token_hex(12)}"
+            db.execute(_DISPUTE, dispute=dispute, reference=session.reference, amount=minor, reason=reason, at=clock.now())
+            self._say(session.reference, "dispute.opened")
+        return dispute
+
+    def close_dispute(self, dispute: str, *, won: bool) -> bool:
+        """The bank decides, for the shop or for the payer; whether there was something to decide."""
+        with db.transaction():
+            session = db.scalar(_CLOSE_DISPUTE, dispute=dispute, state="won" if won else "lost")
+            if session:
+                self._say(session, f"dispute.{'won' if won else 'lost'}")
+        return session is not None
 
     def choose(self, reference: str, choice: Choice) -> None:
         """Let this happen to an open session; nothing for one that is not open any more."""
@@ -134,7 +171,14 @@ class PretendProcessor:
             event_id = f"sbe_{secrets.token_hex(12)}"
             body = {"id": event_id, "type": f"payment.{tell.removeprefix('later:')}", "created": int(at.timestamp()), "account": ACCOUNT, "reference": reference}
             queued.append({"event_id": event_id, "body": json.dumps(body).encode(), "due_at": at})
-        db.many("insert into sandbox_deliveries (event_id, body, due_at) values (%(event_id)s, %(body)s, %(due_at)s)", queued)
+        db.many(_QUEUE, queued)
+
+    def _say(self, reference: str, kind: str) -> None:
+        """Queue a webhook about something that happened to a session after it was paid."""
+        now = clock.now()
+        event_id = f"sbe_{secrets.token_hex(12)}"
+        body = json.dumps({"id": event_id, "type": kind, "created": int(now.timestamp()), "account": ACCOUNT, "reference": reference})
+        db.execute(_QUEUE, event_id=event_id, body=body.encode(), due_at=now)
 
     def _attempt(self, row: db.Row, send: Send) -> bool:
         body, now = bytes(row.body), clock.now()
@@ -171,12 +215,58 @@ class PretendProcessor:
             row.failure_code,
             row.failure_message,
             (row.paid_at or row.next_at) if paid else None,
+            _refunds(row),
+            _disputes(row),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What has happened to a session since it was paid, and whether it can be disputed now."""
+
+    refunds: tuple[SentBack, ...]
+    disputes: tuple[Contested, ...]
+    disputable: bool
+
+
+def after(session: db.Row) -> After:
+    """What the hosted page shows of a session's refunds and disputes."""
+    settled = _state_at(session, clock.now()) == "paid"
+    return After(_refunds(session), _disputes(session), settled and not _disputes(session))
 
 
 def hosted(reference: str) -> db.Row | None:
     """What the hosted page shows of a session, or None."""
     return db.row(_SESSION, reference=reference)
+
+
+def _held(reference: str) -> db.Row:
+    """A session until the transaction ends, read after the wait for it. Raises RefundRefused for one that is not there."""
+    db.rows("select 1 from sandbox_sessions where reference = %(reference)s for update", reference=reference)
+    session = db.row(_SESSION, reference=reference)
+    if session is None:
+        raise RefundRefused("There is no such payment.")
+    return session
+
+
+def _refunds(row: db.Row) -> tuple[SentBack, ...]:
+    return tuple(SentBack(*fields) for fields in row.refunds or ())
+
+
+def _disputes(row: db.Row) -> tuple[Contested, ...]:
+    return tuple(Contested(*fields) for fields in row.disputes or ())
+
+
+def _of(entries: Sequence[Entry], **wanted: str) -> Entry | None:
+    return next((entry for entry in entries if all(getattr(entry, name) == value for name, value in wanted.items())), None)
+
+
+def _refuse_refund(session: db.Row, minor: int) -> None:
+    if _of(_disputes(session), state="open") or _of(_disputes(session), state="lost"):
+        raise RefundRefused("The payment is disputed, so nothing can be sent back.")
+    sent = sum(refund.amount for refund in _refunds(session) if refund.state != "failed")
+    if _state_at(session, clock.now()) != "paid" or sent + minor > session.received:
+        raise RefundRefused("This is more than is left of the payment.")
 
 
 def _state_at(row: db.Row, now: datetime) -> State:
@@ -198,7 +288,11 @@ def _columns(charge: Charge) -> dict[str, object]:
     }
 
 
-_SESSION = "select * from sandbox_sessions where %(reference)s in (reference, charge_id)"
+_SESSION = """
+select s.*,
+  (select jsonb_agg(jsonb_build_array(r.refund, r.key, r.amount, r.state, r.failure) order by r.at, r.refund) from sandbox_refunds r where r.reference = s.reference) as refunds,
+  (select jsonb_agg(jsonb_build_array(d.dispute, d.amount, d.state, d.reason) order by d.at, d.dispute) from sandbox_disputes d where d.reference = s.reference) as disputes
+from sandbox_sessions s where %(reference)s in (s.reference, s.charge_id)"""
 
 _OPEN = """
 insert into sandbox_sessions (reference, charge_id, method, title, amount, currency, return_url, cancel_url, opened_at, expires_at)
@@ -220,6 +314,18 @@ where delivered_at is null and due_at <= %(now)s and tries < %(most)s order by d
 _DELIVERED = "update sandbox_deliveries set tries = tries + 1, delivered_at = %(at)s, due_at = %(due_at)s, answer = %(answer)s where id = %(id)s"
 
 _REFUND = """
-insert into sandbox_refunds (key, reference, refund, amount, at) values (%(key)s, %(reference)s, %(refund)s, %(amount)s, %(at)s)
-on conflict (key) do nothing
+insert into sandbox_refunds (key, reference, refund, amount, state, at) values (%(key)s, %(reference)s, %(refund)s, %(amount)s, %(state)s, %(at)s)
 """
+
+_MOVE_REFUND = """
+update sandbox_refunds set state = %(state)s, failure = %(failure)s
+where refund = %(refund)s and (state = 'pending' or state = 'settled' and %(state)s = 'failed') returning reference
+"""
+
+_DISPUTE = """
+insert into sandbox_disputes (dispute, reference, amount, reason, at) values (%(dispute)s, %(reference)s, %(amount)s, %(reason)s, %(at)s)
+"""
+
+_CLOSE_DISPUTE = "update sandbox_disputes set state = %(state)s where dispute = %(dispute)s and state = 'open' returning reference"
+
+_QUEUE = "insert into sandbox_deliveries (event_id, body, due_at) values (%(event_id)s, %(body)s, %(due_at)s)"

@@ -214,6 +214,7 @@ _CLAIM_DUE = (
     _SERVICES
     + """
 where s.customer_id = any(%(customers)s) and s.paid_through < %(on)s and s.status = 'active' and s.auto_renew
+  and not exists (select from accounts d where d.customer_id = s.customer_id and d.kind = 'debt' and d.balance < 0)
 order by s.customer_id, s.priority, s.paid_through, s.id for no key update of s skip locked
 """
 )
@@ -359,7 +360,12 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
     return len(rows)
 
 
-_DUE_CUSTOMERS = "select distinct customer_id from services where paid_through < %(on)s and status = 'active' and auto_renew order by 1"
+# While a dispute has left a debt, nothing renews by itself: the money that comes belongs to the debt first.
+_DUE_CUSTOMERS = """
+select distinct s.customer_id from services s where s.paid_through < %(on)s and s.status = 'active' and s.auto_renew
+  and not exists (select from accounts d where d.customer_id = s.customer_id and d.kind = 'debt' and d.balance < 0)
+order by 1
+"""
 _DUE_OF = "select id from services where customer_id = any(%(customers)s) and paid_through < %(on)s and status = 'active' and auto_renew order by priority, id"
 _LOCK_CUSTOMERS = "select id from customers where id = any(%(customers)s) order by id for no key update skip locked"
 _LOCK_BILLS = "select id from bills where id = any(%(ids)s) order by id for no key update"

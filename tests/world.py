@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from flask import Flask
 
-from app import clock, customers, db, payments, services
+from app import clock, customers, db, payments, refunds, services
 from app.customers import User
 from app.money import Money
 from tests.conftest import BERLIN, person
@@ -24,6 +24,7 @@ class Things:
     unpaid: str
     payment: str
     hosted: str
+    refund: str
     letter: str
     device: str
     verify: str
@@ -39,6 +40,7 @@ MISSING = {
     "unpaid": "PF-2026-999999",
     "payment": "pay_" + "x" * 22,
     "hosted": "sb_" + "0" * 24,
+    "refund": "RF-999999",
     "letter": "999999",
     "device": "0" * 32,
     "verify": "x" * 43,
@@ -68,6 +70,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         unpaid=unpaid.number,
         payment=open_one.public_id,
         hosted=str(open_one.gateway_reference),
+        refund=refunds.request(user.customer_id, paid.public_id, Money.of("10.00", "EUR"), "Paid too much"),
         letter=str(db.scalar("select max(id) from mails where customer_id = %(id)s and kind = 'payment_confirmed'", id=user.customer_id)),
         device=customers.list_sessions(user.id, b"")[0].reference,
         verify=link("verify"),

@@ -37,7 +37,8 @@ EVENTS: Final = {
 MAILS: Final = {
     "payment_confirmed": ("A payment was received", "Each time, with what was added and the link to its invoice", "Billing address"),
     "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),
-    "refund_step": ("A refund goes on", "At each step: requested, decided, sent, settled", "Billing address"),
+    "refund_step": ("A refund went a step further", "When it is requested, approved or declined, sent, settled (its receipt) or failed", "Billing address"),
+    "dispute_step": ("A payment was disputed", "When your bank takes a payment back, and when it has decided", "Billing address"),
     "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
     "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
     "password_changed": ("Your password was changed", "Each time", "Login address"),

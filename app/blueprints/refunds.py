@@ -1,14 +1,17 @@
-"""Refunds: what of each payment can go back and why the rest cannot, and every refund's way."""
+"""Refunds: what of each payment can go back and why the rest cannot, asking for it, and every refund's way."""
 
-from flask import Blueprint, Response
+from typing import Any, Final
 
-import config
+from flask import Blueprint, Response, request
+
 from app import refunds, web
-from app.money import Money
+from app.money import AmountError, Money
+from app.refunds import RefundError, Source
+from app.web.forms import Form, Line
 
 pages = Blueprint("refunds", __name__)
 
-STATES = {
+STATES: Final = {
     "requested": ("Requested", "wait"),
     "approved": ("Approved", "wait"),
     "sent": ("Sent", "accent"),
@@ -17,24 +20,73 @@ STATES = {
     "failed": ("Failed", "danger"),
 }
 """Word and tone of a refund's state."""
-NEXT = {"requested": "Decision by support", "approved": "Sent to the processor", "sent": "Settled by the processor"}
-"""What follows a state that is not final."""
+NEXT: Final = {
+    "source": {"requested": "Decision by support", "approved": "Sent to the processor", "sent": "Settled by the processor"},
+    "bank": {"requested": "Decision by two people of our support", "approved": "Sent by bank transfer"},
+}
+"""What follows a state that is not final, by the way the money goes."""
+
+
+class Ask(Form):
+    """How much of which payment, and where to when it cannot go back the way it came."""
+
+    payment = Line("Payment", 60)
+    amount = Line("Amount", 40)
+    reason = Line("Reason", 500)
+    iban = Line("IBAN", 60)
+    holder = Line("Account holder", 70)
 
 
 @pages.get("/refunds")
 def index() -> Response:
-    """The payments with money left, how many are spent in full, and the refunds so far."""
+    """The payments with money left and the refunds so far; with `payment`, the form to ask for its money back."""
+    return _show(Ask(payment=request.args.get("payment", "")))
+
+
+@pages.post("/refunds")
+def ask() -> Response:
+    """Ask for money back; 422 with the field marked when it cannot be asked for. The same form again is the same refund."""
+    me, form = web.reader(), Ask()
+    chosen = next((source for source in refunds.refundable(me.customer_id) if source.public_id == form.payment.data), None)
+    if chosen is None:
+        form.refuse("payment", "Choose one of your payments.")
+    elif form.validate():
+        try:
+            amount = Money.parse(form.amount.data or "", chosen.credited.currency, me.locale)
+            number = refunds.request(me.customer_id, chosen.public_id, amount, form.reason.data or "", iban=form.iban.data or "", holder=form.holder.data or "")
+        except AmountError as error:
+            form.refuse("amount", str(error))
+        except RefundError as refused:
+            form.refuse(refused.field, str(refused))
+        else:
+            web.toast(f"{number} is requested. The money is on hold until it is decided.")
+            return web.go("/refunds")
+    return _show(form, 422)
+
+
+def _show(form: Ask, status_code: int = 200) -> Response:
     me = web.reader()
     sources = refunds.refundable(me.customer_id)
     left = [source for source in sources if source.remaining or source.on_hold]
     currency = me.currency or "EUR"
+    chosen = next((source for source in left if source.public_id == form.payment.data), None)
     return web.page(
         "refunds/index.html",
+        status_code=status_code,
         sources=left,
         spent=len(sources) - len(left),
         refunds=refunds.of_customer(me.customer_id),
         refundable=Money.total((source.refundable for source in left if source.refundable.currency == currency), currency),
         states=STATES,
         following=NEXT,
-        email=config.current().seller.email,
+        daily=refunds.DAILY,
+        chosen=chosen,
+        entered=_entered(form, chosen),
+        errors=form.sentences,
     )
+
+
+def _entered(form: Ask, chosen: Source | None) -> dict[str, Any]:
+    """What stands in the form: what was typed, else all there is."""
+    whole = web.writer().amount(chosen.refundable.minor, chosen.refundable.currency) if chosen else ""
+    return {**form.values, "amount": form.amount.data or whole}

@@ -32,7 +32,7 @@ def show(reference: str) -> Response:
     """The hosted page; after "3-D Secure" the bank's question."""
     session = _session(reference)
     step = "challenge" if request.args.get("step") == "3ds" else "choose"
-    return web.page("sandbox/pay.html", session=session, step=step, groups=GROUPS, choices=CHOICES)
+    return web.page("sandbox/pay.html", session=session, step=step, groups=GROUPS, choices=CHOICES, account=sandbox_processor.after(session))
 
 
 @sandbox.post("/sandbox/pay/<reference>")
@@ -49,6 +49,25 @@ def choose(reference: str) -> Redirect:
     processor: PretendProcessor = current_app.extensions["sandbox_processor"]
     processor.choose(session.reference, CHOICES[wanted])
     return redirect(local(session.return_url), 303)
+
+
+@sandbox.post("/sandbox/pay/<reference>/later")
+@public
+def happen(reference: str) -> Redirect:
+    """Let something happen to a paid session: the payer disputes it, the bank decides, a refund settles or fails. Back to the page."""
+    session, wanted = _session(reference), request.form.get("happening", "")
+    processor: PretendProcessor = current_app.extensions["sandbox_processor"]
+    what, _, which = wanted.partition(":")
+    account = sandbox_processor.after(session)
+    if what == "dispute" and account.disputable:
+        processor.dispute(session.reference, session.received, "not recognised by the payer")
+    elif what in {"win", "lose"} and which in {dispute.reference for dispute in account.disputes}:
+        processor.close_dispute(which, won=what == "win")
+    elif what in {"settle", "fail"} and which in {refund.reference for refund in account.refunds}:
+        processor.move_refund(which, "settled" if what == "settle" else "failed", "" if what == "settle" else "The card was closed.")
+    else:
+        abort(400)
+    return redirect(f"/sandbox/pay/{session.reference}", 303)
 
 
 def _session(reference: str) -> db.Row:

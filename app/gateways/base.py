@@ -136,6 +136,27 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundSnapshot:
+    """What the processor says of one refund now. `key` is ours as the processor kept it; empty for a refund we did not order."""
+
+    reference: str
+    state: Literal["pending", "settled", "failed"]
+    amount: Money
+    failure_message: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeSnapshot:
+    """What the processor says of one dispute now: `amount` was taken from us; `won` means that it was given back."""
+
+    reference: str
+    state: Literal["open", "won", "lost"]
+    amount: Money
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What the processor's API says of one payment now.
 
@@ -144,6 +165,7 @@ class Snapshot:
 
     `exact` False means that the payer decided how much to send: what was received is credited as what it is, and `received` may grow.
     `doubt` says why money that did arrive needs a person all the same, such as a rate that has run away.
+    `refunds` and `disputes` are all there are of it.
     """
 
     reference: str
@@ -158,16 +180,8 @@ class Snapshot:
     fault: str = ""
     exact: bool = True
     doubt: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RefundSnapshot:
-    """What the processor says of one refund now."""
-
-    reference: str
-    state: Literal["pending", "settled", "failed"]
-    amount: Money
-    failure_message: str = ""
+    refunds: tuple[RefundSnapshot, ...] = ()
+    disputes: tuple[DisputeSnapshot, ...] = ()
 
 
 class Gateway(Protocol):

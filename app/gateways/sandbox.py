@@ -9,10 +9,24 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from app import clock
-from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.gateways.base import (
+    NO_ANSWER,
+    SIGNATURE_TOLERANCE_S,
+    BadSignature,
+    Charge,
+    DisputeSnapshot,
+    Event,
+    GatewayError,
+    Method,
+    Redirect,
+    RefundSnapshot,
+    Snapshot,
+    State,
+    read_json,
+)
 from app.money import Money
 
 SIGNATURE_HEADER = "sandbox-signature"
@@ -24,6 +38,27 @@ METHODS = (
     Method("bank", "Online bank transfer", "BANK", "Sandbox: no real money", "Up to a minute", "sandbox", currencies=_EUROPE),
     Method("crypto", "Cryptocurrency", "BTC", "Sandbox: no real money", "After confirmation", "sandbox", minimums={"EUR": 10_00, "USD": 10_00}),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SentBack:
+    """One refund in the pretend processor's books, in minor units of its session's currency."""
+
+    reference: str
+    key: str
+    amount: int
+    state: Literal["pending", "settled", "failed"]
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """One dispute in the pretend processor's books."""
+
+    reference: str
+    amount: int
+    state: Literal["open", "won", "lost"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +77,8 @@ class Session:
     failure_code: str
     failure_message: str
     paid_at: datetime | None
+    refunds: tuple[SentBack, ...] = ()
+    disputes: tuple[Contested, ...] = ()
 
 
 class Processor(Protocol):
@@ -58,13 +95,17 @@ class Processor(Protocol):
         """A session by its reference or by the charge's id. Raises ProcessorDown."""
         ...
 
-    def refund(self, reference: str, minor: int, key: str) -> str:
-        """Send back once per key; its reference. Raises ProcessorDown."""
+    def refund(self, reference: str, minor: int, key: str) -> SentBack:
+        """Send back once per key. Raises ProcessorDown, or RefundRefused for what cannot be sent back."""
         ...
 
 
 class ProcessorDown(Exception):
     """The pretend processor does not answer, as real ones sometimes do not."""
+
+
+class RefundRefused(Exception):
+    """The pretend processor will not send this back, as a sentence."""
 
 
 class Sandbox:
@@ -98,7 +139,11 @@ class Sandbox:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back; the same key again sends nothing new."""
-        return RefundSnapshot(self._answer(self._processor.refund, reference, amount.minor, key), "settled", amount)
+        try:
+            sent = self._answer(self._processor.refund, reference, amount.minor, key)
+        except RefundRefused as refused:
+            raise GatewayError(str(refused), permanent=True) from refused
+        return _refund(sent, amount.currency)
 
     def _answer(self, call: Any, *arguments: object) -> Any:
         try:
@@ -132,7 +177,13 @@ class Sandbox:
             failure_code=session.failure_code,
             failure_message=session.failure_message,
             fault=self._foreign(session.account),
+            refunds=tuple(_refund(sent, session.currency) for sent in session.refunds),
+            disputes=tuple(DisputeSnapshot(one.reference, one.state, Money(one.amount, session.currency), one.reason) for one in session.disputes),
         )
+
+
+def _refund(sent: SentBack, currency: str) -> RefundSnapshot:
+    return RefundSnapshot(sent.reference, sent.state, Money(sent.amount, currency), sent.failure, sent.key)
 
 
 def sign(body: bytes, secret: str, at: int) -> str:

@@ -17,7 +17,21 @@ from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
 from app import clock
-from app.gateways.base import NO_ANSWER, SIGNATURE_TOLERANCE_S, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.gateways.base import (
+    NO_ANSWER,
+    SIGNATURE_TOLERANCE_S,
+    BadSignature,
+    Charge,
+    DisputeSnapshot,
+    Event,
+    GatewayError,
+    Method,
+    Redirect,
+    RefundSnapshot,
+    Snapshot,
+    State,
+    read_json,
+)
 from app.money import CURRENCIES, Money, UnknownCurrency, exponent
 
 SIGNATURE_HEADER = "stripe-signature"
@@ -52,7 +66,7 @@ METHODS = (
 _LABELS = {"card": "Bank card", **{method.name: method.label for method in METHODS}}
 _LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
 
-_EXPAND = ["payment_intent.latest_charge.balance_transaction"]
+_EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds"]
 
 
 class Stripe:
@@ -101,7 +115,8 @@ class Stripe:
         """The session by its own id, its payment intent's, or ours."""
         with _translated():
             session = self._session(reference)
-        return self._snapshot(session) if session else None
+            disputes = self._disputes(session) if session else ()
+        return replace(self._snapshot(session), disputes=disputes) if session else None
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method; the same key again sends nothing new."""
@@ -113,7 +128,7 @@ class Stripe:
                 {"payment_intent": _id(session.payment_intent), "amount": to_stripe(amount), "metadata": {"refund": key}},
                 {"idempotency_key": f"{key}:refund"},
             )
-        return RefundSnapshot(refund.id, _REFUND_STATES.get(refund.status or "", "pending"), amount, refund.failure_reason or "")
+        return _refund(refund)
 
     def _fitting(self, method: Method, amount: Money) -> Method:
         if method.unavailable:
@@ -155,6 +170,18 @@ class Stripe:
         every = sessions.list({"created": {"gte": since}, "limit": 100, "expand": among}).auto_paging_iter()
         return next((session for session in every if session.client_reference_id == reference), None)
 
+    def _disputes(self, session: Session) -> tuple[DisputeSnapshot, ...]:
+        """The disputes of a payment that moved money; asked for only where its charge says that there are any."""
+        intent: Any = session.payment_intent
+        if not getattr(getattr(intent, "latest_charge", None), "disputed", False):
+            return ()
+        every = self._client.v1.disputes.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter()
+        return tuple(
+            DisputeSnapshot(one.id, _DISPUTE_STATES[one.status], from_stripe(one.amount, one.currency), one.reason.replace("_", " "))
+            for one in every
+            if one.status in _DISPUTE_STATES
+        )
+
     def _snapshot(self, session: Session) -> Snapshot:
         intent: Any = session.payment_intent
         charge: Any = getattr(intent, "latest_charge", None)
@@ -171,6 +198,7 @@ class Stripe:
             failure_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
             failure_message=getattr(error, "message", None) or "",
             fault=self._mismatch(session, intent),
+            refunds=tuple(_refund(one) for one in getattr(getattr(charge, "refunds", None), "data", ())),
         )
 
     def _mismatch(self, session: Session, intent: Any) -> str:
@@ -179,6 +207,9 @@ class Stripe:
         kept = getattr(getattr(intent, "metadata", None), "payment", session.client_reference_id)
         return f"the intent names {kept}" if kept != session.client_reference_id else ""
 
+
+_DISPUTE_STATES: dict[str, Literal["open", "won", "lost"]] = {"needs_response": "open", "under_review": "open", "won": "won", "lost": "lost"}
+"""An inquiry (`warning_…`) and a dispute that was prevented move no money."""
 
 _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded": "settled", "failed": "failed", "canceled": "failed"}
 
@@ -251,6 +282,12 @@ def _reference(about: dict[str, Any]) -> str:
     if about.get("object") in ("charge", "refund", "dispute"):
         return str(about.get("payment_intent") or "")
     return ""
+
+
+def _refund(refund: Any) -> RefundSnapshot:
+    key = getattr(refund.metadata, "refund", "") if refund.metadata else ""
+    failure = (refund.failure_reason or "").replace("_", " ")
+    return RefundSnapshot(refund.id, _REFUND_STATES.get(refund.status or "", "pending"), from_stripe(refund.amount, refund.currency), failure, key)
 
 
 def _state(session: Session, intent: Any) -> State:

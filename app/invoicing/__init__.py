@@ -20,6 +20,7 @@ from app.invoicing.bills import (
     issue_topup_bill,
     lock,
     lock_many,
+    mark_refunded,
     settle,
     settle_many,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "issue_topup_bill",
     "lock",
     "lock_many",
+    "mark_refunded",
     "on_screen",
     "pdf",
     "render_pending",

@@ -473,6 +473,20 @@ def cancel(customer_id: int, number: str) -> Bill | None:
     return bill
 
 
+_REFUNDED = """
+update bills set status = case when %(refunded)s then 'refunded' else 'paid' end
+where id = %(id)s and kind = 'topup' and status in ('paid', 'refunded') and payment ->> 'reference' = %(reference)s
+"""
+
+
+def mark_refunded(bill_id: int, reference: str, *, refunded: bool) -> None:
+    """A top-up whose payment (`reference`) went back in full is refunded; back to paid when it came back after all. Within a transaction.
+
+    Its documents stay as they are: the money was a deposit and no supply of ours is undone.
+    """
+    db.execute(_REFUNDED, id=bill_id, reference=reference, refunded=refunded)
+
+
 def expire_due() -> int:
     """Close every unpaid bill whose due date has passed and return how many. Opens the transaction."""
     with db.transaction():

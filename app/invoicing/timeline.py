@@ -46,6 +46,7 @@ _WORDS = {
     "refund_failed": ("Refund failed", "danger"),
     "dispute_opened": ("Disputed with the bank", "danger"),
     "dispute_won": ("Dispute won", "credit"),
+    "debt_settled": ("Settled what a dispute left owing", ""),
     "reversal": ("Reversed", ""),
 }
 _CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}

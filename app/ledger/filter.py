@@ -24,6 +24,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "dispute_opened": "Dispute opened",
         "dispute_won": "Dispute won",
         "dispute_lost": "Dispute lost",
+        "debt_settled": "Debt settled",
         "conversion": "Currency exchange",
         "arrived": "Money arrived",
         "matched": "Transfer matched",

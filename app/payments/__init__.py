@@ -6,12 +6,12 @@ return page and the reconciling job are three ways to the same place: `look up`,
 
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import Payment, Step, bill_of, due, find, hold, mark_disputed, mark_refunded, open_of, timeline
+from app.payments.book import Payment, Step, bill_of, due, find, hold, open_of, restate, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
-from app.payments.settling import NotPayable, apply, earnings, pay_from_balance
+from app.payments.settling import NotPayable, apply, earnings, follow_with, pay_from_balance
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
-from app.payments.watching import reconcile, refresh
+from app.payments.watching import look_at, look_over, reconcile, refresh
 
 __all__ = [
     "BANK",
@@ -33,12 +33,13 @@ __all__ = [
     "earnings",
     "expire_bonuses",
     "find",
+    "follow_with",
     "grant_bonus",
     "hold",
     "instructions",
     "limits",
-    "mark_disputed",
-    "mark_refunded",
+    "look_at",
+    "look_over",
     "offer_for",
     "open_of",
     "options",
@@ -50,6 +51,7 @@ __all__ = [
     "reconcile",
     "refresh",
     "replay",
+    "restate",
     "start",
     "take_in",
     "timeline",

@@ -175,26 +175,18 @@ def new_public_id() -> str:
     return f"pay_{secrets.token_hex(16)}"
 
 
-_REFUNDED = """
-update payments p set updated_at = %(now)s, state = case
-  when (select sum(l.credited) from lots l where l.payment_id = p.id) <= %(returned)s then 'refunded' else 'partially_refunded' end
-where id = %(id)s returning state
+_RESTATE = """
+update payments set updated_at = %(now)s, state = case
+  when %(disputed)s then 'disputed' when %(returned)s >= credited then 'refunded' when %(returned)s > 0 then 'partially_refunded' else 'paid' end
+where id = %(id)s returning state, bill_id, public_id
 """
 
 
-def mark_refunded(payment_id: int, returned: int, note_text: str) -> None:
-    """Note that of this payment so much went back in all, in minor units of what it credited. Within a transaction."""
-    state = db.scalar(_REFUNDED, id=payment_id, returned=returned, now=clock.now())
-    note(payment_id, state, note_text)
+def restate(payment_id: int, *, returned: int, disputed: bool, text: str, actor: str = "system") -> None:
+    """Keep a credited payment's state, and its bill's, in step: so much of it went back in all (minor units of what it credited), and whether its bank took it.
 
-
-def mark_disputed(payment_id: int, *, opened: bool, note_text: str) -> None:
-    """Note that the payer's bank took this payment back, or gave it back to us. Within a transaction."""
-    note(payment_id, db.scalar(_DISPUTED, id=payment_id, opened=opened, now=clock.now()), note_text)
-
-
-_DISPUTED = """
-update payments p set updated_at = %(now)s, state = case when %(opened)s then 'disputed'
-  when exists (select from refunds r where r.payment_id = p.id and r.state in ('sent', 'settled')) then 'partially_refunded' else 'paid' end
-where id = %(id)s returning state
-"""
+    Within a transaction.
+    """
+    row = db.rows(_RESTATE, id=payment_id, returned=returned, disputed=disputed, now=clock.now())[0]
+    note(payment_id, row.state, text, actor)
+    invoicing.mark_refunded(row.bill_id, row.public_id, refunded=row.state == "refunded")

@@ -34,6 +34,15 @@ Each state is reached from every state before it and left only for one after it,
 """
 
 
+Follower = Callable[[Payment, Snapshot], None]
+_followers: list[Follower] = []
+
+
+def follow_with(follower: Follower) -> None:
+    """Let this be told of every snapshot of a payment that was credited, in the transaction that takes it in. Money out hangs on here: it stands above this room."""
+    _followers[:] = [follower]
+
+
 class Refused(Exception):
     """A snapshot that cannot be of this payment: for the operator, never for the books."""
 
@@ -62,7 +71,16 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
         payment = _TAKE[snapshot.state](payment, snapshot)
     elif payment.confirmed:
         payment = _book_fee(_take_more(payment, snapshot), snapshot)
-    return payment
+    return _followed(payment, snapshot)
+
+
+def _followed(payment: Payment, snapshot: Snapshot) -> Payment:
+    """The payment after what its processor says of its refunds and disputes was followed."""
+    if not payment.confirmed or not (snapshot.refunds or snapshot.disputes):
+        return payment
+    for follow in _followers:
+        follow(payment, snapshot)
+    return book.read(payment.public_id) or payment
 
 
 def _reopen(payment: Payment, snapshot: Snapshot) -> Payment:
@@ -145,7 +163,7 @@ def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
     note = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
     credited = (payment.credited or 0) + conversion.credited.minor
     payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {note}")
-    _announce(payment, bill, conversion, more, now)
+    _announce(payment, bill, conversion, more, now, _settle_debts(payment, bill, conversion.credited.currency))
     return payment
 
 
@@ -174,7 +192,7 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
     payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
     payment = _book_fee(payment, snapshot)
-    _announce(payment, bill, conversion, received, paid_at)
+    _announce(payment, bill, conversion, received, paid_at, _settle_debts(payment, bill, conversion.credited.currency))
     return payment
 
 
@@ -195,6 +213,19 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
         description=f"Top-up by {snapshot.method_label or payment.method_label}",
     )
     return conversion, posted.transfer_id
+
+
+def _settle_debts(payment: Payment, bill: Bill, currency: str) -> str:
+    """Settle what a dispute left owing with the money that came, before anything else can have it; the sentence that says so, or nothing."""
+    settled = wallet.settle_debts(payment.customer_id, currency, cause=f"{payment.public_id}:{payment.received}", payment_id=payment.id)
+    return tell_settled(payment.id, settled, formats(bill.locale, bill.timezone)) if settled else ""
+
+
+def tell_settled(payment_id: int, settled: Money, writer: Formats) -> str:
+    """Note on a payment that part of it settled a debt; the sentence. Within a transaction."""
+    sentence = f"{writer.money(settled.minor, settled.currency)} of it settled what a dispute had left owing."
+    book.note(payment_id, "paid", sentence)
+    return sentence
 
 
 def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> Conversion:
@@ -293,7 +324,7 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: str) -> None:
     payer = customers.get(payment.payer_id)
     writer, bill = formats(payer.locale, payer.timezone), invoicing.lock(bill.id)
     rest = book.due(bill) if bill.unpaid else None
@@ -309,6 +340,7 @@ def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Mo
         paid_at=writer.datetime(paid_at),
         method=payment.method_label,
         rate_note=conversion.rate_note,
+        settled_note=settled,
         topup=bill.kind == "topup",
     )
 

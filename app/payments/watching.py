@@ -21,6 +21,10 @@ GROWS_FOR = timedelta(days=3)
 """How long a paid payment is still asked about where the payer may send more: coins to an address that is watched on."""
 
 
+LOOKED_OVER_FOR = timedelta(days=180)
+"""How long credited payments are looked up again: processors hear of most disputes within four months."""
+
+
 def refresh(payment: Payment) -> Payment:
     """The payment after asking its processor, when it is still open and was not asked a moment ago; as it stands if nobody answers."""
     asked = payment.checked_at > payment.created_at and clock.now() - payment.checked_at < POLL_AT_MOST_EVERY
@@ -31,6 +35,31 @@ def refresh(payment: Payment) -> Payment:
     except GatewayError as error:
         log.warning("Payment %s could not be looked up: %s", payment.public_id, error.detail)
         return payment
+
+
+def look_at(public_id: str) -> bool:
+    """Look a payment up, whatever its state, and apply what is found; False when nobody answers."""
+    payment = book.read(public_id)
+    try:
+        return payment is not None and settle_open(payment) is not None
+    except GatewayError as error:
+        log.warning("Payment %s could not be looked up: %s", public_id, error.detail)
+        return False
+
+
+def look_over(limit: int = 200) -> int:
+    """Look up credited payments again, ever more seldom: a refund that failed weeks later, or a dispute, of which no webhook told us; how many answered."""
+    due = db.rows(_OVER, now=clock.now(), since=clock.now() - LOOKED_OVER_FOR, limit=limit)
+    return sum(look_at(row.public_id) for row in due)
+
+
+# Twice as late each time: a dozen looks in all.
+_OVER = """
+select public_id from payments
+where state in ('paid', 'partially_refunded', 'refunded', 'disputed') and gateway_reference is not null and paid_at > %(since)s
+  and checked_at + greatest(checked_at - paid_at, interval '1 hour') <= %(now)s
+order by checked_at limit %(limit)s
+"""
 
 
 def settle_open(payment: Payment) -> Payment:

@@ -7,8 +7,8 @@ makes one customer's movements queue.
 
 from app.ledger import InsufficientFunds
 from app.wallet.bulk import Credit, Spend, credit_many, lock_spendable, spend_many
-from app.wallet.moving import Spent, credit, expire_bonus, expired_bonuses, freeze, grant_bonus, hold, pay_out, release, restore, seize, spend
-from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, state, totals
+from app.wallet.moving import Spent, credit, expire_bonus, expired_bonuses, forgive, freeze, grant_bonus, hold, pay_out, release, restore, seize, settle_debts, spend
+from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, owed, state, totals
 
 __all__ = [
     "Credit",
@@ -24,6 +24,7 @@ __all__ = [
     "expire_bonus",
     "expired_bonuses",
     "export",
+    "forgive",
     "freeze",
     "grant_bonus",
     "histories",
@@ -31,10 +32,12 @@ __all__ = [
     "lock_spendable",
     "lots",
     "movements",
+    "owed",
     "pay_out",
     "release",
     "restore",
     "seize",
+    "settle_debts",
     "spend",
     "spend_many",
     "state",

@@ -173,6 +173,38 @@ def seize(
     return posted
 
 
+def settle_debts(customer_id: int, currency: str, *, cause: str, actor: str = "system", payment_id: int | None = None) -> Money:
+    """Pay what is owed out of what the wallet has, the oldest debt first; how much. `cause` tells what brought the money and makes it happen once.
+
+    A debt is what `seize` did not find, under that transfer's reference; each settlement stands under ``<reference>:settled:<cause>``.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, currency)
+    debt = ledger.account("debt", currency, customer_id=customer_id)
+    left = paid = 0
+    balances = ledger.lock((wallet, debt))
+    if balances[debt] < 0:
+        left = balances[wallet]
+    for owed in db.rows(_OWED, debt=debt) if left else ():
+        part = min(left, owed.amount)
+        if not part:
+            break
+        lines = [(wallet, -part), (debt, part)]
+        posted = ledger.post(f"{owed.reference}:settled:{cause}", "debt_settled", lines, description="Settles what a dispute left owing", actor=actor, payment_id=payment_id)
+        if not posted.replayed:
+            lots.take_oldest(posted, wallet, part)
+            left, paid = left - part, paid + part
+    return Money(paid, currency)
+
+
+def forgive(transfer_id: int, *, kind: str, description: str) -> Posted:
+    """Undo a `seize` and every settlement of what it left owing: each lot gets back exactly what it gave."""
+    seized = db.rows("select reference from transfers where id = %(id)s", id=transfer_id)[0]
+    posted = restore(transfer_id, f"{seized.reference}:undone", kind=kind, description=description)
+    for settled in db.rows(_SETTLEMENTS, reference=seized.reference):
+        restore(settled.id, f"{settled.reference}:undone", kind=kind, description=description)
+    return posted
+
+
 def freeze(lot_id: int, reason: str | None) -> None:
     """Keep what is left of a lot from being refunded, and say why; None lets it go again."""
     db.execute("update lots set frozen_reason = %(reason)s where id = %(lot_id)s", lot_id=lot_id, reason=reason)
@@ -239,6 +271,21 @@ select (select balance from accounts where id = %(wallet)s) as balance,
 """
 
 _TAKEN = "select account_id, amount from entries where transfer_id = %(transfer_id)s"
+
+_SETTLEMENTS = "select id, reference from transfers where starts_with(reference, %(reference)s || ':settled:') and kind = 'debt_settled' order by id"
+
+# Each taking that is not undone with what it left owing, less what was settled of it since.
+_OWED = """
+select t.reference, -(e.amount + coalesce(s.amount, 0))::bigint as amount
+from entries e join transfers t on t.id = e.transfer_id
+left join lateral (
+  select sum(se.amount) as amount from entries se join transfers st on st.id = se.transfer_id
+  where se.account_id = e.account_id and st.kind = 'debt_settled' and starts_with(st.reference, t.reference || ':settled:')
+) s on true
+where e.account_id = %(debt)s and e.amount < 0 and t.reverses is null and not exists (select from transfers r where r.reverses = t.id)
+  and e.amount + coalesce(s.amount, 0) < 0
+order by t.id
+"""
 
 _FREE_IN_LOT = "select remaining from lots where id = %(lot_id)s and account_id = %(account_id)s and frozen_reason is null"
 

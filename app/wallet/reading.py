@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app import clock, db, ledger
 from app.ledger import Filter
+from app.money import Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ def state(customer_id: int) -> Wallet:
     return Wallet(*row) if row else Wallet(0, 0, 0, None, 0)
 
 
+def owed(customer_id: int, currency: str) -> Money:
+    """What disputes left a customer owing, zero for most."""
+    return Money(-(db.scalar(_DEBT, customer_id=customer_id, currency=currency) or 0), currency)
+
+
 def histories(customer_id: int, currency: str) -> dict[str, int]:
     """The accounts on which anything ever moved: ``wallet``, ``bonus``, ``hold`` and their ids, for `movements` and the others below."""
     return {row.kind: row.id for row in db.rows(_HISTORIES, customer_id=customer_id, currency=currency)}
@@ -109,6 +115,8 @@ left join accounts b on b.customer_id = c.id and b.kind = 'bonus' and b.currency
 left join accounts h on h.customer_id = c.id and h.kind = 'hold' and h.currency = c.currency
 where c.id = %(customer_id)s
 """
+
+_DEBT = "select balance from accounts where customer_id = %(customer_id)s and kind = 'debt' and currency = %(currency)s"
 
 _HISTORIES = """
 select kind, id from accounts

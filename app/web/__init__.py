@@ -35,6 +35,7 @@ NAVIGATION: Final = (
             ("/refunds", "Refunds", "undo-2"),
         ),
     ),
+    ("Support", (("/staff/refunds", "Refund requests", "undo-2"),)),
     ("Products", (("/services", "Services", "server"),)),
     ("Account", (("/profile", "Profile", "user"), ("/security", "Security", "lock"), ("/notifications", "Notifications", "bell"))),
 )

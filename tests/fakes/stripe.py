@@ -44,6 +44,7 @@ CHECKERS = {
     "list sessions": _checker("stripe.params.checkout._session_list_params", "SessionListParams"),
     "retrieve session": _checker("stripe.params.checkout._session_retrieve_params", "SessionRetrieveParams"),
     "create refund": _checker("stripe.params._refund_create_params", "RefundCreateParams"),
+    "list disputes": _checker("stripe.params._dispute_list_params", "DisputeListParams"),
 }
 
 
@@ -67,6 +68,8 @@ class Stripe:
     script: list[str] = field(default_factory=list)
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    disputes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refund_status: str = "succeeded"
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -105,6 +108,8 @@ class Stripe:
             "created": int(clock.now().timestamp()),
             "balance_transaction": balance if fee is not None else None,
             "payment_intent": intent["id"],
+            "refunds": {"object": "list", "has_more": False, "data": []},
+            "disputed": False,
             "payment_method_details": {"type": "card", "card": {"brand": "visa", "last4": "4242", "wallet": {"type": "apple_pay"}, "three_d_secure": None}},
         }
         session |= {"status": "complete", "payment_status": "paid"}
@@ -220,18 +225,52 @@ class Stripe:
         session = next((one for one in self.sessions.values() if (one["payment_intent"] or {}).get("id") == asked["payment_intent"]), None)
         if session is None:
             raise Refusal(404, "invalid_request_error", "No such payment_intent.", code="resource_missing")
-        sent = sum(refund["amount"] for refund in self.refunds.values() if refund["payment_intent"] == asked["payment_intent"])
+        sent = sum(refund["amount"] for refund in self.refunds.values() if refund["payment_intent"] == asked["payment_intent"] and refund["status"] != "failed")
         if sent + asked["amount"] > session["payment_intent"]["amount_received"]:
             raise Refusal(400, "invalid_request_error", "Refund amount is greater than unrefunded amount on charge.")
-        refund = {"id": self._id("re"), "object": "refund", "status": "succeeded", "amount": asked["amount"], "payment_intent": asked["payment_intent"], "failure_reason": None}
+        refund = {
+            "id": self._id("re"),
+            "object": "refund",
+            "status": self.refund_status,
+            "amount": asked["amount"],
+            "currency": session["payment_intent"]["currency"],
+            "payment_intent": asked["payment_intent"],
+            "failure_reason": None,
+            "metadata": asked.get("metadata", {}),
+        }
         self.refunds[refund["id"]] = refund
+        session["payment_intent"]["latest_charge"]["refunds"]["data"].append(refund)
+        self.happened("refund.created", refund)
         return refund
+
+    def move_refund(self, refund_id: str, status: str, failure: str | None = None) -> None:
+        """A refund settles, or fails, be it weeks later."""
+        self.refunds[refund_id] |= {"status": status, "failure_reason": failure}
+        self.happened("refund.failed" if status == "failed" else "refund.updated", self.refunds[refund_id])
+
+    def dispute(self, session_id: str, amount: int, *, status: str = "needs_response") -> str:
+        """The payer's bank asks for money back; only an inquiry moves none."""
+        intent = self.sessions[session_id]["payment_intent"]
+        dispute = {"id": self._id("du"), "object": "dispute", "status": status, "amount": amount, "currency": intent["currency"], "reason": "product_not_received"}
+        self.disputes[dispute["id"]] = dispute | {"payment_intent": intent["id"], "charge": intent["latest_charge"]["id"]}
+        intent["latest_charge"]["disputed"] = True
+        self.happened("charge.dispute.created", self.disputes[dispute["id"]])
+        return str(dispute["id"])
+
+    def close_dispute(self, dispute_id: str, status: str) -> None:
+        """The bank decides."""
+        self.disputes[dispute_id]["status"] = status
+        self.happened("charge.dispute.closed", self.disputes[dispute_id])
 
     def _read(self, path: str, form: dict[str, Any]) -> bytes:
         if path == "/v1/checkout/sessions":
             return json.dumps(self._list_sessions(_checked("list sessions", form))).encode()
         if path == "/v1/events":
             return json.dumps({"object": "list", "url": path, "has_more": False, "data": self.lists()}).encode()
+        if path == "/v1/disputes":
+            asked = _checked("list disputes", form)
+            found = [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]]
+            return json.dumps({"object": "list", "url": path, "has_more": False, "data": found}).encode()
         session = self.sessions.get(path.removeprefix("/v1/checkout/sessions/"))
         if session is None:
             raise Refusal(404, "invalid_request_error", "No such checkout.session.", code="resource_missing")

@@ -1,0 +1,141 @@
+"""Asking for money back, and support's answer."""
+
+from datetime import timedelta
+
+from stdnum import iban as ibans
+from stdnum.exceptions import ValidationError
+
+import config
+from app import clock, db, payments, wallet
+from app.money import Money
+from app.refunds import book
+from app.refunds.book import RefundError
+from app.refunds.sources import SOURCES, Source, margin_of, payout_of, source
+
+DAILY = 3
+"""Requests of one customer within a day."""
+MOST_WORDS = 500
+
+
+def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iban: str = "", holder: str = "") -> str:
+    """Ask for money of a payment back: it is on hold from now on; the refund's number. Opens the transaction. Raises `RefundError`.
+
+    The same request again while it is open is the same refund. `iban` and `holder` are needed where the money cannot go back the way it came.
+    """
+    with db.transaction():
+        row = _own_payment(customer_id, public_id)
+        standing = db.row(_OPEN, payment=row.payment_id)
+        if standing and (standing.amount, standing.currency) == (amount.minor, amount.currency):
+            return str(standing.number)
+        found = source(row)
+        account = _account(found, iban, holder)
+        _refuse(found, amount, customer_id)
+        payout = payout_of(row, amount.minor)
+        if payout <= 0:
+            raise RefundError("This amount is too small to be sent back.")
+        (refund,) = db.rows(_REQUEST, payment=row.payment_id, lot=row.lot_id, customer=customer_id, amount=amount.minor, currency=amount.currency, payout=payout,
+                            payout_currency=row.paid_currency, reason=reason[:MOST_WORDS], way=found.way, iban=account[0], holder=account[1], margin=margin_of(row, amount.minor),
+                            needed=_approvals_needed(found.way, amount), now=clock.now())  # fmt: skip
+        wallet.hold(
+            customer_id, row.lot_id, amount, reference=f"{refund.number}:hold", description=f"Refund {refund.number} requested",
+            actor=f"customer:{customer_id}", refund_id=refund.id, payment_id=row.payment_id,
+        )  # fmt: skip
+        book.write_step(refund.id, "requested", reason[:MOST_WORDS], f"customer:{customer_id}")
+        book.tell(book.lock(refund.number), "requested")
+        return str(refund.number)
+
+
+def approve(number: str, *, actor: str, note: str = "") -> str:
+    """Approve a requested refund; its state then: still ``requested`` while another person has to approve it too. Opens the transaction. Raises `RefundError`."""
+    with db.transaction():
+        row = book.lock(number)
+        book.require(row, "requested")
+        if row.disputed:
+            raise RefundError("The payment is disputed: it cannot go back twice.", "answer")
+        if not db.execute(_APPROVE, id=row.id, actor=actor, now=clock.now()):
+            raise RefundError("You have approved it already. Another person has to approve it too.", "answer")
+        given = db.scalar("select count(*) from refund_approvals where refund_id = %(id)s", id=row.id)
+        if given < row.approvals_needed:
+            book.write_step(row.id, "requested", f"Approved by one of {row.approvals_needed} people", actor)
+            return "requested"
+        book.move(row, "approved", note=note, actor=actor)
+        book.tell(row, "approved", note)
+        return "approved"
+
+
+def decline(number: str, *, actor: str, answer: str) -> None:
+    """Decline a requested refund with a reason, and give the money back to the balance. Opens the transaction. Raises `RefundError`."""
+    if not answer.strip():
+        raise RefundError("Tell the customer why.", "answer")
+    with db.transaction():
+        row = book.lock(number)
+        if row.state == "approved" and row.attempted_at is None:
+            give_back(row, "declined", answer.strip()[:MOST_WORDS], actor)
+            return
+        book.require(row, "requested")
+        give_back(row, "declined", answer.strip()[:MOST_WORDS], actor)
+
+
+def give_back(row: db.Row, state: str, note: str, actor: str) -> None:
+    """Give held money back to the balance and to the payment it came from; a debt has the first claim on it. Within a transaction."""
+    held = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:hold")
+    wallet.release(held, f"{row.number}:{state}", description=f"Refund {row.number} {state}, back on the balance", actor=actor)
+    wallet.settle_debts(row.customer_id, row.currency, cause=f"{row.number}:{state}", payment_id=row.payment_id)
+    book.move(row, state, note=note, actor=actor)
+    book.tell(row, state, note)
+
+
+def _own_payment(customer_id: int, public_id: str) -> db.Row:
+    """The payment, held, and the customer after it: requests of one customer are counted one after the other."""
+    payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for no key update", public_id=public_id, customer=customer_id)
+    db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
+    row = db.row(SOURCES, customer=customer_id, payment=payment_id) if payment_id else None
+    if row is None:
+        raise RefundError("There is no such payment.", "payment")
+    return row
+
+
+def _refuse(found: Source, amount: Money, customer_id: int) -> None:
+    if found.open_number:
+        raise RefundError(f"{found.open_number} of this payment is still open. It has to come to an end first.", "payment")
+    if found.reason:
+        raise RefundError(found.reason, "payment")
+    if not 0 < amount.minor <= found.refundable.minor or amount.currency != found.refundable.currency:
+        raise RefundError(f"At most {found.refundable} of this payment can be refunded.")
+    since = clock.now() - timedelta(days=1)
+    if db.scalar("select count(*) from refunds where customer_id = %(id)s and requested_at > %(since)s", id=customer_id, since=since) >= DAILY:
+        raise RefundError(f"You can ask for {DAILY} refunds a day. Try again tomorrow.", "payment")
+
+
+def _account(found: Source, iban: str, holder: str) -> tuple[str | None, str | None]:
+    """The account money goes to where it cannot go back the way it came."""
+    if found.way == "source" or found.reason:
+        return None, None
+    try:
+        number = ibans.validate(iban)
+    except ValidationError:
+        raise RefundError("This is not a valid IBAN. Check every letter and digit.", "iban") from None
+    name = " ".join(holder.split())
+    if not 2 <= len(name) <= 70:
+        raise RefundError("Enter the name of the account's holder.", "holder")
+    return number, name
+
+
+def _approvals_needed(way: str, amount: Money) -> int:
+    """Two people for a payout by hand and above the limit: the set share of the largest top-up of the currency; else one."""
+    largest = payments.limits(amount.currency)
+    limit = largest.maximum * config.current().refund_four_eyes // 100 if largest else 0
+    return 2 if way == "bank" or amount.minor > limit else 1
+
+
+_OPEN = "select number, amount, currency from refunds where payment_id = %(payment)s and state = 'requested'"
+_REQUEST = """
+with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
+insert into refunds (id, number, payment_id, lot_id, customer_id, amount, currency, payout, payout_currency, reason, way, iban, holder,
+  margin, approvals_needed, requested_at, updated_at)
+overriding system value
+select id, 'RF-' || lpad(id::text, 6, '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, %(reason)s, %(way)s, %(iban)s,
+  %(holder)s, %(margin)s, %(needed)s, %(now)s, %(now)s
+from taken returning id, number
+"""
+_APPROVE = "insert into refund_approvals (refund_id, actor, at) values (%(id)s, %(actor)s, %(now)s) on conflict do nothing"

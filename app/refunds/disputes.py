@@ -1,0 +1,142 @@
+"""Disputes: the payer's bank takes a payment back, and sometimes gives it back to us.
+
+The money is gone the moment a dispute opens, so the balance gives what it has, the payment's own lot first, and the rest is a debt. While a
+debt is open nothing renews by itself and nothing is refunded; the next top-up settles it before anything else.
+"""
+
+import logging
+
+from app import clock, customers, db, mail, payments, wallet
+from app.formats import formats
+from app.gateways.base import DisputeSnapshot
+from app.money import Money
+from app.payments import Payment
+from app.refunds import book
+from app.refunds.asking import give_back
+from app.refunds.book import RefundError
+from app.refunds.sources import SOURCES, margin_of
+
+log = logging.getLogger(__name__)
+
+FROZEN = "The payment is disputed with its bank."
+GONE = "The payer's bank took this payment back."
+
+
+def open_dispute(public_id: str, amount: Money, *, reference: str, reason: str) -> None:
+    """The payer's bank took a payment back: the balance gives what it has, the rest is a debt, and the payment cannot be refunded.
+
+    `amount` is in the currency paid, `reference` the processor's; the same reference again changes nothing. Opens the transaction. Raises `RefundError`.
+    """
+    with db.transaction():
+        owner = db.row("select id, customer_id from payments where public_id = %(public_id)s for no key update", public_id=public_id)
+        row = db.row(SOURCES, customer=owner.customer_id, payment=owner.id) if owner else None
+        if row is None:
+            raise RefundError("There is no such payment.")
+        _open(row, amount, reference, reason)
+
+
+def win_dispute(reference: str) -> None:
+    """The bank gave the payment back to us: everything the dispute took is restored. Opens the transaction. Raises `RefundError`."""
+    with db.transaction():
+        _win(_held(reference))
+
+
+def lose_dispute(reference: str) -> None:
+    """The bank decided for the payer: what the dispute took stays taken. Opens the transaction. Raises `RefundError`."""
+    with db.transaction():
+        _lose(_held(reference))
+
+
+def take_in(payment: Payment, found: DisputeSnapshot) -> None:
+    """Bring a dispute to what its processor says of it; old news changes nothing. Within a transaction, the payment held."""
+    row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
+    try:
+        _open(row, found.amount, found.reference, found.reason)
+    except RefundError as error:
+        log.error("Dispute %s of %s needs a person: %s", found.reference, payment.public_id, error)  # noqa: TRY400 - the sentence says it all
+        return
+    standing = db.rows(_DISPUTE, reference=found.reference)[0]
+    if standing.state == "open" and found.state != "open":
+        (_win if found.state == "won" else _lose)(standing)
+
+
+def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
+    if amount.currency != row.paid_currency or not 0 < amount.minor <= row.paid:
+        raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.paid, row.paid_currency)}.")
+    taken = Money(-(-amount.minor * row.credited // row.paid), row.currency)
+    facts = {"payment": row.payment_id, "customer": row.customer_id, "reference": reference, "amount": amount.minor, "currency": amount.currency, "reason": reason[:200]}
+    if not db.execute(_OPEN, taken=taken.minor, now=clock.now(), **facts):
+        return
+    for refund in db.rows(_UNSENT, payment=row.payment_id):
+        give_back(book.lock(refund.number), "declined", "The payment is disputed with its bank, so it cannot go back twice.", "system")
+    wallet.seize(
+        row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_of(row, taken.minor)),
+        payment_id=row.payment_id, description=f"Dispute of the payment by {row.method_label}",
+    )  # fmt: skip
+    wallet.freeze(row.lot_id, FROZEN)
+    before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
+    book.restate(row.payment_id, f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}", row.gateway)
+    _tell(db.rows(_DISPUTE, reference=reference)[0], "opened")
+
+
+def _win(dispute: db.Row) -> None:
+    _close(dispute, "won")
+    taken = db.scalar("select id from transfers where reference = %(reference)s", reference=f"dispute:{dispute.reference}")
+    wallet.forgive(taken, kind="dispute_won", description="Dispute decided for you")
+    _thaw(dispute)
+    book.restate(dispute.payment_id, "The dispute was decided for the customer's account.", dispute.gateway)
+    _tell(dispute, "won")
+
+
+def _lose(dispute: db.Row) -> None:
+    _close(dispute, "lost")
+    _thaw(dispute)
+    book.restate(dispute.payment_id, "The dispute was decided for the payer.", dispute.gateway)
+    _tell(dispute, "lost")
+
+
+def _held(reference: str) -> db.Row:
+    """An open dispute, its payment locked before it."""
+    payments.hold(db.scalar("select payment_id from disputes where gateway_reference = %(reference)s", reference=reference) or 0)
+    dispute = db.row(_DISPUTE, reference=reference)
+    if dispute is None or dispute.state != "open":
+        raise RefundError(f"No dispute {reference} is open.")
+    return dispute
+
+
+def _close(dispute: db.Row, state: str) -> None:
+    db.execute("update disputes set state = %(state)s, closed_at = %(now)s where id = %(id)s", id=dispute.id, state=state, now=clock.now())
+
+
+def _thaw(dispute: db.Row) -> None:
+    """Let what no dispute took go back again: a payment disputed in part keeps the rest."""
+    left = db.rows(_LEFT, payment=dispute.payment_id)[0]
+    wallet.freeze(dispute.lot_id, FROZEN if left.open else GONE if left.lost >= left.paid else None)
+
+
+def _tell(dispute: db.Row, state: str) -> None:
+    customer = customers.get(dispute.customer_id)
+    write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.lot_currency)
+    mail.inform(
+        "dispute_step", customer.email, key=f"dispute:{dispute.reference}:{state}", customer_id=customer.id, name=customer.title, state=state, method=dispute.method_label,
+        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.lot_currency),
+        owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=dispute.reason,
+    )  # fmt: skip
+
+
+_OPEN = """
+insert into disputes (payment_id, customer_id, gateway_reference, amount, currency, taken, state, reason, opened_at)
+values (%(payment)s, %(customer)s, %(reference)s, %(amount)s, %(currency)s, %(taken)s, 'open', %(reason)s, %(now)s)
+on conflict (gateway_reference) do nothing
+"""
+_DISPUTE = """
+select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
+  l.id as lot_id, l.currency as lot_currency, coalesce(b.invoice_number, b.proforma_number) as document
+from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id
+where d.gateway_reference = %(reference)s
+"""
+_UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
+_LEFT = """
+select coalesce(bool_or(d.state = 'open'), false) as open, coalesce(sum(d.amount) filter (where d.state = 'lost'), 0) as lost, p.received as paid
+from payments p left join disputes d on d.payment_id = p.id where p.id = %(payment)s group by p.id
+"""

@@ -1,0 +1,195 @@
+"""Money on its way out: the processor's call, what processors say of refunds since, and payouts by hand."""
+
+import logging
+
+from app import clock, db, gateways, ledger, payments, wallet
+from app.gateways.base import Gateway, GatewayError, RefundSnapshot, Snapshot
+from app.money import Money
+from app.payments import Payment
+from app.refunds import book, disputes
+from app.refunds.asking import give_back
+from app.refunds.book import RefundError
+from app.refunds.sources import SOURCES, margin_of
+
+log = logging.getLogger(__name__)
+
+PAYOUTS = "payouts"
+"""The suspense account of payouts by hand: out of the customer's hands, until the bank's statement shows the transfer."""
+
+
+def pay_out(number: str) -> str:
+    """Send an approved refund back by its processor; its state after. Asked again, from anywhere, it sends nothing twice, by its own key.
+
+    Two transactions with the processor's call between. Raises `RefundError` for one that cannot be sent, `GatewayError` when the processor
+    gave no answer: the refund stays approved, and the next try first asks whether the last one had reached it.
+    """
+    with db.transaction():
+        row = book.lock(number)
+        if row.state in {"sent", "settled"}:
+            return str(row.state)
+        gateway = _way_out(row)
+        db.execute("update refunds set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+    try:
+        found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, Money(row.payout, row.payout_currency), key_of(row.number))
+    except GatewayError as error:
+        if not error.permanent:
+            raise
+        found = RefundSnapshot("", "failed", Money(row.payout, row.payout_currency), str(error))
+    with db.transaction():
+        return _arrive(book.lock(number), found)
+
+
+def key_of(number: str) -> str:
+    """The key under which a processor sends one refund, once."""
+    return f"refund:{number}"
+
+
+def _way_out(row: db.Row) -> Gateway:
+    book.require(row, "approved")
+    if row.way == "bank":
+        raise RefundError(f"{row.number} is paid by hand.")
+    if row.disputed and row.attempted_at is None:
+        raise RefundError("The payment is disputed: it cannot go back twice.")
+    gateway = gateways.get(row.gateway)
+    if gateway is None:
+        raise RefundError(f"{row.gateway} is not configured, so nothing can be sent back by it.")
+    return gateway
+
+
+def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
+    """What became of an earlier try whose answer was lost; processors forget keys after a day, never refunds."""
+    snapshot = gateway.lookup(row.gateway_reference) if row.attempted_at else None
+    return next((found for found in snapshot.refunds if found.key == key_of(row.number)), None) if snapshot else None
+
+
+def pay_out_due() -> int:
+    """Send every approved refund back; how many left. One that fails is logged, tried again on the next turn and stops no other."""
+    sent = 0
+    for row in db.rows("select number from refunds where state = 'approved' and way = 'source' order by id"):
+        try:
+            sent += pay_out(row.number) in {"sent", "settled"}
+        except (GatewayError, RefundError) as error:
+            log.warning("Refund %s was not sent: %s", row.number, error)
+    return sent
+
+
+def mark_paid(number: str, *, reference: str, actor: str) -> None:
+    """Note that a payout by hand has left, under the bank's reference. Opens the transaction. Raises `RefundError`."""
+    if not reference.strip():
+        raise RefundError("Enter the bank's reference of the transfer.", "reference")
+    with db.transaction():
+        row = book.lock(number)
+        if row.way != "bank":
+            raise RefundError(f"{number} goes back by its processor.", "reference")
+        book.require(row, "approved")
+        amount, payout = Money(row.amount, row.currency), Money(row.payout, row.payout_currency)
+        line = (ledger.account("suspense", payout.currency, key=PAYOUTS), payout.minor)
+        book.write_step(row.id, "sent", f"Bank's reference {reference.strip()[:70]}", actor)
+        _leave(row, book.exchanged(line, amount, payout, row.margin), reference.strip()[:70], actor)
+
+
+def follow(payment: Payment, snapshot: Snapshot) -> None:
+    """Take in what a processor says of a payment's refunds and disputes: ours are recognised, whatever is known changes nothing. Within a transaction."""
+    for refund in snapshot.refunds:
+        _take_in(payment, refund)
+    for dispute in snapshot.disputes:
+        disputes.take_in(payment, dispute)
+
+
+def reconcile(limit: int = 200) -> int:
+    """Ask processors about every payment with a refund on its way or an open dispute; how many answered. One that fails stops no other."""
+    answered = 0
+    for row in db.rows(_PENDING, limit=limit):
+        try:
+            answered += payments.look_at(row.public_id)
+        except Exception:
+            log.exception("Payment %s could not be looked up for its refunds.", row.public_id)
+    return answered
+
+
+def _take_in(payment: Payment, found: RefundSnapshot) -> None:
+    ours = db.row(_OURS, payment=payment.id, number=found.key.removeprefix("refund:"), reference=found.reference)
+    if ours:
+        _arrive(book.lock(ours.number), found)
+    elif found.state != "failed":
+        _adopt(payment, found)
+
+
+def _arrive(row: db.Row, found: RefundSnapshot) -> str:
+    """Bring a refund to what its processor says; its state after. Old news changes nothing. Within a transaction."""
+    if found.amount != Money(row.payout, row.payout_currency):
+        log.error("Refund %s: the processor says %s, we asked for %s", row.number, found.amount, Money(row.payout, row.payout_currency))
+        return str(row.state)
+    if row.state == "approved" and found.state != "failed":
+        book.move(row, "sent", actor=row.gateway, reference=found.reference)
+    if row.state in {"approved", "sent"} and found.state == "settled":
+        _leave(row, book.outward(row.gateway, Money(row.amount, row.currency), found.amount, row.margin), found.reference, row.gateway)
+        return "settled"
+    if row.state == "approved" and found.state == "pending":
+        book.tell(row, "sent")
+        return "sent"
+    if row.state in {"approved", "sent", "settled"} and found.state == "failed":
+        return _come_back(row, found.failure_message)
+    return str(row.state)
+
+
+def _leave(row: db.Row, counter: list[tuple[int, int]], reference: str, actor: str) -> None:
+    """The money is gone: out of hold, into what it left by."""
+    wallet.pay_out(
+        row.customer_id, Money(row.amount, row.currency), reference=f"{row.number}:sent", counter=counter, description=f"Refund {row.number} to {row.method_label}",
+        refund_id=row.id, payment_id=row.payment_id, actor=actor,
+    )  # fmt: skip
+    book.move(row, "settled", actor=actor, reference=reference)
+    book.restate(row.payment_id, f"{row.number}: {Money(row.payout, row.payout_currency)} went back.", actor)
+    book.tell(row, "settled")
+
+
+def _come_back(row: db.Row, why: str) -> str:
+    """The processor could not send it, be it weeks after it said it had: back to the balance and to the payment it came from."""
+    sent = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:sent")
+    if row.state == "settled" and sent is None:
+        adopted = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:adopted")
+        wallet.forgive(adopted, kind="refund_failed", description=f"Refund {row.number} failed, back on the balance")
+        book.move(row, "failed", note=why, actor=row.gateway)
+        book.tell(row, "failed", why)
+    else:
+        if row.state == "settled":
+            ledger.reverse(sent, f"{row.number}:returned", description=f"Refund {row.number} came back", actor=row.gateway, kind="refund_failed")
+        give_back(row, "failed", why, row.gateway)
+    if row.state == "settled":
+        book.restate(row.payment_id, f"{row.number} came back: {why}", row.gateway)
+    return "failed"
+
+
+def _adopt(payment: Payment, found: RefundSnapshot) -> None:
+    """A refund made at the processor, past us: the money is gone, so the balance gives it, and what it has not is a debt."""
+    row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
+    left = row.credited - row.on_hold - row.returned
+    amount = Money(max(1, min(-(-found.amount.minor * row.credited // row.paid), left)), row.currency)
+    margin = margin_of(row, amount.minor)
+    (refund,) = db.rows(_ADOPT, payment=payment.id, lot=row.lot_id, customer=payment.customer_id, amount=amount.minor, currency=amount.currency, payout=found.amount.minor,
+                        payout_currency=found.amount.currency, margin=margin, reference=found.reference, now=clock.now())  # fmt: skip
+    wallet.seize(
+        payment.customer_id, row.lot_id, amount, reference=f"{refund.number}:adopted", counter=book.outward(payment.gateway, amount, found.amount, margin), kind="refund_sent",
+        description=f"Refund {refund.number} to {row.method_label}", payment_id=payment.id,
+    )  # fmt: skip
+    book.write_step(refund.id, "settled", "Sent back at the processor.", payment.gateway)
+    book.restate(payment.id, f"{refund.number}: {found.amount} went back, by the processor's own hand.", payment.gateway)
+    book.tell(book.lock(refund.number), "settled")
+
+
+_OURS = "select number from refunds where payment_id = %(payment)s and (number = %(number)s or gateway_reference = %(reference)s)"
+_PENDING = """
+select p.public_id from payments p
+where exists (select from refunds r where r.payment_id = p.id and r.state = 'sent') or exists (select from disputes d where d.payment_id = p.id and d.state = 'open')
+order by p.checked_at limit %(limit)s
+"""
+_ADOPT = """
+with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
+insert into refunds (id, number, payment_id, lot_id, customer_id, amount, currency, payout, payout_currency, state, margin, gateway_reference,
+  attempted_at, requested_at, updated_at)
+overriding system value
+select id, 'RF-' || lpad(id::text, 6, '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, 'settled', %(margin)s, %(reference)s,
+  %(now)s, %(now)s, %(now)s
+from taken returning id, number
+"""

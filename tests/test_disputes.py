@@ -1,0 +1,213 @@
+"""Disputes: money taken back by the payer's bank, the debt it may leave, and what stands still until that is settled."""
+
+from datetime import timedelta
+from itertools import permutations
+
+import pytest
+from flask import Flask
+
+from app import clock, db, mail, payments, refunds, services, wallet
+from app.customers import User
+from app.gateways.base import DisputeSnapshot, RefundSnapshot, Snapshot
+from app.money import Money
+from app.payments import Payment
+from app.refunds import RefundError
+from tests.money_helpers import EUR, USD
+from tests.pay import again, carry, processor, publish_rates
+from tests.test_refunds import SAM, anna, book, of, paid
+
+__all__ = ["anna"]
+
+
+def dispute(app: Flask, payment: Payment, minor: int) -> str:
+    """The payer's bank takes this much back, and its webhook arrives."""
+    assert payment.gateway_reference
+    reference = processor(app).dispute(payment.gateway_reference, minor, "not recognised")
+    assert reference
+    carry(app)
+    return reference
+
+
+def decide(app: Flask, reference: str, *, won: bool) -> None:
+    """The bank decides, and its webhook arrives."""
+    assert processor(app).close_dispute(reference, won=won)
+    carry(app)
+
+
+def stands(user: User) -> tuple[int, int]:
+    """Balance and debt in minor units."""
+    assert user.customer_id
+    return wallet.state(user.customer_id).available, wallet.owed(user.customer_id, "EUR").minor
+
+
+def test_a_dispute_takes_the_balance_and_the_rest_is_a_debt_until_it_is_won(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)
+    reference = dispute(app, payment, 50_00)
+    carry(app)
+    assert (stands(anna), again(payment).state) == ((0, 23_80), "disputed")
+    decide(app, reference, won=True)
+    assert (stands(anna), again(payment).state, of(anna, payment).refundable) == ((26_20, 0), "paid", EUR("26.20"))
+    assert [letter.subject for letter in reversed(mail.newest(9)) if letter.kind == "dispute_step"] == [
+        "Your bank took a payment back: €\N{NO-BREAK SPACE}50.00", "€\N{NO-BREAK SPACE}50.00 is back on your balance",
+    ]  # fmt: skip
+
+
+def test_by_hand_too_once_and_only_what_was_paid(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    with pytest.raises(RefundError, match="cannot be disputed"):
+        refunds.open_dispute(payment.public_id, EUR("51"), reference="dp_1", reason="")
+    for _ in range(2):
+        refunds.open_dispute(payment.public_id, EUR("50"), reference="dp_1", reason="")
+    assert stands(anna) == (0, 0)
+    refunds.lose_dispute("dp_1")
+    for closing in (refunds.win_dispute, refunds.lose_dispute):
+        with pytest.raises(RefundError, match="is open"):
+            closing("dp_1")
+
+
+def test_it_takes_its_own_payment_before_the_others_and_blocks_its_refund(app, anna):
+    first, second = paid(app, anna, EUR("50")), paid(app, anna, EUR("40"))
+    dispute(app, second, 10_00)
+    assert (of(anna, first).remaining, of(anna, second).remaining) == (EUR("50"), EUR("30"))
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.request(anna.customer_id, second.public_id, EUR("1"), "")
+    assert refunds.request(anna.customer_id, first.public_id, EUR("1"), "")
+
+
+def test_the_next_top_up_settles_the_debt_first_and_says_so(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)
+    reference = dispute(app, payment, 50_00)
+    small = paid(app, anna, EUR("20"))
+    assert stands(anna) == (0, 3_80)
+    assert "€\N{NO-BREAK SPACE}20.00 of it settled" in payments.timeline(small)[-1].note
+    large = paid(app, anna, EUR("30"))
+    assert stands(anna) == (26_20, 0)
+    letter = next(letter for letter in mail.newest(9) if letter.kind == "payment_confirmed")
+    assert "€\N{NO-BREAK SPACE}3.80 of it settled what a dispute had left owing" in letter.text
+    assert of(anna, large).remaining == EUR("26.20")
+    decide(app, reference, won=True)
+    assert stands(anna) == (76_20, 0), "what it took and what was settled for it is back, each where it came from"
+    assert (of(anna, small).remaining, of(anna, large).remaining, of(anna, payment).remaining) == (EUR("20"), EUR("30"), EUR("26.20"))
+
+
+def test_two_debts_are_settled_oldest_first_and_each_comes_back_alone(app, anna):
+    first, second = paid(app, anna, EUR("25")), paid(app, anna, EUR("25"))
+    services.order(anna.customer_id, "vps-4", 1)
+    services.order(anna.customer_id, "vps-4", 1)
+    one, other = dispute(app, first, 25_00), dispute(app, second, 25_00)
+    assert stands(anna) == (0, 47_60)
+    paid(app, anna, EUR("30"))
+    assert stands(anna) == (0, 17_60)
+    decide(app, other, won=True)
+    assert stands(anna) == (7_40, 0), "its own 2.40 is back and settles nothing of the other's"
+    decide(app, one, won=False)
+    assert stands(anna) == (7_40, 0)
+
+
+def test_while_a_debt_is_open_nothing_renews_by_itself(app, anna):
+    payment = paid(app, anna, EUR("100"))
+    service = services.order(anna.customer_id, "vps-4", 1)
+    reference = dispute(app, payment, 100_00)
+    due = service.paid_through + timedelta(days=1)
+    payments.grant_bonus(anna.customer_id, EUR("50"), reason="", reference="b")
+    assert services.renew_due(due).renewed == 0
+    decide(app, reference, won=True)
+    assert services.renew_due(due).renewed == 1
+
+
+def test_a_refund_asked_for_before_is_declined_and_its_money_goes_to_the_dispute(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("50"), "")
+    refunds.approve(number, actor=SAM)
+    dispute(app, payment, 50_00)
+    assert (stands(anna), wallet.state(anna.customer_id).on_hold) == ((0, 0), 0)
+    assert refunds.of_customer(anna.customer_id)[0].state == "declined"
+    assert refunds.pay_out_due() == 0
+
+
+def test_a_dispute_of_what_went_back_already_is_owed_and_refunds_stand(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    refunds.approve(refunds.request(anna.customer_id, payment.public_id, EUR("20"), ""), actor=SAM)
+    refunds.pay_out_due()
+    reference = dispute(app, payment, 50_00)
+    assert (stands(anna), again(payment).state) == ((0, 20_00), "disputed")
+    assert "€ 20.00 of it had gone back" in payments.timeline(payment)[-1].note.replace("\N{NO-BREAK SPACE}", " ") or "20.00" in payments.timeline(payment)[-1].note
+    decide(app, reference, won=True)
+    assert (stands(anna), again(payment).state) == ((30_00, 0), "partially_refunded")
+
+
+def test_lost_is_final_and_what_was_not_disputed_can_still_go_back(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    reference = dispute(app, payment, 20_00)
+    decide(app, reference, won=False)
+    assert not processor(app).close_dispute(reference, won=True)
+    assert (stands(anna), again(payment).state, of(anna, payment).refundable) == ((30_00, 0), "disputed", EUR("30"))
+    whole = paid(app, anna, EUR("10"))
+    decide(app, dispute(app, whole, 10_00), won=False)
+    assert of(anna, whole).reason == "The payer's bank took this payment back."
+
+
+def test_while_a_debt_is_open_nothing_goes_back(app, anna):
+    payment, other = paid(app, anna, EUR("30")), paid(app, anna, EUR("30"))
+    services.order(anna.customer_id, "vps-4", 1)
+    number = refunds.request(anna.customer_id, other.public_id, EUR("30"), "")
+    dispute(app, payment, 30_00)
+    assert stands(anna) == (0, 23_80)
+    assert "debt" in of(anna, other).reason or of(anna, other).open_number == number
+    refunds.decline(number, actor=SAM, answer="Settle the dispute first")
+    assert stands(anna) == (6_20, 0), "the money that came back settled the debt"
+
+
+def test_a_converted_payment_gives_what_it_brought_and_leaves_no_exchange_behind(app, anna):
+    publish_rates()
+    payment = paid(app, anna, USD("100"))
+    brought = of(anna, payment).credited
+    reference = dispute(app, payment, 100_00)
+    assert (stands(anna), book("fx", "USD"), book("fx", "EUR")) == ((0, 0), 0, 0)
+    decide(app, reference, won=True)
+    assert wallet.state(anna.customer_id).available == brought.minor
+
+
+def test_lost_webhooks_are_made_good_by_looking(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    reference = processor(app).dispute(payment.gateway_reference, 50_00, "not recognised")
+    with clock.travel(clock.now() + timedelta(days=7)):
+        assert payments.look_over() == 1
+        assert (stands(anna), again(payment).state) == ((0, 0), "disputed")
+        processor(app).close_dispute(reference, won=True)
+        assert refunds.reconcile() == 1
+        assert (stands(anna), again(payment).state) == ((50_00, 0), "paid")
+        assert refunds.reconcile() == 0
+
+
+NEWS = ("refund pending", "refund settled", "refund failed", "dispute open", "dispute won")
+
+
+def _snapshot(payment: Payment, news: str) -> Snapshot:
+    what, state = news.split()
+    refund = (RefundSnapshot("re_1", state, EUR("20"), "expired card", ""),) if what == "refund" else ()  # type: ignore[arg-type]
+    closed = (DisputeSnapshot("du_1", state, EUR("30"), "fraud"),) if what == "dispute" else ()  # type: ignore[arg-type]
+    return Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), refunds=refund, disputes=closed)
+
+
+@pytest.mark.parametrize("last", ["won", "lost"])
+def test_the_same_news_in_every_order_and_twice_ends_alike(app, anna, last):
+    news = ["dispute open", f"dispute {last}", "refund pending", "refund settled"]
+    ends = set()
+    for order in permutations(news):
+        payment = paid(app, anna, EUR("50"))
+        before = wallet.state(anna.customer_id).available
+        db_reset = f"{payment.id}"
+        for one in (*order, *order):
+            found = _snapshot(payment, one)
+            renamed = Snapshot(
+                found.reference, found.charge_id, "paid", received=EUR("50"),
+                refunds=tuple(RefundSnapshot(f"re_{db_reset}", r.state, r.amount) for r in found.refunds),
+                disputes=tuple(DisputeSnapshot(f"du_{db_reset}", d.state, d.amount) for d in found.disputes),
+            )  # fmt: skip
+            payments.apply("sandbox", renamed)
+        ends.add((wallet.state(anna.customer_id).available - before, again(payment).state, db.scalar("select count(*) from refunds where payment_id = %(id)s", id=payment.id)))
+    assert ends == {(-20_00, "partially_refunded", 1) if last == "won" else (-50_00, "disputed", 1)}
+    assert Money(0, "EUR") == wallet.owed(anna.customer_id, "EUR")
