@@ -33,6 +33,7 @@ PUBLIC = {
     "webhooks.receive": "processors sign what they send",
     "sandbox.show": "the pretend processor's own page: another company",
     "sandbox.choose": "the pretend processor's own page: another company",
+    "sandbox.happen": "the same",
     "sandbox_mail.inbox": "the demo's mail, only while the sandbox is on",
     "sandbox_mail.read": "the demo's mail, only while the sandbox is on",
     "sandbox_mail.read_html": "the demo's mail, only while the sandbox is on",

@@ -48,7 +48,6 @@ def show() -> Response:
         runway=runway,
         needed=at_least(runway.missing) if runway.missing else None,
         coming=_next(coming),
-        owed=wallet.owed(me.customer_id, me.currency or ""),
         kinds=ledger.KINDS,
         movements=wallet.movements(me.account_id, limit=NEWEST).rows if me.account_id else [],
         today=clock.today(),

@@ -25,13 +25,15 @@ select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_
        u.verified_at is not null as verified, c.currency, coalesce(w.balance, 0) as balance, coalesce(b.balance, 0) as bonus,
        coalesce(w.entry_count, 0) as version,
        (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid,
-       w.id as account_id, coalesce(h.balance, 0) as on_hold, coalesce(c.display_currencies, '{}') as display_currencies
+       w.id as account_id, coalesce(h.balance, 0) as on_hold, coalesce(c.display_currencies, '{}') as display_currencies,
+       greatest(-coalesce(d.balance, 0), 0) as owed
 from sessions s
 join users u on u.id = s.user_id and u.disabled_at is null
 left join customers c on c.id = u.customer_id
 left join accounts w on w.kind = 'wallet' and w.customer_id = c.id and w.currency = c.currency and w.key = ''
 left join accounts b on b.kind = 'bonus' and b.customer_id = c.id and b.currency = c.currency and b.key = ''
 left join accounts h on h.kind = 'hold' and h.customer_id = c.id and h.currency = c.currency and h.key = ''
+left join accounts d on d.kind = 'debt' and d.customer_id = c.id and d.currency = c.currency and d.key = ''
 where s.id = %(id)s and s.revoked_at is null and s.expires_at > %(now)s and (s.remembered or s.seen_at > %(idle)s)
 """
 _OPEN: Final = """
@@ -78,6 +80,7 @@ class SignedIn:
     account_id: int | None
     on_hold_minor: int
     display_currencies: list[str]
+    owed_minor: int
 
     is_authenticated = True
     is_active = True
