@@ -1,5 +1,6 @@
 """Refunds: what of each payment can go back and why the rest cannot, asking for it, and every refund's way."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -47,7 +48,7 @@ def index() -> Response:
 def ask() -> Response:
     """Ask for money back; 422 with the field marked when it cannot be asked for. The same form again is the same refund."""
     me, form = web.reader(), Ask()
-    chosen = next((source for source in refunds.refundable(me.customer_id) if source.public_id == form.payment.data), None)
+    chosen = _chosen(refunds.refundable(me.customer_id), form)
     if chosen is None:
         form.refuse("payment", "Choose one of your payments.")
     elif form.validate():
@@ -69,7 +70,7 @@ def _show(form: Ask, status_code: int = 200) -> Response:
     sources = refunds.refundable(me.customer_id)
     left = [source for source in sources if source.remaining or source.on_hold]
     currency = me.currency or "EUR"
-    chosen = next((source for source in left if source.public_id == form.payment.data), None)
+    chosen = _chosen(left, form)
     return web.page(
         "refunds/index.html",
         status_code=status_code,
@@ -84,6 +85,12 @@ def _show(form: Ask, status_code: int = 200) -> Response:
         entered=_entered(form, chosen),
         errors=form.sentences,
     )
+
+
+def _chosen(sources: Sequence[Source], form: Ask) -> Source | None:
+    """The payment the form is about; of one that came in parts the newest part that has something left."""
+    own = [source for source in sources if source.public_id == form.payment.data]
+    return next((source for source in own if source.remaining), own[0] if own else None)
 
 
 def _entered(form: Ask, chosen: Source | None) -> dict[str, Any]:

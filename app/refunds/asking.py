@@ -89,10 +89,10 @@ def _own_payment(customer_id: int, public_id: str) -> db.Row:
     """The payment, held, and the customer after it: requests of one customer are counted one after the other."""
     payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for no key update", public_id=public_id, customer=customer_id)
     db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
-    row = db.row(SOURCES, customer=customer_id, payment=payment_id) if payment_id else None
-    if row is None:
+    rows = db.rows(SOURCES, customer=customer_id, payment=payment_id) if payment_id else []
+    if not rows:
         raise RefundError("There is no such payment.", "payment")
-    return row
+    return next((row for row in rows if row.remaining), rows[0])
 
 
 def _refuse(found: Source, amount: Money, customer_id: int) -> None:

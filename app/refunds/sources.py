@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 from app import clock, db, gateways
 from app.money import Money
 
-WINDOW_DAYS = 180
-"""How long after a payment its processor sends money back, where the gateway says nothing else."""
 ONE_WAY = frozenset({"crypto", "transfer"})
 """Methods that cannot send money back to where it came from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One payment and what became of its money; all but `paid` and `payout` in the account currency.
+    """One payment, or a part of one that came in parts, and what became of its money; all but `paid` and `payout` in the account currency.
 
     `refundable` can be asked for and would pay out `payout`, by `way`: ``source`` is the payment's own method, ``bank`` a transfer by hand to an
     account the customer names, and then `detour` says why. `reason` says why what is left cannot go back, `open_number` which refund is under way.
@@ -79,7 +77,7 @@ def margin_of(row: db.Row, amount: int) -> int:
 
 def _closes_at(row: db.Row) -> datetime:
     gateway = gateways.get(row.gateway)
-    days = int(getattr(gateway, "refund_window_days", WINDOW_DAYS)) if gateway else 0
+    days = gateway.refund_window_days if gateway else 0
     paid_at: datetime = row.paid_at
     return paid_at + timedelta(days=0 if row.method in ONE_WAY else days)
 
@@ -118,7 +116,8 @@ join bills b on b.id = p.bill_id
 cross join lateral (
   select sum(amount) filter (where state in ('requested', 'approved', 'sent')) as on_hold, sum(amount) filter (where state = 'settled') as returned,
     sum(payout) filter (where state in ('requested', 'approved', 'sent', 'settled')) as paid_out,
-    max(number) filter (where state in ('requested', 'approved', 'sent')) as open_number, coalesce(bool_or(state = 'failed' and way = 'source'), false) as refused
+    (select number from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent')) as open_number,
+    coalesce(bool_or(state = 'failed' and way = 'source'), false) as refused
   from refunds where lot_id = l.id
 ) r
 left join lateral (select sum(amount) as amount from disputes where payment_id = p.id and state in ('open', 'lost')) d on true

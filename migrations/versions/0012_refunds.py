@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0012"
-down_revision = "0008"
+down_revision = "0080"
 branch_labels = None
 depends_on = None
 
@@ -38,7 +38,7 @@ begin
   select credited into brought from lots where id = new.lot_id;
   if exists (
     select from refunds where payment_id = new.payment_id and state in ('requested', 'approved', 'sent', 'settled')
-    having sum(payout) > captured or sum(amount) > brought
+    having sum(payout) > captured or sum(amount) filter (where lot_id = new.lot_id) > brought
   ) then
     raise exception 'refunds of payment % would be more than it brought', new.payment_id using errcode = 'check_violation', constraint = 'refunds_within_captured';
   end if;
