@@ -103,8 +103,8 @@ def test_support_sees_the_queue_decides_and_is_named(app, anna, owner, staff):
     assert staff.submit("/staff/refunds/RF-000001", {"decision": "approve"}).status_code == 303
     assert "RF-000001 is approved." in staff.get("/staff/refunds").text
     assert refunds.of_customer(anna.customer_id)[0].steps[-1].actor == "staff:sven"
-    assert "staff:sven" in staff.get("/staff/refunds/RF-000001").text
-    assert "staff:sven" not in owner.get("/refunds").text
+    assert "· sven" in staff.get("/staff/refunds/RF-000001").text
+    assert "sven" not in owner.get("/refunds").text
 
 
 def test_declining_wants_a_reason_that_the_customer_reads(app, anna, owner, staff):
