@@ -69,7 +69,7 @@ TABLE = {
     "GET transactions.index": Route("customer"),
     "GET transactions.export": Route("customer"),
     "GET refunds.index": Route("customer"),
-    "POST refunds.ask": Route("customer", 422, data={"payment": "pay_nobodys", "amount": "1"}),
+    "POST refunds.ask": Route("customer", 422, data={"amount": "1"}),
     "GET staff_refunds.index": Route("staff", 404, others={"staff": 200}),
     "GET staff_refunds.show": Route("staff", 404, "refund", others={"staff": 200}),
     "POST staff_refunds.decide": Route("staff", 404, "refund", {"decision": "decline", "answer": "Wrong payment"}, others={"staff": 303}),

@@ -278,7 +278,7 @@ def test_a_payout_by_hand_needs_two_people_and_the_banks_reference(app, anna):
         refunds.mark_paid(number, reference="TX-77", actor=SAM)
     (refund,) = refunds.of_customer(anna.customer_id)
     assert ([step.state for step in refund.steps], refund.steps[-2].note) == (["requested", "requested", "approved", "sent", "settled"], "Bank's reference TX-77")
-    assert (book("suspense", "EUR", "payouts"), wallet.state(anna.customer_id).on_hold, again(payment).state) == (30_00, 0, "refunded")
+    assert (book("suspense", "EUR", "bank"), wallet.state(anna.customer_id).on_hold, again(payment).state) == (30_00, 0, "refunded")
     assert books_there() == 0
 
 

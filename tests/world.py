@@ -54,8 +54,9 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     publish_rates()
     offer_plans()
     assert user.customer_id
-    paid = begin(topup(user, Money.of("250.00", "EUR")))
-    choose(app, paid, "approve")
+    paid, unwanted = (begin(topup(user, Money.of(amount, "EUR"))) for amount in ("250.00", "10.00"))
+    for payment in (paid, unwanted):
+        choose(app, payment, "approve")
     carry(app)
     for place in range(services_count):
         services.order(user.customer_id, "vps-4" if place % 2 else "ip", 1, label=f"srv-{place}")
@@ -70,7 +71,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         unpaid=unpaid.number,
         payment=open_one.public_id,
         hosted=str(open_one.gateway_reference),
-        refund=refunds.request(user.customer_id, paid.public_id, Money.of("10.00", "EUR"), "Paid too much"),
+        refund=refunds.request(user.customer_id, unwanted.public_id, Money.of("10.00", "EUR"), "Paid too much"),
         letter=str(db.scalar("select max(id) from mails where customer_id = %(id)s and kind = 'payment_confirmed'", id=user.customer_id)),
         device=customers.list_sessions(user.id, b"")[0].reference,
         verify=link("verify"),

@@ -140,7 +140,7 @@ def _take_back(line: Line, line_id: int, original: db.Row) -> None:
         original.customer_id, original.lot_id, credited, reference=f"bank:{line_id}:return", counter=counter, kind="reversal", description="Bank transfer taken back",
         payment_id=original.payment_id,
     )  # fmt: skip
-    payments.mark_refunded(original.payment_id, credited.minor, f"The sender's bank took {received} back.")
+    payments.restate(original.payment_id, returned=credited.minor, disputed=False, text=f"The sender's bank took {received} back.")
 
 
 _SEEN = """

@@ -65,6 +65,7 @@ class _Case:
     settlement: Settlement | None = None
     number: str = ""
     short: bool = False
+    settled: str = ""
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
@@ -81,6 +82,7 @@ def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
     _write_payments(cases)
     _credit(cases)
     _settle(cases)
+    _settle_debts(cases)
     _tell(cases)
     done = iter(Credited(case.payment_id, case.bill.id, case.owner.id) for case in cases)
     return [next(done) if isinstance(found, Conversion) else found for found in converted]
@@ -260,10 +262,22 @@ def _counted(bill_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     return {row.bill_id: (row.counted, row.credited) for row in db.rows(_COUNTED, bills=list(bill_ids))}
 
 
+def _settle_debts(cases: Sequence[_Case]) -> None:
+    """What a dispute left owing has the first claim on money that came and paid no bill."""
+    owing = {row.customer_id for row in db.rows(_OWING, customers=[case.owner.id for case in cases])}
+    for case in cases:
+        settled = wallet.settle_debts(case.owner.id, case.conversion.credited.currency, cause=case.arrival.key, payment_id=case.payment_id) if case.owner.id in owing else None
+        if settled:
+            case.settled = settling.settled_sentence(settled, formats(case.owner.locale, case.owner.timezone))
+
+
+_OWING = "select customer_id from accounts where kind = 'debt' and balance < 0 and customer_id = any(%(customers)s)"
+
+
 def _tell(cases: Sequence[_Case]) -> None:
     """The history of each payment, and a mail to each payer."""
     now = clock.now()
-    db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": case.note, "actor": BANK} for case in cases])
+    db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": f"{case.note} {case.settled}".strip(), "actor": BANK} for case in cases])
     payers = customers.get_many({case.bill.customer_id for case in cases})
     mail.send_many([_letter(case, payers[case.bill.customer_id]) for case in cases if mail.is_address(payers[case.bill.customer_id].email)])
     for case in cases:
@@ -281,6 +295,7 @@ def _letter(case: _Case, payer: Customer) -> mail.Letter:
         "paid_at": writer.datetime(case.arrival.paid_at),
         "method": LABEL.lower(),
         "rate_note": " ".join(text for text in (case.conversion.rate_note, "" if case.short else case.note, kept) if text),
+        "settled_note": case.settled,
         "rest": writer.money(case.bill.total - case.counted, case.bill.currency) if case.short else "",
         "topup": case.bill.kind == "topup" or not case.settlement,
     }

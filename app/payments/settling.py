@@ -218,14 +218,16 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
 def _settle_debts(payment: Payment, bill: Bill, currency: str) -> str:
     """Settle what a dispute left owing with the money that came, before anything else can have it; the sentence that says so, or nothing."""
     settled = wallet.settle_debts(payment.customer_id, currency, cause=f"{payment.public_id}:{payment.received}", payment_id=payment.id)
-    return tell_settled(payment.id, settled, formats(bill.locale, bill.timezone)) if settled else ""
-
-
-def tell_settled(payment_id: int, settled: Money, writer: Formats) -> str:
-    """Note on a payment that part of it settled a debt; the sentence. Within a transaction."""
-    sentence = f"{writer.money(settled.minor, settled.currency)} of it settled what a dispute had left owing."
-    book.note(payment_id, "paid", sentence)
+    if not settled:
+        return ""
+    sentence = settled_sentence(settled, formats(bill.locale, bill.timezone))
+    book.note(payment.id, "paid", sentence)
     return sentence
+
+
+def settled_sentence(settled: Money, writer: Formats) -> str:
+    """What a payment's history and its mail say of the part that settled a debt."""
+    return f"{writer.money(settled.minor, settled.currency)} of it settled what a dispute had left owing."
 
 
 def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> Conversion:

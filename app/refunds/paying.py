@@ -13,10 +13,6 @@ from app.refunds.sources import SOURCES, margin_of
 
 log = logging.getLogger(__name__)
 
-PAYOUTS = "payouts"
-"""The suspense account of payouts by hand: out of the customer's hands, until the bank's statement shows the transfer."""
-
-
 def pay_out(number: str) -> str:
     """Send an approved refund back by its processor; its state after. Asked again, from anywhere, it sends nothing twice, by its own key.
 
@@ -83,7 +79,7 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
             raise RefundError(f"{number} goes back by its processor.", "reference")
         book.require(row, "approved")
         amount, payout = Money(row.amount, row.currency), Money(row.payout, row.payout_currency)
-        line = (ledger.account("suspense", payout.currency, key=PAYOUTS), payout.minor)
+        line = (ledger.account("suspense", payout.currency, key=payments.SUSPENSE), payout.minor)
         book.write_step(row.id, "sent", f"Bank's reference {reference.strip()[:70]}", actor)
         _leave(row, book.exchanged(line, amount, payout, row.margin), reference.strip()[:70], actor)
 
