@@ -15,7 +15,7 @@ from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import make_url
 
 import config
-from app import create_app, customers, db, ledger
+from app import create_app, customers, db, gateways, ledger
 
 
 def _server() -> str:
@@ -71,6 +71,7 @@ def _books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
 def app(application: Flask) -> Iterator[Flask]:
     """The application on an empty database, inside an application context."""
     _empty(application)
+    gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))  # a test may have put others in their place
     with application.app_context():
         yield application
 

@@ -93,7 +93,9 @@ def invoice_for_payment() -> Response:
     try:
         handoff = payments.start(customer.id, bill.number, TRANSFER)
     except (payments.NotPayable, payments.ProcessorDown) as problem:
-        return _invoice_page(customer, form, text, currency, {"amount": str(problem)}, 422)
+        # The bill stands, so its own page says what keeps it from being paid.
+        web.toast(str(problem))
+        return web.go(f"/invoices/{bill.number}/pay")
     return web.go(f"/payments/{handoff.reference}")
 
 
