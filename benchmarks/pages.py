@@ -288,8 +288,8 @@ def cpu_by_turns(works: dict[str, Callable[[], object]], rounds: int = 7, each: 
 
 
 @contextmanager
-def serving(url: str) -> Iterator[int]:
-    """The house on a port, one worker, as `bin/run` serves it."""
+def serving(url: str, workers: int = 1) -> Iterator[int]:
+    """The house on a port, as `bin/run` serves it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -302,7 +302,7 @@ def serving(url: str) -> Iterator[int]:
         "--port",
         str(port),
         "--workers",
-        "1",
+        str(workers),
         "--blocking-threads",
         "1",
         "--no-access-log",

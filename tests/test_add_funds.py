@@ -105,7 +105,7 @@ def test_a_bad_amount_is_422_with_the_field_marked_and_nothing_written(owner: Br
     assert "<script>" not in answer.text.split("amount-error")[1][:300]
     assert db.scalar("select count(*) from bills") == 0
     partial = owner.get("/add-funds", query_string={"amount": amount, "currency": "EUR"}, headers=PARTIAL)
-    assert partial.status_code == 200
+    assert partial.status_code == (400 if "\0" in amount else 200)  # no address holds a NUL
     assert "Added to your balance" not in partial.text
 
 

@@ -94,6 +94,17 @@ def test_a_wallet_never_goes_below_zero(books):
     assert ledger.balance(books["anna"]) == 100
 
 
+@pytest.mark.parametrize(("reference", "kind"), [("", "topup"), ("p1", "theft")])
+def test_a_transfer_without_a_known_kind_or_a_reference_is_refused(books, owner, reference, kind):
+    with pytest.raises(LedgerError), db.transaction():
+        ledger.post(reference, kind, [(books["anna"], 1), (books["gateway"], -1)])
+    (transfer,) = owner.execute("insert into transfers (reference, kind, actor, posted_at) values (%s, %s, 'test', now()) returning id", (reference, kind)).fetchone()
+    owner.execute(ENTRY, (books["anna"], transfer, 1))
+    owner.execute(ENTRY, (books["gateway"], transfer, -1))
+    with pytest.raises(errors.CheckViolation):
+        owner.commit()
+
+
 def test_an_unknown_account_is_refused(books):
     with pytest.raises(LedgerError), db.transaction():
         ledger.post("p1", "topup", [(books["anna"], 1), (999, -1)])
@@ -245,7 +256,14 @@ def test_an_account_opens_empty(app, column):
 
 
 def test_a_wallet_needs_an_owner_and_a_floor(app, owner):
-    for columns, values in (("kind, currency, tracked, floor", "'wallet', 'EUR', true, 0"), ("kind, currency, tracked, customer_id", "'wallet', 'EUR', true, 1")):
+    wrong = (
+        ("kind, currency, tracked, floor", "'wallet', 'EUR', true, 0"),
+        ("kind, currency, tracked, customer_id", "'wallet', 'EUR', true, 1"),
+        ("kind, currency, tracked, customer_id", "'revenue', 'EUR', false, 1"),
+        ("kind, currency, tracked", "'pocket', 'EUR', false"),
+        ("kind, currency, tracked", "'revenue', 'eu', false"),
+    )
+    for columns, values in wrong:
         with pytest.raises(errors.CheckViolation):
             owner.execute(f"insert into accounts ({columns}) values ({values})")
         owner.rollback()

@@ -9,6 +9,7 @@ from datetime import datetime
 from psycopg import errors
 
 from app import clock, db
+from app.ledger.filter import KINDS
 
 Line = tuple[int, int]
 """One line of a transfer: account id and signed amount in minor units."""
@@ -108,7 +109,7 @@ def post_many(postings: Sequence[Posting]) -> list[Posted]:
     Every tracked account of the batch is locked in id order first, so batches of several clients queue instead of deadlocking.
     Raises as `post` does. Chunks of about a thousand are fastest.
     """
-    lines = [_merged(posting.lines) for posting in postings]
+    lines = [_lines(posting) for posting in postings]
     lock({account_id for merged in lines for account_id in merged})
     with _refusals():
         written = db.rows(_POST_MANY, **_batch_params(postings, lines))
@@ -211,7 +212,7 @@ def _open(kind: str, currency: str, customer_id: int | None, key: str) -> int:
 
 
 def _post(posting: Posting) -> Posted:
-    lines = _merged(posting.lines)
+    lines = _lines(posting)
     with _refusals():
         written = db.rows(
             _POST,
@@ -229,6 +230,12 @@ def _post(posting: Posting) -> Posted:
             amounts=list(lines.values()),
         )
     return _posted(written) if written else _replay(posting)
+
+
+def _lines(posting: Posting) -> dict[int, int]:
+    if posting.kind not in KINDS or not posting.reference:
+        raise LedgerError(f"a transfer has a reference and a kind, not {posting.reference!r} and {posting.kind!r}")
+    return _merged(posting.lines)
 
 
 def _merged(lines: Iterable[Line]) -> dict[int, int]:

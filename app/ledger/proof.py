@@ -130,6 +130,7 @@ where e.transfer_id > %(low)s and e.transfer_id <= %(high)s and (
     then e.balance_after is distinct from coalesce(p.balance_after, 0) + e.amount or e.balance_after < a.floor
       or e.credited_after is distinct from coalesce(p.credited_after, 0) + greatest(e.amount, 0) or e.seq > 1 and p.seq is null
     else e.seq <> e.transfer_id or e.balance_after is not null or e.credited_after is not null end)
+order by e.transfer_id, e.account_id
 """
 
 _ACCOUNTS = """
