@@ -50,10 +50,6 @@ revoke execute on function refunds_within_captured() from public;
 alter table disputes add column taken bigint not null default 0;
 create index disputes_payment on disputes (payment_id);
 
-alter table transfers drop constraint transfers_kind_check;
-alter table transfers add constraint transfers_kind_check check (kind in ('topup', 'charge', 'charge_refund', 'bonus', 'bonus_expired', 'refund_requested', 'refund_sent',
-  'refund_failed', 'dispute_opened', 'dispute_won', 'dispute_lost', 'debt_settled', 'conversion', 'arrived', 'matched', 'reversal', 'correction', 'fee'));
-
 alter table sandbox_refunds
   add column state text not null default 'settled' check (state in ('pending', 'settled', 'failed')),
   add column failure text not null default '';
