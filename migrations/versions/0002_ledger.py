@@ -142,7 +142,7 @@ declare
   alike boolean;
 begin
   if new.reference = '' or new.kind not in ('topup', 'charge', 'charge_refund', 'bonus', 'bonus_expired', 'refund_requested', 'refund_sent', 'refund_failed',
-      'dispute_opened', 'dispute_won', 'dispute_lost', 'conversion', 'arrived', 'matched', 'reversal', 'correction', 'fee') then
+      'dispute_opened', 'dispute_won', 'dispute_lost', 'debt_settled', 'conversion', 'arrived', 'matched', 'reversal', 'correction', 'fee') then
     raise exception 'transfer % has no reference or the unknown kind %', new.id, new.kind using errcode = 'check_violation', constraint = 'transfers_kind';
   end if;
   -- One currency is the rule, so it is asked first: the sum without groups costs half. No entry is zero, so a sum of zero has at least two.
