@@ -92,7 +92,13 @@ class Story(RuleBasedStateMachine):
     @rule(place=st.integers(0, 9), state=st.sampled_from(["settled", "failed"]), told=st.booleans())
     def move(self, place: int, state: str, told: bool) -> None:
         """A refund settles or fails at the processor."""
-        known = [row.refund for row in db.rows("select r.refund from sandbox_refunds r join sandbox_sessions s using (reference) join payments p on p.public_id = s.charge_id where p.customer_id = %(id)s order by r.at", id=self.id)]
+        known = [
+            row.refund
+            for row in db.rows(
+                "select r.refund from sandbox_refunds r join sandbox_sessions s using (reference) join payments p on p.public_id = s.charge_id where p.customer_id = %(id)s order by r.at",
+                id=self.id,
+            )
+        ]
         if known:
             processor(self.app).move_refund(known[place % len(known)], state, "closed")
             if told:
@@ -109,7 +115,13 @@ class Story(RuleBasedStateMachine):
     @rule(place=st.integers(0, 9), won=st.booleans())
     def close(self, place: int, won: bool) -> None:
         """The bank decides a dispute."""
-        known = [row.dispute for row in db.rows("select dispute from sandbox_disputes d join sandbox_sessions s using (reference) join payments p on p.public_id = s.charge_id where p.customer_id = %(id)s order by d.at", id=self.id)]
+        known = [
+            row.dispute
+            for row in db.rows(
+                "select dispute from sandbox_disputes d join sandbox_sessions s using (reference) join payments p on p.public_id = s.charge_id where p.customer_id = %(id)s order by d.at",
+                id=self.id,
+            )
+        ]
         if known:
             processor(self.app).close_dispute(known[place % len(known)], won=won)
             carry(self.app)
@@ -118,7 +130,9 @@ class Story(RuleBasedStateMachine):
     def never_more_back_than_came(self) -> None:
         """Of each payment, by our books and by the processor's."""
         for payment in self.payments:
-            ours = db.scalar("select coalesce(sum(payout), 0)::bigint from refunds where payment_id = %(id)s and state in ('requested', 'approved', 'sent', 'settled')", id=payment.id)
+            ours = db.scalar(
+                "select coalesce(sum(payout), 0)::bigint from refunds where payment_id = %(id)s and state in ('requested', 'approved', 'sent', 'settled')", id=payment.id
+            )
             theirs = db.scalar("select coalesce(sum(amount), 0)::bigint from sandbox_refunds where reference = %(r)s and state <> 'failed'", r=payment.gateway_reference)
             assert max(ours, theirs) <= (payment.received or 0)
 
@@ -170,6 +184,4 @@ def stage(app: Flask) -> Iterator[type[Story]]:
 
 
 def test_any_story_leaves_the_books_whole_and_equal_to_the_processors(stage: type[Story]) -> None:
-    run_state_machine_as_test(
-        stage, settings=settings(max_examples=15, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    )
+    run_state_machine_as_test(stage, settings=settings(max_examples=15, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)))

@@ -13,6 +13,7 @@ from app.refunds.sources import SOURCES, margin_of
 
 log = logging.getLogger(__name__)
 
+
 def pay_out(number: str) -> str:
     """Send an approved refund back by its processor; its state after. Asked again, from anywhere, it sends nothing twice, by its own key.
 
