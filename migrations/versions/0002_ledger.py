@@ -237,34 +237,37 @@ begin
   return low;
 end $$;
 
--- The last entry before each of these rising moments: from the one before it in doubling steps, then by halving.
-create function closing_entries(account bigint, moments timestamptz[]) returns table (place integer, seq bigint) language plpgsql stable strict parallel safe as $$
+-- The balance just before each of these rising moments. A few entries between them are read through; among many, all moments are found by
+-- halving together, in one statement.
+create function closing_balances(account bigint, moments timestamptz[]) returns table (place bigint, balance bigint) language plpgsql stable strict parallel safe rows 100 as $$
 declare
-  low bigint := entries_before(account, moments[1]);
-  total bigint := (select a.entry_count from accounts a where a.id = account);
-  high bigint;
-  middle bigint;
-  step bigint;
+  first bigint := entries_before(account, moments[1]);
+  last bigint := entries_before(account, moments[cardinality(moments)]);
 begin
-  for place in 1 .. cardinality(moments) loop
-    step := 1;
-    while low + step <= total and (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = low + step) loop
-      low := low + step;
-      step := step * 2;
-    end loop;
-    high := least(low + step - 1, total);
-    while low < high loop
-      middle := (low + high + 1) / 2;
-      if (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = middle) then
-        low := middle;
-      else
-        high := middle - 1;
-      end if;
-    end loop;
-    closing_entries.place := place;
-    closing_entries.seq := low;
-    return next;
-  end loop;
+  if last - first <= 1000 then
+    return query
+    with newest as (
+      select width_bucket(e.posted_at, moments) + 1 as place, max(e.seq) as seq from entries e
+      where e.account_id = account and e.seq > first and e.seq <= last group by 1
+    ), closing as (
+      select m.place, max(coalesce(n.seq, first)) over (order by m.place) as seq
+      from generate_series(1::bigint, cardinality(moments)) as m (place) left join newest n on n.place = m.place
+    )
+    select c.place, coalesce((select e.balance_after from entries e where e.account_id = account and e.seq = c.seq), 0) from closing c;
+  else
+    return query
+    with recursive search as (
+      select m.place, m.moment, first as low, last as high from unnest(moments) with ordinality as m (moment, place)
+      union all
+      select h.place, h.moment, case when h.before then h.middle else h.low end, case when h.before then h.high else h.middle - 1 end
+      from (
+        select s.*, (s.low + s.high + 1) / 2 as middle,
+          (select e.posted_at < s.moment from entries e where e.account_id = account and e.seq = (s.low + s.high + 1) / 2) as before
+        from search s where s.low < s.high offset 0
+      ) h
+    )
+    select s.place, coalesce((select e.balance_after from entries e where e.account_id = account and e.seq = s.low), 0) from search s where s.low = s.high;
+  end if;
 end $$;
 """
 
@@ -289,5 +292,5 @@ def downgrade() -> None:
     op.execute("drop table allocations, lots, entries, transfers, accounts cascade")
     op.execute(
         "drop function lock_accounts, entries_keep_books, transfers_check, accounts_open, accounts_moved_by_entries, ledger_append_only, entry_hash,"
-        " entries_before, closing_entries cascade"
+        " entries_before, closing_balances cascade"
     )
