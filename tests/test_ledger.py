@@ -151,7 +151,7 @@ def test_times_rise_within_an_account(books):
 
 
 CHAIN = """
-select e.*, t.reference, t.kind, t.actor, t.description, t.payment_id, t.bill_id, t.service_id, t.refund_id, t.reverses
+select e.*, t.posted_at as written_at, t.reference, t.kind, t.actor, t.description, t.payment_id, t.bill_id, t.service_id, t.refund_id, t.reverses
 from entries e join transfers t on t.id = e.transfer_id where account_id = %(account_id)s order by seq
 """
 
@@ -160,7 +160,7 @@ def test_the_chain_can_be_recomputed_outside(books):
     """The bytes under a hash are documented: another program, in another language, comes to the same."""
     with db.transaction():
         give(books, 2500, "p1", description="Łódź", actor="anna")
-        ledger.post("c1", "charge", [(books["anna"], -1100), (books["revenue"], 1100)])
+        ledger.post("c1", "charge", [(books["anna"], -1100), (books["revenue"], 1100)], posted_at=NOW - timedelta(hours=1))
     head = b""
     for row in db.rows(CHAIN, account_id=books["anna"]):
         head = hashlib.sha256(head + _content(row)).digest()
@@ -169,11 +169,18 @@ def test_the_chain_can_be_recomputed_outside(books):
 
 
 def _content(row):
-    moment = struct.pack(">q", round((row.posted_at - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)))
     own = (row.account_id, row.seq, row.amount, row.currency, row.balance_after, row.credited_after)
     links = (value or 0 for value in (row.payment_id, row.bill_id, row.service_id, row.refund_id, row.reverses))
     texts = (len(row.reference.encode()), row.reference, len(row.actor.encode()), row.actor, row.description)
-    return moment + moment + ",".join(map(str, (*own, row.transfer_id, row.kind, *links, *texts))).encode()
+    return _moment(row.posted_at) + _text(*own) + _moment(row.written_at) + _text(row.transfer_id, row.kind, *links, *texts)
+
+
+def _moment(at):
+    return struct.pack(">q", round((at - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)))
+
+
+def _text(*values):
+    return ",".join(map(str, values)).encode()
 
 
 # What the database refuses by itself, whoever asks

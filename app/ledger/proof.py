@@ -124,7 +124,7 @@ left join lateral (
 ) p on true
 where e.transfer_id > %(low)s and e.transfer_id <= %(high)s and (
   t.id is null or a.id is null or e.currency <> a.currency
-  or e.hash <> entry_hash(coalesce(p.hash, ''), e.account_id, e.seq, e.amount, e.currency, coalesce(e.balance_after, 0), coalesce(e.credited_after, 0), e.posted_at, t)
+  or e.hash <> entry_hash(coalesce(p.hash, ''), e.account_id, e.seq, e.amount, e.currency, coalesce(e.balance_after, 0), coalesce(e.credited_after, 0), e.posted_at, transfer_content(t))
   or e.posted_at <> greatest(p.posted_at, t.posted_at) or e.seq < 1
   or case when a.tracked
     then e.balance_after is distinct from coalesce(p.balance_after, 0) + e.amount or e.balance_after < a.floor

@@ -149,8 +149,4 @@ with span as materialized (
 select count, incoming, incoming - net as outgoing from sums
 """
 
-_SERIES = """
-select coalesce(e.balance_after, 0) as balance
-from closing_entries(%(account_id)s, %(ends)s::timestamptz[]) c left join entries e on e.account_id = %(account_id)s and e.seq = c.seq
-order by c.place
-"""
+_SERIES = "select balance from closing_balances(%(account_id)s, %(ends)s::timestamptz[]) order by place"

@@ -95,42 +95,47 @@ create table allocations (
 create index allocations_lot on allocations (lot_id);
 """
 
-# What an entry's hash covers: the hash before it, both times as PostgreSQL sends them (8 bytes, microseconds since 2000, big-endian), then
-# the entry and all of its transfer as UTF-8 text. The database writes it here and `ledger check` recomputes it by the same words. Written so
-# that the planner can put it in place of the call: 1 microsecond an entry.
+# What an entry's hash covers: the hash before it, its time as PostgreSQL sends it (8 bytes, microseconds since 2000, big-endian), the entry as
+# UTF-8 text, then the time and the text of its transfer. The database writes it here and `ledger check` recomputes it by the same words. Written
+# so that the planner can put both in place of the call: 1 microsecond an entry.
 HASH = """
-create function entry_hash(previous bytea, account_id bigint, seq bigint, amount bigint, currency character, balance_after bigint, credited_after bigint,
-  posted_at timestamptz, t transfers) returns bytea language sql stable parallel safe
-return sha256(previous || timestamptz_send(posted_at) || timestamptz_send((t).posted_at) || convert_to(concat_ws(',',
-  account_id, seq, amount, currency, balance_after, credited_after, (t).id, (t).kind,
+create function transfer_content(t transfers) returns bytea language sql stable parallel safe
+return timestamptz_send((t).posted_at) || convert_to(concat_ws(',', (t).id, (t).kind,
   coalesce((t).payment_id, 0), coalesce((t).bill_id, 0), coalesce((t).service_id, 0), coalesce((t).refund_id, 0), coalesce((t).reverses, 0),
-  octet_length((t).reference), (t).reference, octet_length((t).actor), (t).actor, (t).description), 'UTF8'));
+  octet_length((t).reference), (t).reference, octet_length((t).actor), (t).actor, (t).description), 'UTF8');
+
+create function entry_hash(previous bytea, account_id bigint, seq bigint, amount bigint, currency character, balance_after bigint, credited_after bigint,
+  posted_at timestamptz, transfer bytea) returns bytea language sql stable parallel safe
+return sha256(previous || timestamptz_send(posted_at) || convert_to(concat_ws(',', account_id, seq, amount, currency, balance_after, credited_after), 'UTF8') || transfer);
 """
 
 BOOKS = """
 create function entries_keep_books() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+  kept boolean;
+  content bytea;
 begin
-  update accounts a
-     set balance = a.balance + new.amount,
-         entry_count = a.entry_count + 1,
-         credited = a.credited + greatest(new.amount, 0),
-         last_at = greatest(a.last_at, t.posted_at),
-         head = entry_hash(a.head, a.id, a.entry_count + 1, new.amount, a.currency, a.balance + new.amount, a.credited + greatest(new.amount, 0),
-                           greatest(a.last_at, t.posted_at), t)
-    from transfers t
-   where a.id = new.account_id and a.tracked and t.id = new.transfer_id and t.xmin = pg_current_xact_id()::xid
-  returning a.entry_count, a.currency, a.balance, a.credited, a.last_at, a.head
-       into new.seq, new.currency, new.balance_after, new.credited_after, new.posted_at, new.hash;
-  if found then
-    return new;
-  end if;
-  select t.id, a.currency, null, null, t.posted_at, entry_hash('', a.id, t.id, new.amount, a.currency, 0, 0, t.posted_at, t)
-    into new.seq, new.currency, new.balance_after, new.credited_after, new.posted_at, new.hash
-    from accounts a, transfers t
-   where a.id = new.account_id and not a.tracked and t.id = new.transfer_id and t.xmin = pg_current_xact_id()::xid;
-  if not found then
+  select a.tracked, a.currency, t.posted_at, transfer_content(t) into kept, new.currency, new.posted_at, content
+    from accounts a, transfers t where a.id = new.account_id and t.id = new.transfer_id and t.xmin = pg_current_xact_id()::xid;
+  if kept is null then
     raise exception 'entry refused: account % does not exist, or transfer % was not made by this transaction', new.account_id, new.transfer_id
       using errcode = 'integrity_constraint_violation', constraint = 'entries_join';
+  elsif kept then
+    update accounts a
+       set balance = a.balance + new.amount,
+           entry_count = a.entry_count + 1,
+           credited = a.credited + greatest(new.amount, 0),
+           last_at = greatest(a.last_at, new.posted_at),
+           head = entry_hash(a.head, a.id, a.entry_count + 1, new.amount, a.currency, a.balance + new.amount, a.credited + greatest(new.amount, 0),
+                             greatest(a.last_at, new.posted_at), content)
+     where a.id = new.account_id
+    returning a.entry_count, a.balance, a.credited, a.last_at, a.head
+         into new.seq, new.balance_after, new.credited_after, new.posted_at, new.hash;
+  else
+    new.seq := new.transfer_id;
+    new.balance_after := null;
+    new.credited_after := null;
+    new.hash := entry_hash('', new.account_id, new.transfer_id, new.amount, new.currency, 0, 0, new.posted_at, content);
   end if;
   return new;
 end $$;
@@ -232,34 +237,37 @@ begin
   return low;
 end $$;
 
--- The last entry before each of these rising moments: from the one before it in doubling steps, then by halving.
-create function closing_entries(account bigint, moments timestamptz[]) returns table (place integer, seq bigint) language plpgsql stable strict parallel safe as $$
+-- The balance just before each of these rising moments. A few entries between them are read through; among many, all moments are found by
+-- halving together, in one statement.
+create function closing_balances(account bigint, moments timestamptz[]) returns table (place bigint, balance bigint) language plpgsql stable strict parallel safe rows 100 as $$
 declare
-  low bigint := entries_before(account, moments[1]);
-  total bigint := (select a.entry_count from accounts a where a.id = account);
-  high bigint;
-  middle bigint;
-  step bigint;
+  first bigint := entries_before(account, moments[1]);
+  last bigint := entries_before(account, moments[cardinality(moments)]);
 begin
-  for place in 1 .. cardinality(moments) loop
-    step := 1;
-    while low + step <= total and (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = low + step) loop
-      low := low + step;
-      step := step * 2;
-    end loop;
-    high := least(low + step - 1, total);
-    while low < high loop
-      middle := (low + high + 1) / 2;
-      if (select e.posted_at < moments[place] from entries e where e.account_id = account and e.seq = middle) then
-        low := middle;
-      else
-        high := middle - 1;
-      end if;
-    end loop;
-    closing_entries.place := place;
-    closing_entries.seq := low;
-    return next;
-  end loop;
+  if last - first <= 1000 then
+    return query
+    with newest as (
+      select width_bucket(e.posted_at, moments) + 1 as place, max(e.seq) as seq from entries e
+      where e.account_id = account and e.seq > first and e.seq <= last group by 1
+    ), closing as (
+      select m.place, max(coalesce(n.seq, first)) over (order by m.place) as seq
+      from generate_series(1::bigint, cardinality(moments)) as m (place) left join newest n on n.place = m.place
+    )
+    select c.place, coalesce((select e.balance_after from entries e where e.account_id = account and e.seq = c.seq), 0) from closing c;
+  else
+    return query
+    with recursive search as (
+      select m.place, m.moment, first as low, last as high from unnest(moments) with ordinality as m (moment, place)
+      union all
+      select h.place, h.moment, case when h.before then h.middle else h.low end, case when h.before then h.high else h.middle - 1 end
+      from (
+        select s.*, (s.low + s.high + 1) / 2 as middle,
+          (select e.posted_at < s.moment from entries e where e.account_id = account and e.seq = (s.low + s.high + 1) / 2) as before
+        from search s where s.low < s.high offset 0
+      ) h
+    )
+    select s.place, coalesce((select e.balance_after from entries e where e.account_id = account and e.seq = s.low), 0) from search s where s.low = s.high;
+  end if;
 end $$;
 """
 
@@ -283,6 +291,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("drop table allocations, lots, entries, transfers, accounts cascade")
     op.execute(
-        "drop function lock_accounts, entries_keep_books, transfers_check, accounts_open, accounts_moved_by_entries, ledger_append_only,"
-        " entries_before, closing_entries cascade"
+        "drop function lock_accounts, entries_keep_books, transfers_check, accounts_open, accounts_moved_by_entries, ledger_append_only, entry_hash,"
+        " entries_before, closing_balances cascade"
     )
