@@ -10,6 +10,7 @@ from app.blueprints.add_funds import add_funds
 from app.blueprints.auth import auth
 from app.blueprints.balance import balance
 from app.blueprints.invoices import invoices
+from app.blueprints.links import links
 from app.blueprints.operations import operations
 from app.blueprints.pay import pay
 from app.blueprints.profile import profile
@@ -32,6 +33,7 @@ BLUEPRINTS = (
     profile,
     add_funds,
     pay,
+    links,
     webhooks,
     sandbox,
     sandbox_mail,

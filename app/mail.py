@@ -34,6 +34,8 @@ TIMEOUT_S: Final = 10
 LEASE: Final = timedelta(minutes=5)
 FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=6)
+PATIENCE: Final = timedelta(hours=1)
+"""How long a mail waits for a document of its own to be printed; then it leaves without, as its text has the way to it."""
 SECRET_KINDS: Final = frozenset({"verify", "reset"})
 """Kinds that hold a one-time link: their text is not shown in the archive and not kept once a mail server has taken it."""
 _ADDRESS: Final = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.IGNORECASE)
@@ -47,9 +49,14 @@ on conflict (key) do nothing
 """
 _CLAIM: Final = """
 update mails set due_at = %(lease)s, tries = tries + 1
-where id = (select id from mails where sent_at is null and due_at <= %(now)s order by due_at, id limit 1 for update skip locked)
+where id = (
+  select id from mails where sent_at is null and due_at <= %(now)s and (created_at < %(patience)s or not exists (
+    select from jsonb_array_elements(attachments) file join documents d on d.number = file->>'document'
+    where not exists (select from document_files f where f.document_id = d.id)))
+  order by due_at, id limit 1 for update skip locked)
 returning *
 """
+_FILES: Final = "select d.number, f.pdf from documents d join document_files f on f.document_id = d.id where d.number = any(%(numbers)s)"
 _SENT: Final = """
 update mails set sent_at = %(now)s, error = null,
   body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
@@ -60,7 +67,11 @@ update mails set sent_at = %(now)s, tries = tries + 1
 where id in (select id from mails where sent_at is null and due_at <= %(now)s order by due_at, id limit %(limit)s for update skip locked)
 """
 _FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
-_LIST: Final = "select id, key, kind, recipient, subject, body_text, body_html, created_at, sent_at, error from mails "
+_LIST: Final = """
+select id, key, kind, recipient, subject, body_text, body_html, created_at, sent_at, error,
+  (select coalesce(jsonb_agg(file - 'base64'), '[]') from jsonb_array_elements(attachments) file) as attachments
+from mails
+"""
 _OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s"
 _ONE_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and id = %(id)s"
 _NEWEST: Final = _LIST + "order by id desc limit %(limit)s"
@@ -81,8 +92,19 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A document that travels with a mail, by its number: its PDF is fetched when the mail leaves, so writing the mail prints nothing.
+
+    ``path`` is where its reader finds it in the Client Area.
+    """
+
+    number: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail of the outbox. ``sent_at`` is None while it waits; ``error`` says why the last try failed."""
+    """One mail of the outbox. ``sent_at`` is None while it waits; ``error`` says why the last try failed; ``attachments`` are named, not held."""
 
     id: int
     key: str
@@ -94,6 +116,7 @@ class Mail:
     created_at: datetime
     sent_at: datetime | None
     error: str | None
+    attachments: list[dict[str, str]]
 
     @property
     def secret(self) -> bool:
@@ -114,9 +137,9 @@ def is_address(text: str) -> bool:
     return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None and ".." not in text
 
 
-def send(kind: str, to: str, *, key: str, customer_id: int | None = None, attachments: Sequence[Attachment] = (), **context: object) -> None:
+def send(kind: str, to: str, *, key: str, customer_id: int | None = None, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
     """Compose ``templates/mail/<kind>`` and put it into the outbox. Within a transaction."""
-    composed = compose(kind, **context)
+    composed = compose(kind, attachments=list(attachments), **context)
     enqueue(kind, to, composed.subject, composed.text, composed.html, customer_id=customer_id, key=key, attachments=attachments)
 
 
@@ -129,18 +152,21 @@ def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) ->
 
 
 class Letter(NamedTuple):
-    """A mail to be composed: its kind, recipient, key and what its template names."""
+    """A mail to be composed: its kind, recipient, key, what its template names, and what travels with it."""
 
     kind: str
     to: str
     key: str
     customer_id: int | None
     context: dict[str, object]
+    attachments: Sequence[Attachment | Stored] = ()
 
 
 def send_many(letters: Sequence[Letter]) -> None:
-    """`send` for many, in one go and without attachments. Within a transaction."""
-    db.many(_ENQUEUE, [_outgoing(letter.kind, letter.to, *compose(letter.kind, **letter.context), letter.customer_id, letter.key) for letter in letters])
+    """`send` for many, in one go. Within a transaction."""
+    composed = [compose(letter.kind, attachments=letter.attachments, **letter.context) for letter in letters]
+    rows = [_outgoing(letter.kind, letter.to, *text, letter.customer_id, letter.key, letter.attachments) for letter, text in zip(letters, composed, strict=True)]
+    db.many(_ENQUEUE, rows)
 
 
 def compose(template: str, **context: object) -> Composed:
@@ -150,18 +176,22 @@ def compose(template: str, **context: object) -> Composed:
     return Composed(_UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", _environment().get_template(f"{template}.html").render(names))
 
 
-def enqueue(kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment] = ()) -> bool:
+def enqueue(
+    kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment | Stored] = ()
+) -> bool:
     """Put one mail into the outbox; False when this key is there already. Raises `MailError`. Within a transaction."""
     return db.execute(_ENQUEUE, **_outgoing(kind, to, subject, text, html, customer_id, key, attachments)) == 1
 
 
-def _outgoing(kind: str, to: str, subject: str, text: str, html: str | None, customer_id: int | None, key: str, attachments: Sequence[Attachment] = ()) -> dict[str, object]:
+def _outgoing(
+    kind: str, to: str, subject: str, text: str, html: str | None, customer_id: int | None, key: str, attachments: Sequence[Attachment | Stored] = ()
+) -> dict[str, object]:
     """The row of a mail. Raises `MailError`."""
     if not is_address(to):
         raise MailError(f"not a mail address: {to!r}")
     if _UNSAFE.search(subject) or not subject:
         raise MailError(f"not a subject: {subject!r}")
-    files = [{"filename": file.filename, "type": file.content_type, "base64": base64.b64encode(file.content).decode()} for file in attachments]
+    files = [_kept(file) for file in attachments]
     values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "subject": subject, "text": text, "html": html}
     return values | {"attachments": json.dumps(files), "now": clock.now()}
 
@@ -226,7 +256,7 @@ def _keep_here(limit: int) -> int:
 def _deliver_one(server: smtplib.SMTP) -> int | None:
     """1 sent, 0 failed, None nothing due."""
     with db.transaction():
-        row = db.row(_CLAIM, now=clock.now(), lease=clock.now() + LEASE)
+        row = db.row(_CLAIM, now=clock.now(), lease=clock.now() + LEASE, patience=clock.now() - PATIENCE)
     if row is None:
         return None
     try:
@@ -261,14 +291,22 @@ def _message(row: db.Row) -> EmailMessage:
     message.set_content(row.body_text)
     if row.body_html:
         message.add_alternative(row.body_html, subtype="html")
+    stored = {found.number: bytes(found.pdf) for found in db.rows(_FILES, numbers=[file["document"] for file in row.attachments if "document" in file])} if row.attachments else {}
     for file in row.attachments:
-        _attach(message, file)
+        content = base64.b64decode(file["base64"]) if "base64" in file else stored.get(file["document"])
+        if content is None:
+            log.warning("mail %s left without %s, which is not printed", row.id, file["filename"])
+        else:
+            main, _, sub = file["type"].partition("/")
+            message.add_attachment(content, maintype=main, subtype=sub, filename=file["filename"])
     return message
 
 
-def _attach(message: EmailMessage, file: dict[str, Any]) -> None:
-    main, _, sub = file["type"].partition("/")
-    message.add_attachment(base64.b64decode(file["base64"]), maintype=main, subtype=sub, filename=file["filename"])
+def _kept(file: Attachment | Stored) -> dict[str, str]:
+    """How a file stands with its mail in the outbox."""
+    if isinstance(file, Stored):
+        return {"filename": f"{file.number}.pdf", "type": "application/pdf", "document": file.number, "path": file.path}
+    return {"filename": file.filename, "type": file.content_type, "base64": base64.b64encode(file.content).decode()}
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Route:
 
 
 ADDRESS = {"name": "Anna Kowalska", "street": "Weg 1", "postcode": "10115", "city": "Berlin", "country": "DE", "kind": "individual", "locale": "en", "timezone": "UTC"}
+GUEST = {"name": "Gustav Guest", "email": "gustav@example.com", "street": "Weg 2", "postcode": "10115", "city": "Berlin", "country": "DE"}
 NEW_PASSWORD = "another-quiet-harbour"
 TABLE = {
     "GET auth.index": Route("public", 303),
@@ -66,6 +67,9 @@ TABLE = {
     "GET balance.show": Route("customer"),
     "GET add_funds.show": Route("customer"),
     "POST add_funds.create": Route("customer", 303, data={"amount": "31", "currency": "EUR"}, others={"unverified": 422}),
+    "GET add_funds.ask": Route("customer"),
+    "POST add_funds.make_link": Route("customer", 303, data={"name": "Anna", "amount": "20"}),
+    "POST add_funds.revoke_link": Route("customer", 303, "asked"),
     "GET transactions.index": Route("customer"),
     "GET transactions.export": Route("customer"),
     "GET refunds.index": Route("customer"),
@@ -90,10 +94,19 @@ TABLE = {
     "GET invoices.show": Route("customer", thing="paid"),
     "GET invoices.pdf": Route("customer", thing="paid"),
     "GET invoices.receipt": Route("customer", thing="paid"),
+    "POST invoices.share": Route("customer", 303, "unpaid"),
+    "POST invoices.unshare": Route("customer", 303, "unpaid"),
     "POST invoices.cancel": Route("customer", 303, "unpaid"),
     "GET pay.choose": Route("customer", thing="unpaid"),
     "POST pay.leave": Route("customer", 303, "unpaid", {"method": "sandbox-card"}),
     "GET pay.result": Route("customer", thing="payment"),
+    "GET links.show": Route("public", thing="bill_link"),
+    "POST links.leave": Route("public", 303, "bill_link", {"method": "sandbox-card"}),
+    "GET links.top_up": Route("public", thing="topup_link"),
+    "POST links.order": Route("public", 303, "topup_link", {**GUEST, "amount": "25", "currency": "EUR"}),
+    "GET links.status": Route("public", thing="paid_link"),
+    "GET links.invoice": Route("public", thing="paid_link"),
+    "GET links.receipt": Route("public", thing="paid_link"),
     "GET profile.show": Route("customer"),
     "POST profile.save": Route("customer", 303, data=ADDRESS),
     "GET profile.security": Route("anyone"),
@@ -115,7 +128,7 @@ TABLE = {
 }
 WHOSE = {name: route for name, route in TABLE.items() if route.thing and route.audience != "public"}
 CSRF_EXEMPT = {"POST webhooks.receive"}
-WRITES_ON_READING = {"GET pay.result": {"payments", "payment_events"}}
+WRITES_ON_READING = {"GET pay.result": {"payments", "payment_events"}, "GET links.status": {"payments", "payment_events"}}
 """The page one comes back to from the processor asks it how the payment stands and writes down the answer."""
 KEPT_BY_THE_BROWSER = {"GET invoices.pdf", "GET invoices.receipt", "GET static"}
 """What never changes may be kept, documents only by the browser that asked and only to ask again."""

@@ -125,7 +125,17 @@ def found_forms(house: House) -> dict[tuple[str, str], Form]:
 
 
 _REFUNDABLE = "select public_id from payments p where state = 'paid' and not exists (select from refunds r where r.payment_id = p.id) order by id limit 1"
-WITHOUT_FIELDS = {"sandbox.happen", "auth.logout", "invoices.cancel", "auth.verify", "profile.sign_out", "profile.sign_out_others", "webhooks.receive"}
+WITHOUT_FIELDS = {
+    "sandbox.happen",
+    "auth.logout",
+    "invoices.cancel",
+    "add_funds.revoke_link",
+    "invoices.unshare",
+    "auth.verify",
+    "profile.sign_out",
+    "profile.sign_out_others",
+    "webhooks.receive",
+}
 """Forms of one button or a choice of them; and the processors', who have no form."""
 
 
@@ -134,7 +144,16 @@ def test_every_form_is_found(house: House) -> None:
     assert posting - {endpoint for endpoint, method in found_forms(house) if method == "POST"} == WITHOUT_FIELDS
 
 
-FILES = {"GET static", "GET invoices.pdf", "GET invoices.receipt", "GET invoices.export", "GET invoices.bundle", "GET transactions.export"}
+FILES = {
+    "GET static",
+    "GET invoices.pdf",
+    "GET invoices.receipt",
+    "GET links.invoice",
+    "GET links.receipt",
+    "GET invoices.export",
+    "GET invoices.bundle",
+    "GET transactions.export",
+}
 SENDING = sorted(name.split()[1] for name in TABLE if name.startswith("POST") and name.split()[1] not in WITHOUT_FIELDS)
 
 
@@ -174,7 +193,8 @@ def forget_tries() -> None:
 FILTERED = {
     "GET invoices.index": {"status", "from", "to", "min", "max", "period", "q", "size", "before"},
     "GET transactions.index": {"kind", "direction", "from", "to", "min", "max", "q", "before", "as_of"},
-    "GET add_funds.show": {"amount", "currency"},
+    "GET add_funds.show": {"amount", "currency", "beneficiary"},
+    "GET links.top_up": {"amount", "currency"},
     "GET invoices.bundle": {"number"},
     "GET invoices.export": {"status", "from", "min", "q"},
     "GET pay.choose": {"method"},

@@ -11,8 +11,9 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
+from app import clock, db, fx, gateways, invoicing, payments, wallet
 from app.customers import User
+from app.formats import formats
 from app.gateways.base import GatewayError, Redirect, Snapshot
 from app.invoicing import Bill, BillError, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
@@ -205,7 +206,7 @@ def test_nothing_is_started_for_a_profile_that_is_not_complete(app: Flask):
     [("4.99", "smallest top-up is €\xa05.00"), ("10000.01", "largest top-up is €\xa010,000.00"), ("5.00", None), ("10000", None)],
 )
 def test_limits_are_said_in_the_currency(app: Flask, demo_customer: User, amount: str, sentence: str | None):
-    problem = payments.topup_problem(customers.get(demo_customer.customer_id or 0), Money.of(amount, "EUR"))
+    problem = payments.topup_problem(formats("en", "UTC"), Money.of(amount, "EUR"))
     assert problem is None if sentence is None else sentence in (problem or "")
 
 

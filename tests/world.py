@@ -5,11 +5,12 @@ from datetime import timedelta
 
 from flask import Flask
 
-from app import clock, customers, db, payments, refunds, services
+from app import clock, customers, db, invoicing, payments, refunds, services
 from app.customers import User
 from app.money import Money
+from app.payments import Payment
 from tests.conftest import BERLIN, person
-from tests.pay import begin, carry, choose, publish_rates, topup
+from tests.pay import begin, carry, choose, of, publish_rates, topup
 from tests.trade import fund, offer_plans
 
 NOBODYS_NUMBER = "INV-2026-999999"
@@ -29,6 +30,10 @@ class Things:
     device: str
     verify: str
     reset: str
+    bill_link: str
+    topup_link: str
+    paid_link: str
+    asked: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -43,6 +48,10 @@ MISSING = {
     "refund": "RF-999999",
     "letter": "999999",
     "device": "0" * 32,
+    "bill_link": "x" * 60,
+    "topup_link": "x" * 60,
+    "paid_link": "x" * 60,
+    "asked": "999999",
     "verify": "x" * 43,
     "reset": "x" * 43,
 }
@@ -62,6 +71,10 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         services.order(user.customer_id, "vps-4" if place % 2 else "ip", 1, label=f"srv-{place}")
     open_one = begin(topup(user, Money.of("40.00", "EUR")))
     unpaid = topup(user, Money.of("25.00", "EUR"))
+    asked = payments.ask(user.customer_id, "Anna", None)
+    given = pay_by_link(payments.order_for(asked, Money.of("12.00", "EUR"), "", GUEST, "Gustav"))
+    choose(app, given, "approve")
+    carry(app)
     customers.request_verification(user.id)
     customers.request_reset(user.login)
     customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
@@ -76,11 +89,32 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         device=customers.list_sessions(user.id, b"")[0].reference,
         verify=link("verify"),
         reset=link("reset"),
+        bill_link=by_link(payments.share(user.customer_id, unpaid.number)),
+        topup_link=by_link(asked),
+        paid_link=payments.told_at(given.public_id).rsplit("/", 1)[1],
+        asked=str(asked.id),
     )
 
 
 def _number(bill_id: int) -> str:
     return str(db.scalar("select invoice_number from bills where id = %(id)s", id=bill_id))
+
+
+GUEST = customers.Profile(name="Gustav Guest", street="Weg 2", postcode="10115", city="Berlin", country="DE", billing_email="gustav@example.com")
+"""Somebody without an account who pays for somebody else."""
+
+
+def by_link(found: payments.Link | None) -> str:
+    """The token in the address of a link."""
+    assert found
+    return found.path.rsplit("/", 1)[1]
+
+
+def pay_by_link(given: payments.Link, method: str = "sandbox-card") -> Payment:
+    """Start paying a bill as who was sent its link."""
+    bill = invoicing.find(given.customer_id, given.number or "")
+    assert bill
+    return of(payments.start(given.customer_id, bill.number, method, payments.options(bill).quote_token, given))
 
 
 def link(kind: str) -> str:

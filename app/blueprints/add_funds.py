@@ -4,21 +4,26 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, abort, request
 from flask_login import current_user
 
 import config
 from app import customers, fx, gateways, payments, services, web
 from app.blueprints.profile import BillingForm
-from app.customers import Customer
+from app.customers import Beneficiary, Customer
 from app.money import AmountError, Money
 from app.web import gate
+from app.web.forms import Form, Line
 
 add_funds = Blueprint("add_funds", __name__)
 
 TRANSFER = "bank-transfer"
 MOST_ORDERS = 30
 ORDERS_WITHIN = timedelta(minutes=10)
+WRONG_LOGINS = (("10", 10, timedelta(minutes=10)), ("day", 50, timedelta(days=1)))
+"""How many logins that cannot be topped up a payer may try."""
+NOT_THIS_LOGIN = "Funds can't be added to this login."
+"""All there is to say, whether there is no such login or it takes no funds."""
 STEPS = (10, 25, 50, 100)
 """Suggested amounts, in thousandths of the largest one."""
 
@@ -41,9 +46,10 @@ def show() -> Response:
     """The form; for a partial request what the amount that is being typed would become."""
     customer = customers.get(current_user.customer_id)
     currency = _currency(customer, request.args.get("currency", ""))
-    text = request.args.get("amount", "")
-    quote = _quote(customer, text, currency) if text.strip() else Quote()
-    return web.page("add_funds/new.html", "quote", also=("_topup_limits.html", "_ways.html"), **_page(customer, text, currency, quote, {}))
+    text, login = request.args.get("amount", ""), _login(request.args.get("beneficiary", ""))
+    whom, problem = _beneficiary(customer, login)
+    quote = Quote(problem=problem) if problem else _quote(customer, text, currency, whom) if text.strip() else Quote()
+    return web.page("add_funds/new.html", "quote", also=("_topup_limits.html", "_ways.html"), **_page(customer, text, currency, quote, {}, login))
 
 
 @add_funds.post("/add-funds")
@@ -54,14 +60,16 @@ def create() -> Response:
     """
     customer = customers.get(current_user.customer_id)
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
-    quote = _quote(customer, text, currency)
+    login = _login(request.form.get("beneficiary", ""))
+    whom, stopped = _beneficiary(customer, login)
+    quote = Quote(problem=stopped) if stopped else _quote(customer, text, currency, whom)
+    errors = {"beneficiary": stopped} if stopped else {"amount": quote.problem} if quote.problem else {}
     if "preview" in request.form:
-        return web.page("add_funds/new.html", **_page(customer, text, currency, quote, {}))
-    if quote.problem or quote.pay is None or customers.missing_fields(customer):
-        errors = {"amount": quote.problem} if quote.problem else {}
-        return web.page("add_funds/new.html", status_code=422, **_page(customer, text, currency, quote, errors))
+        return web.page("add_funds/new.html", **_page(customer, text, currency, quote, {"beneficiary": stopped} if stopped else {}, login))
+    if errors or quote.pay is None or customers.missing_fields(customer):
+        return web.page("add_funds/new.html", status_code=422, **_page(customer, text, currency, quote, errors, login))
     customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
-    bill = payments.order_topup(customer.id, quote.pay, request.form.get("quote", ""))
+    bill = payments.order_topup(customer.id, quote.pay, request.form.get("quote", ""), whom)
     return web.go(f"/invoices/{bill.number}/pay")
 
 
@@ -122,18 +130,97 @@ def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: 
         form=form,
         amount=amount,
         currency=currency,
-        currencies=_currencies(),
+        currencies=offered_currencies(),
         missing=missing,
         errors=errors | form.sentences,
     )
 
 
-def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: dict[str, str]) -> dict[str, Any]:
+class AskForm(Form):
+    """What whoever opens the link reads, and how much is asked for."""
+
+    name = Line("The name to show", 60)
+    amount = Line("Amount", 30)
+
+
+@add_funds.get("/add-funds/ask")
+def ask() -> Response:
+    """The links by which others can top this balance up, and the form for one more."""
+    return _asking(AskForm(data={"name": customers.get(current_user.customer_id).title}))
+
+
+@add_funds.post("/add-funds/ask")
+def make_link() -> Response:
+    """One more link; 422 with the field marked when it cannot be made."""
+    customer, form = customers.get(current_user.customer_id), AskForm()
+    ready = form.validate()
+    wanted, problem = _wanted(form.amount.data or "", customer)
+    if problem:
+        form.refuse("amount", problem)
+    if not form.name.data:
+        form.refuse("name", "Write the name by which who pays knows you.")
+    if not ready or form.sentences or not customer.currency:
+        return _asking(form, 422)
+    try:
+        payments.ask(customer.id, form.name.data or "", wanted)
+    except payments.NotPayable as reason:
+        return _asking(form, 422, str(reason))
+    web.toast("Your link is ready. Copy it and send it to whoever pays.")
+    return web.go("/add-funds/ask")
+
+
+@add_funds.post("/add-funds/ask/<int:link_id>/revoke")
+def revoke_link(link_id: int) -> Response:
+    """End a link at once."""
+    if not payments.withdraw(current_user.customer_id, link_id):
+        abort(404)
+    web.toast("The link is revoked. It opens nothing any more.")
+    return web.go("/add-funds/ask")
+
+
+def _wanted(text: str, customer: Customer) -> tuple[Money | None, str]:
+    """The amount a link asks for, None when who pays decides; and what is wrong with it."""
+    if not text.strip() or not customer.currency:
+        return None, ""
+    try:
+        wanted = Money.parse(text, customer.currency, customer.locale)
+    except AmountError as error:
+        return None, str(error)
+    return wanted, payments.topup_problem(web.writer(), wanted) or ""
+
+
+def _asking(form: AskForm, status_code: int = 200, problem: str = "") -> Response:
+    customer = customers.get(current_user.customer_id)
+    links = payments.asked(customer.id)
+    return web.page("add_funds/ask.html", status_code=status_code, form=form, errors=form.sentences, links=links, currency=customer.currency, problem=problem)
+
+
+def _login(text: str) -> str:
+    """A login as it is typed; the own one means nobody else."""
+    login = text.strip().lower()
+    return "" if login == current_user.login else login
+
+
+def _beneficiary(customer: Customer, login: str) -> tuple[Beneficiary | None, str]:
+    """Whom a login tops up, or the one sentence for every reason it does not. Wrong ones are counted, for nobody shall go through a list of them."""
+    if not login:
+        return None, ""
+    rules = [(f"beneficiary:{customer.id}:{name}", limit, window) for name, limit, window in WRONG_LOGINS]
+    customers.count(*rules)
+    found = customers.find_beneficiary(login)
+    if found is None:
+        return None, NOT_THIS_LOGIN
+    customers.give_back(*rules)
+    return (None, "") if found.id == customer.id else (found, "")
+
+
+def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: dict[str, str], login: str = "") -> dict[str, Any]:
     allowed, holds = payments.LIMITS[currency], customer.currency if payments.limits(customer.currency or "") else currency
     return {
         "amount": text,
+        "beneficiary": login,
         "currency": currency,
-        "currencies": _currencies(),
+        "currencies": offered_currencies(),
         "zero": 0,
         "allowed": allowed,
         "most": payments.LIMITS[holds or currency].maximum_balance,
@@ -155,19 +242,25 @@ def _just_enough(customer: Customer, currency: str) -> list[tuple[Money, str]]:
     return [(Money(enough, currency), f"covers {web.writer().long_day_month(runway.short_on)}")]
 
 
-def _quote(customer: Customer, text: str, currency: str) -> Quote:
+def _quote(customer: Customer, text: str, currency: str, whom: Beneficiary | None = None) -> Quote:
+    quote = price(text, currency, customer.locale, whom.currency if whom else customer.currency)
+    return quote if whom or quote.problem or quote.pay is None else _credited(customer, quote.pay, quote.offer)
+
+
+def price(text: str, currency: str, locale: str, into: str | None) -> Quote:
+    """What an amount as it is typed becomes on a balance in `into`; of the balance itself nothing."""
     try:
-        pay = Money.parse(text, currency, customer.locale)
+        pay = Money.parse(text, currency, locale)
     except AmountError as error:
         return Quote(problem=str(error))
-    problem = payments.topup_problem(customer, pay)
+    problem = payments.topup_problem(web.writer(), pay)
     if problem:
         return Quote(pay, problem=problem)
     try:
-        offer = None if customer.currency in (None, currency) else fx.offer(pay, customer.currency)
+        offer = None if into in (None, currency) else fx.offer(pay, into)
     except (fx.RateUnavailable, AmountError) as error:
         return Quote(pay, problem=str(error))
-    return _credited(customer, pay, offer)
+    return Quote(pay, offer.credited if offer else pay, None, offer, fx.seal(offer) if offer else "")
 
 
 def _credited(customer: Customer, pay: Money, offer: fx.Offer | None) -> Quote:
@@ -180,12 +273,13 @@ def _credited(customer: Customer, pay: Money, offer: fx.Offer | None) -> Quote:
     return Quote(pay, credited, after, offer, fx.seal(offer) if offer else "", tuple(fx.equivalents(credited, others)) if others else ())
 
 
-def _currencies() -> list[str]:
+def offered_currencies() -> list[str]:
+    """The currencies in which a top-up can be paid."""
     return [code for code in config.current().currencies if payments.limits(code)]
 
 
 def _currency(customer: Customer, wanted: str) -> str:
-    offered = _currencies()
+    offered = offered_currencies()
     return next((code for code in (wanted, customer.currency, "EUR") if code in offered), offered[0])
 
 

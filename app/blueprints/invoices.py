@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, abort, request
 
-from app import clock, invoicing, web
+from app import clock, invoicing, payments, web
 from app.invoicing import Bill, Filter
 from app.money import Money
 from app.web import spreadsheet
@@ -76,7 +76,8 @@ def show(number: str) -> Response:
     """One bill as its document, with what happened to it."""
     bill = _own(number)
     paper = invoicing.on_screen(bill, web.writer())
-    return web.page("invoices/show.html", bill=bill, paper=paper, steps=invoicing.timeline(bill), badge_of=BADGES[bill.status])
+    link = payments.shared(bill.id) if bill.unpaid else None
+    return web.page("invoices/show.html", bill=bill, paper=paper, steps=invoicing.timeline(bill), badge_of=BADGES[bill.status], link=link)
 
 
 @invoices.get("/invoices/<number>.pdf")
@@ -89,6 +90,29 @@ def pdf(number: str) -> Response:
 def receipt(number: str) -> Response:
     """The receipt of a paid bill."""
     return _download(number, "receipt")
+
+
+@invoices.post("/invoices/<number>/link")
+def share(number: str) -> Response:
+    """The public page that pays this bill: its address as text for a script that copies it, else on the bill's page. With `anew` another one."""
+    try:
+        link = payments.share(web.reader().customer_id, number, anew="anew" in request.form)
+    except payments.NotPayable as reason:
+        web.toast(str(reason))
+        return web.go(f"/invoices/{number}")
+    link = link or abort(404)
+    if request.accept_mimetypes.best == "text/plain":
+        return Response(link.url, mimetype="text/plain")
+    return web.go(f"/invoices/{number}#link")
+
+
+@invoices.post("/invoices/<number>/link/revoke")
+def unshare(number: str) -> Response:
+    """End the public page of this bill at once."""
+    bill = _own(number)
+    ended = payments.unshare(bill.customer_id, number)
+    web.toast("The link is revoked. It opens nothing any more." if ended else "There is no link to revoke.")
+    return web.go(f"/invoices/{number}")
 
 
 @invoices.post("/invoices/<number>/cancel")

@@ -11,6 +11,7 @@ from app.customers import passwords
 from app.customers.events import record
 
 KINDS: Final = ("individual", "company")
+LONGEST_LOGIN: Final = 40
 WITHOUT_POSTCODE: Final = frozenset({
     *("AE", "AG", "AO", "AW", "BF", "BI", "BJ", "BO", "BS", "BW", "BZ", "CD", "CF", "CG", "CI", "CK", "CM", "DJ", "DM", "ER", "FJ", "GA"),
     *("GD", "GH", "GM", "GQ", "GY", "HK", "KI", "KM", "KN", "KP", "LC", "ML", "MO", "MR", "MW", "NR", "NU", "QA", "RW", "SB", "SC", "SL"),
@@ -47,7 +48,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Who pays. ``email`` is where its documents go: the billing address, else the first user's. ``currency_fixed`` once there is a bill."""
+    """Who pays. ``email`` is where its documents go: the billing address, else the first user's. ``currency_fixed`` once there is a bill.
+
+    A ``guest`` paid for somebody else by a link and has no login: nobody signs in as it, and its address is not confirmed.
+    """
 
     id: int
     profile: Profile
@@ -57,6 +61,7 @@ class Customer:
     timezone: str
     verified: bool
     currency_fixed: bool
+    guest: bool
     created_at: datetime
 
     @property
@@ -91,11 +96,11 @@ _USER_BY_ID: Final = _USER + "where id = %(id)s"
 _USER_BY_LOGIN: Final = _USER + "where login = %(login)s and disabled_at is null"
 _USER_BY_EMAIL: Final = _USER + "where email = %(email)s and disabled_at is null order by verified_at is null, id desc limit 1"
 _CUSTOMER: Final = """
-select c.*, u.email as user_email, u.locale, u.timezone,
+select c.*, coalesce(u.email, '') as user_email, coalesce(u.locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone, u.email is null as guest,
        exists (select 1 from users where customer_id = c.id and verified_at is not null) as verified,
        exists (select 1 from accounts where customer_id = c.id) or exists (select 1 from bills where customer_id = c.id) as currency_fixed
 from customers c
-join lateral (select email, locale, timezone from users where customer_id = c.id order by id limit 1) u on true
+left join lateral (select email, locale, timezone from users where customer_id = c.id order by id limit 1) u on true
 where c.id = any(%(ids)s)
 """
 _CREATE: Final = """
@@ -105,6 +110,14 @@ with customer as (
 insert into users (customer_id, login, email, name, password_hash, role, locale, timezone, verified_at, created_at)
 values ((select id from customer), %(login)s, %(email)s, %(name)s, %(password_hash)s, %(role)s, %(locale)s, %(timezone)s, %(verified_at)s, %(now)s)
 on conflict (login) do nothing returning id
+"""
+_BENEFICIARY: Final = """
+select c.id, u.login, c.currency from users u join customers c on c.id = u.customer_id
+where u.login = %(login)s and u.role = 'customer' and u.verified_at is not null and u.disabled_at is null and c.closed_at is null and c.currency is not null
+"""
+_GUEST: Final = """
+insert into customers (kind, name, company, street, postcode, city, country, billing_email, created_at)
+values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(country)s, %(billing_email)s, %(now)s) returning id
 """
 _UPDATE: Final = """
 update customers set kind = %(kind)s, name = %(name)s, company = %(company)s, street = %(street)s, postcode = %(postcode)s, city = %(city)s,
@@ -144,7 +157,7 @@ def _customer(found: db.Row) -> Customer:
         found.billing_email, found.po_number, found.currency, tuple(found.display_currencies),
     )  # fmt: skip
     email = found.billing_email or found.user_email
-    return Customer(found.id, profile, found.vat_id_state, email, found.locale, found.timezone, found.verified, found.currency_fixed, found.created_at)
+    return Customer(found.id, profile, found.vat_id_state, email, found.locale, found.timezone, found.verified, found.currency_fixed, found.guest, found.created_at)
 
 
 def get_user(user_id: int) -> User:
@@ -160,6 +173,30 @@ def find_user(login_or_email: str) -> User | None:
     name = login_or_email.strip().lower().replace("\0", "�")
     found = db.row(_USER_BY_EMAIL, email=name) if "@" in name else db.row(_USER_BY_LOGIN, login=name)
     return User(*found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Beneficiary:
+    """Whom somebody else's money is for: no more than the payment needs."""
+
+    id: int
+    login: str
+    currency: str
+
+
+def find_beneficiary(login: str) -> Beneficiary | None:
+    """Whose balance others may add to by this exact login; None for nobody, and alike for an account that is closed, not confirmed or without
+    a currency yet, and for support. One statement by one index, whatever the answer.
+    """
+    row = db.row(_BENEFICIARY, login=login.strip().lower().replace("\0", "�")[: LONGEST_LOGIN + 1])
+    return Beneficiary(*row) if row else None
+
+
+def insert_guest(profile: Profile) -> int:
+    """A customer without a login, who pays for somebody else: what its documents need and where they go. Within a transaction."""
+    return int(
+        db.scalar(_GUEST, now=clock.now(), **{name: getattr(profile, name) for name in ("kind", "name", "company", "street", "postcode", "city", "country", "billing_email")})
+    )
 
 
 def insert_user(
@@ -249,7 +286,7 @@ def missing_fields(customer: Customer) -> list[str]:
     """What must be filled in before money can be taken, in the words of the page; empty when nothing is missing."""
     profile = customer.profile
     wanted: list[tuple[str, bool]] = [
-        ("a confirmed e-mail address", customer.verified),
+        ("a confirmed e-mail address", customer.verified or customer.guest),
         ("company", bool(profile.company)) if profile.kind == "company" else ("name", bool(profile.name)),
         ("street", bool(profile.street)),
         ("postcode", bool(profile.postcode) or profile.country in WITHOUT_POSTCODE),

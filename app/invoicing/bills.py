@@ -137,14 +137,19 @@ class Bill:
         return Money(self.total, self.currency)
 
     @property
+    def for_another(self) -> bool:
+        """Whether it adds to the balance of somebody else than who pays it."""
+        return self.beneficiary_id != self.customer_id
+
+    @property
     def unpaid(self) -> bool:
         """Whether it waits for money."""
         return self.status == "unpaid"
 
 
-def issue_topup_bill(customer_id: int, beneficiary_id: int, amount: Money) -> Bill:
-    """A bill for a deposit of exactly `amount` to the beneficiary's balance, paid by the customer. Within a transaction."""
-    detail = "" if beneficiary_id == customer_id else "To another account, as ordered"
+def issue_topup_bill(customer_id: int, beneficiary_id: int, amount: Money, whom: str = "") -> Bill:
+    """A bill for a deposit of exactly `amount` to the beneficiary's balance, paid by the customer, who calls it `whom`. Within a transaction."""
+    detail = "" if beneficiary_id == customer_id else whom or "To another account, as ordered"
     line = Line("Account funds", amount.minor, detail=detail)
     return issue_many([Draft(customer_id, "Account funds", amount.currency, (line,), kind="topup", beneficiary_id=beneficiary_id)])[0]
 

@@ -6,10 +6,11 @@ return page and the reconciling job are three ways to the same place: `look up`,
 
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import Payment, Step, bill_of, due, find, hold, open_of, restate, timeline
+from app.payments.book import NotPayable, Payment, Step, bill_of, due, find, hold, open_of, restate, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
-from app.payments.settling import NotPayable, apply, earnings, follow_with, pay_from_balance
+from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
+from app.payments.settling import apply, earnings, follow_with, pay_from_balance
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import look_at, look_over, reconcile, refresh
 
@@ -20,6 +21,7 @@ __all__ = [
     "Arrival",
     "Credited",
     "Limits",
+    "Link",
     "NotPayable",
     "Options",
     "Payment",
@@ -27,12 +29,15 @@ __all__ = [
     "QuoteExpired",
     "Step",
     "apply",
+    "ask",
+    "asked",
     "balance_problem",
     "bill_of",
     "due",
     "earnings",
     "expire_bonuses",
     "find",
+    "follow",
     "follow_with",
     "grant_bonus",
     "hold",
@@ -43,6 +48,7 @@ __all__ = [
     "offer_for",
     "open_of",
     "options",
+    "order_for",
     "order_topup",
     "pay_from_balance",
     "process",
@@ -52,8 +58,14 @@ __all__ = [
     "refresh",
     "replay",
     "restate",
+    "share",
+    "shared",
     "start",
     "take_in",
     "timeline",
+    "told",
+    "told_at",
     "topup_problem",
+    "unshare",
+    "withdraw",
 ]

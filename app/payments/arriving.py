@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import config
 from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
 from app.customers import Customer
 from app.formats import formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
 from app.money import AmountError, Money
-from app.payments import book, settling
+from app.payments import book, links, settling
 from app.payments.settling import Conversion
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def _credit(cases: Sequence[_Case]) -> None:
             counter=[(ledger.account("suspense", case.arrival.received.currency, key=SUSPENSE), -case.arrival.received.minor), *case.conversion.lines],
             payment_id=case.payment_id,
             paid=case.arrival.received,
-            description=f"Top-up by {LABEL.lower()}",
+            description="Top-up from another account" if case.bill.for_another else f"Top-up by {LABEL.lower()}",
             bill_id=case.bill.id,
         )
         for case in cases
@@ -238,7 +239,15 @@ def _facts(case: _Case, credited: int) -> Settlement:
     received, conversion = case.arrival.received, case.conversion
     whole = received if received.currency != case.bill.currency else Money(case.counted, received.currency)
     added = Money(credited, conversion.credited.currency)
-    return Settlement(case.arrival.paid_at, LABEL, paid=whole, credited=added, rate_note=conversion.rate_note, reference=case.public_id, transfer_id=case.transfer_id)
+    return Settlement(
+        case.arrival.paid_at,
+        LABEL,
+        paid=whole,
+        credited=added,
+        rate_note=conversion.rate_note,
+        reference=case.public_id,
+        transfer_id=None if case.bill.for_another else case.transfer_id,
+    )
 
 
 def _above(case: _Case) -> str:
@@ -277,15 +286,42 @@ _OWING = "select customer_id from accounts where kind = 'debt' and balance < 0 a
 def _tell(cases: Sequence[_Case]) -> None:
     """The history of each payment, and a mail to each payer."""
     now = clock.now()
-    db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": f"{case.note} {case.settled}".strip(), "actor": BANK} for case in cases])
+    db.many(
+        book.EVENT,
+        [
+            {"payment_id": case.payment_id, "at": now, "state": "paid", "note": f"{case.note} {'' if case.bill.for_another else case.settled}".strip(), "actor": BANK}
+            for case in cases
+        ],
+    )
     payers = customers.get_many({case.bill.customer_id for case in cases})
-    mail.send_many([_letter(case, payers[case.bill.customer_id]) for case in cases if mail.is_address(payers[case.bill.customer_id].email)])
+    receipts = _receipts([case.number for case in cases if case.number])
+    mail.send_many([_letter(case, payers[case.bill.customer_id], receipts.get(case.number)) for case in cases if mail.is_address(payers[case.bill.customer_id].email)])
+    given = [case for case in cases if case.bill.for_another]
+    mail.send_many(
+        [
+            letter
+            for case in given
+            for letter in settling.to_owner(
+                case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=payers[case.bill.customer_id].guest
+            )
+        ]
+    )
     for case in cases:
         if not mail.is_address(payers[case.bill.customer_id].email):
             log.warning("Payment %s could not be confirmed by mail: no address.", case.public_id)
 
 
-def _letter(case: _Case, payer: Customer) -> mail.Letter:
+def _receipts(numbers: Sequence[str]) -> dict[str, str]:
+    """The receipt of each of these invoices."""
+    return dict(db.rows(_RECEIPTS, numbers=list(numbers))) if numbers else {}
+
+
+_RECEIPTS = """
+select b.invoice_number, d.number from bills b join documents d on d.bill_id = b.id and d.kind = 'receipt' where b.invoice_number = any(%(numbers)s)
+"""
+
+
+def _letter(case: _Case, payer: Customer, receipt: str | None) -> mail.Letter:
     writer, received, credited = formats(payer.locale, payer.timezone), case.arrival.received, case.conversion.credited
     kept = f"{writer.money(case.arrival.deducted, received.currency)} was kept by banks on the way." if case.arrival.deducted else ""
     context = {
@@ -295,8 +331,10 @@ def _letter(case: _Case, payer: Customer) -> mail.Letter:
         "paid_at": writer.datetime(case.arrival.paid_at),
         "method": LABEL.lower(),
         "rate_note": " ".join(text for text in (case.conversion.rate_note, "" if case.short else case.note, kept) if text),
-        "settled_note": case.settled,
+        "settled_note": "" if case.bill.for_another else case.settled,
         "rest": writer.money(case.bill.total - case.counted, case.bill.currency) if case.short else "",
         "topup": case.bill.kind == "topup" or not case.settlement,
+        "whose": settling.whose(case.bill),
+        "url": config.current().base_url + (links.told_at(case.public_id) if payer.guest else f"/invoices/{case.number or case.bill.number}"),
     }
-    return mail.Letter("payment_confirmed", payer.email, f"payment:{case.public_id}:confirmed", payer.id, context)
+    return mail.Letter("payment_confirmed", payer.email, f"payment:{case.public_id}:confirmed", payer.id, context, settling.papers(case.number, receipt))

@@ -10,6 +10,11 @@ from app.gateways.base import Charge
 from app.invoicing import Bill
 from app.money import Money
 
+
+class NotPayable(ValueError):
+    """This bill cannot be paid so. `str()` is a sentence for the customer."""
+
+
 OPEN = ("created", "unknown", "pending")
 CREDITED = ("paid", "partially_refunded", "refunded", "disputed")
 
@@ -18,7 +23,7 @@ CREDITED = ("paid", "partially_refunded", "refunded", "disputed")
 class Payment:
     """One payment of one bill. Amounts in minor units; `charge` holds exactly what the processor was asked, for asking again.
 
-    `customer_id` gets the money, `payer_id` pays it.
+    `customer_id` gets the money, `payer_id` pays it; `link_id` is the link it was started from, for who has no login.
     """
 
     id: int
@@ -50,6 +55,7 @@ class Payment:
     checked_at: datetime
     expires_at: datetime
     paid_at: datetime | None
+    link_id: int | None
     bill_number: str
 
     @property
@@ -61,6 +67,11 @@ class Payment:
     def open(self) -> bool:
         """Whether it can still come to an end of its own accord."""
         return self.state in OPEN
+
+    @property
+    def for_another(self) -> bool:
+        """Whether who pays is not who gets the money."""
+        return self.payer_id != self.customer_id
 
     @property
     def confirmed(self) -> bool:

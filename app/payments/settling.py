@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
+import config
 from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
+from app.customers import Customer
 from app.formats import Formats, formats
 from app.gateways.base import Snapshot
 from app.invoicing import Bill, Settlement
 from app.money import AmountError, Money
-from app.payments import book
-from app.payments.book import Payment
+from app.payments import book, links
+from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,6 @@ def follow_with(follower: Follower) -> None:
 
 class Refused(Exception):
     """A snapshot that cannot be of this payment: for the operator, never for the books."""
-
-
-class NotPayable(ValueError):
-    """This bill cannot be paid so. `str()` is a sentence for the customer."""
 
 
 def apply(gateway: str, snapshot: Snapshot) -> Payment | None:
@@ -210,7 +208,7 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
         payment_id=payment.id,
         bill_id=bill.id,
         paid=received,
-        description=f"Top-up by {snapshot.method_label or payment.method_label}",
+        description=_described(payment, snapshot),
     )
     return conversion, posted.transfer_id
 
@@ -221,13 +219,24 @@ def _settle_debts(payment: Payment, bill: Bill, currency: str) -> str:
     if not settled:
         return ""
     sentence = settled_sentence(settled, formats(bill.locale, bill.timezone))
-    book.note(payment.id, "paid", sentence)
+    if not payment.for_another:  # what the owner of the balance owed is none of the payer's business
+        book.note(payment.id, "paid", sentence)
     return sentence
 
 
 def settled_sentence(settled: Money, writer: Formats) -> str:
     """What a payment's history and its mail say of the part that settled a debt."""
     return f"{writer.money(settled.minor, settled.currency)} of it settled what a dispute had left owing."
+
+
+def _described(payment: Payment, snapshot: Snapshot) -> str:
+    """What the owner of the balance reads. Of who pays for somebody else, only what that payer wanted to be read."""
+    if not payment.for_another:
+        return f"Top-up by {snapshot.method_label or payment.method_label}"
+    if payment.link_id is None:
+        return "Top-up from another account"
+    said = links.said_by_payer(payment.bill_id)
+    return f"Top-up by your link, from {said}" if said else "Top-up by your link"
 
 
 def _convert(payment: Payment, received: Money, into: str, paid_at: datetime, writer: Formats) -> Conversion:
@@ -272,7 +281,8 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
         credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
         rate_note=conversion.rate_note,
         reference=payment.public_id,
-        transfer_id=transfer_id,
+        # The papers are the payer's: the balance after it is on them only where it is the payer's own.
+        transfer_id=None if payment.for_another else transfer_id,
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued."
@@ -342,9 +352,44 @@ def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Mo
         paid_at=writer.datetime(paid_at),
         method=payment.method_label,
         rate_note=conversion.rate_note,
-        settled_note=settled,
+        settled_note="" if payment.for_another else settled,
         topup=bill.kind == "topup",
+        whose=whose(bill),
+        url=config.current().base_url + (links.told_at(payment.public_id) if payer.guest else f"/invoices/{bill.number}"),
+        attachments=papers(bill.invoice_number, bill.receipt_number),
     )
+    if payment.for_another:
+        mail.send_many(
+            to_owner(
+                customers.get(payment.customer_id), bill, conversion.credited, paid_at, f"{payment.public_id}:{payment.received}", settled, by_link=payment.link_id is not None
+            )
+        )
+
+
+def whose(bill: Bill) -> str:
+    """Whose balance a bill's money is on, as its payer reads it."""
+    return "the balance of the other account" if bill.for_another else "your balance"
+
+
+def papers(invoice_number: str | None, receipt_number: str | None) -> list[mail.Stored]:
+    """Invoice and receipt of a bill that is paid, to travel with the mail."""
+    if not (invoice_number and receipt_number):
+        return []
+    page = f"/invoices/{invoice_number}"
+    return [mail.Stored(invoice_number, f"{page}.pdf"), mail.Stored(receipt_number, f"{page}/receipt.pdf")]
+
+
+def to_owner(owner: Customer, bill: Bill, credited: Money, paid_at: datetime, key: str, settled: str, *, by_link: bool) -> list[mail.Letter]:
+    """The mail to whom somebody else has topped up, of whom it says only what that payer wanted; none where there is no address."""
+    writer = formats(owner.locale, owner.timezone)
+    context: dict[str, object] = {
+        "credited": writer.money(credited.minor, credited.currency),
+        "paid_at": writer.datetime(paid_at),
+        "settled_note": settled,
+        "by_link": by_link,
+        "said": links.said_by_payer(bill.id) if by_link else "",
+    }
+    return [mail.Letter("funds_received", owner.email, f"payment:{key}:received", owner.id, context)] if mail.is_address(owner.email) else []
 
 
 _WRITE = """

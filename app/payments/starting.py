@@ -8,16 +8,16 @@ from typing import NoReturn
 
 import config
 from app import clock, customers, db, fx, gateways, invoicing, wallet
-from app.customers import Customer
-from app.formats import formats
+from app.customers import Beneficiary, Customer
+from app.formats import Formats, formats
 from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, Redirect
 from app.invoicing import Bill
 from app.money import AmountError, Money
 from app.payments import book, watching
 from app.payments.arriving import BANK
-from app.payments.book import Payment
+from app.payments.book import NotPayable, Payment
 from app.payments.limits import limits
-from app.payments.settling import NotPayable
+from app.payments.links import Link, told_at
 
 log = logging.getLogger(__name__)
 
@@ -53,33 +53,37 @@ class Options:
     due: Money
 
 
-def order_topup(customer_id: int, amount: Money, quote_token: str = "") -> Bill:
+def order_topup(customer_id: int, amount: Money, quote_token: str = "", beneficiary: Beneficiary | None = None) -> Bill:
     """The bill for a top-up, and the rate that was shown for it held; the bill that waits already when the same was asked for a moment ago.
+
+    With a beneficiary the bill is the customer's and the money is the beneficiary's.
 
     Opens the transaction.
     """
     with db.transaction():
         db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
         offer = fx.unseal(quote_token)
-        if offer and offer.pay == amount and offer.credited.currency == customers.get(customer_id).currency:
+        into = beneficiary.currency if beneficiary else customers.get(customer_id).currency
+        if offer and offer.pay == amount and offer.credited.currency == into:
             fx.fix(offer, customer_id)
-        standing = db.scalar(_SAME_ORDER, customer_id=customer_id, total=amount.minor, currency=amount.currency, since=clock.now() - SAME_ORDER)
+        whose = beneficiary.id if beneficiary else customer_id
+        standing = db.scalar(_SAME_ORDER, customer_id=customer_id, beneficiary_id=whose, total=amount.minor, currency=amount.currency, since=clock.now() - SAME_ORDER)
         if standing is not None:
             return invoicing.lock(standing)
-        return invoicing.issue_topup_bill(customer_id, customer_id, amount)
+        return invoicing.issue_topup_bill(customer_id, whose, amount, f"To the account {beneficiary.login}" if beneficiary else "")
 
 
 _SAME_ORDER = """
 select id from bills
-where customer_id = %(customer_id)s and beneficiary_id = customer_id and kind = 'topup' and status = 'unpaid'
+where customer_id = %(customer_id)s and beneficiary_id = %(beneficiary_id)s and kind = 'topup' and status = 'unpaid'
   and total = %(total)s and currency = %(currency)s and issued_at > %(since)s
 order by id desc limit 1
 """
 
 
-def topup_problem(customer: Customer, amount: Money) -> str | None:
-    """Why a top-up of this amount is not possible, as a sentence, or None. What the balance may hold is `balance_problem`'s."""
-    writer, allowed = formats(customer.locale, customer.timezone), limits(amount.currency)
+def topup_problem(writer: Formats, amount: Money) -> str | None:
+    """Why a top-up of this amount is not possible, as a sentence in the reader's formats, or None. What the balance may hold is `balance_problem`'s."""
+    allowed = limits(amount.currency)
     if allowed is None:
         return f"Nothing can be paid in {amount.currency}."
     if amount.minor < allowed.minimum:
@@ -132,8 +136,8 @@ def _balance_for(bill: Bill) -> Money | None:
     return Money(state.available + state.bonus, bill.currency) if state.currency == bill.currency else None
 
 
-def start(customer_id: int, number: str, method_key: str, quote_token: str = "") -> Handoff:
-    """Open the processor's page for a customer's own bill; asked again, the page that is open already.
+def start(customer_id: int, number: str, method_key: str, quote_token: str = "", link: Link | None = None) -> Handoff:
+    """Open the processor's page for a customer's own bill; asked again, the page that is open already. Who came by a link goes back to its pages.
 
     Raises NotPayable, QuoteExpired when a new rate has to be shown first, ProcessorDown. Two transactions with the processor's call between.
     """
@@ -145,9 +149,9 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "")
     method, gateway = _chosen(bill, method_key)
     try:
         _refuse_unready(bill)
-        standing = _standing(bill, method)
+        standing = _standing(bill, method, link)
         held = _held(bill, quote_token) if standing is None and method.rate_held else None
-        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held)
+        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held, link)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
     except GatewayError as error:
@@ -163,7 +167,8 @@ def _refuse_unready(bill: Bill) -> None:
     payer = customers.get(bill.customer_id)
     if customers.missing_fields(payer):
         raise NotPayable("Your profile is not complete yet. Fill it in first, then pay.")
-    if bill.kind == "topup" and (problem := _too_much(bill)):
+    # A payer of somebody else must not learn from a refusal what lies on that balance.
+    if bill.kind == "topup" and not bill.for_another and (problem := _too_much(bill)):
         raise NotPayable(problem)
 
 
@@ -230,10 +235,10 @@ def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
     return found, gateway
 
 
-def _standing(bill: Bill, method: Method) -> Payment | None:
+def _standing(bill: Bill, method: Method, link: Link | None) -> Payment | None:
     """The payment of this bill by this method that is open already. One whose page has closed is asked about first: it may be paid."""
-    asked = (method.gateway, method.name, book.due(bill))
-    payment = next((payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money) == asked), None)
+    asked = (method.gateway, method.name, book.due(bill), link.id if link else None)
+    payment = next((payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money, payment.link_id) == asked), None)
     if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
         return payment
     payment = watching.settle_open(payment)
@@ -270,17 +275,17 @@ def _held(bill: Bill, token: str) -> fx.Offer | None:
     return seen
 
 
-def _claim(bill: Bill, method: Method, offer: fx.Offer | None) -> Payment:
+def _claim(bill: Bill, method: Method, offer: fx.Offer | None, link: Link | None) -> Payment:
     """Write the payment, before anybody outside hears of it; the one another request wrote first, if it did."""
     public_id, expires_at = book.new_public_id(), clock.now() + (TRANSFER_LIFE if method.gateway == BANK else SESSION_LIFE)
-    charge = _charge(bill, method, public_id, expires_at.replace(microsecond=0))
+    charge = _charge(bill, method, public_id, expires_at.replace(microsecond=0), link)
     try:
         with db.transaction():
-            return _insert(bill, method, charge, fx.fix(offer, bill.customer_id) if offer else None)
+            return _insert(bill, method, charge, fx.fix(offer, bill.customer_id) if offer else None, link)
     except fx.RateUnavailable as expired:
         raise QuoteExpired from expired
     except _Lost:
-        standing = _standing(bill, method)
+        standing = _standing(bill, method, link)
         if standing is None:
             raise ProcessorDown("This payment has just ended in another window. Look at the bill again.") from None
         return standing
@@ -290,7 +295,7 @@ class _Lost(Exception):
     """Another request has the open payment of this bill and method."""
 
 
-def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None) -> Payment:
+def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None, link: Link | None) -> Payment:
     now = clock.now()
     kept = asdict(charge) | {"amount": charge.amount.minor, "currency": charge.amount.currency, "expires_at": charge.expires_at.isoformat()}
     row = db.row(
@@ -306,6 +311,7 @@ def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None) ->
         quote_id=quote_id,
         charge=json.dumps(kept),
         label=method.label,
+        link_id=link.id if link else None,
         now=now,
         expires_at=charge.expires_at,
     )
@@ -317,26 +323,27 @@ def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None) ->
 
 
 _INSERT = """
-insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, quote_id, charge, method_label, created_at, updated_at, checked_at, expires_at)
-values (%(public_id)s, %(bill_id)s, %(customer_id)s, %(payer_id)s, %(method)s, %(gateway)s, %(amount)s, %(currency)s, %(quote_id)s, %(charge)s, %(label)s,
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, quote_id, charge, method_label, link_id, created_at, updated_at, checked_at, expires_at)
+values (%(public_id)s, %(bill_id)s, %(customer_id)s, %(payer_id)s, %(method)s, %(gateway)s, %(amount)s, %(currency)s, %(quote_id)s, %(charge)s, %(label)s, %(link_id)s,
   %(now)s, %(now)s, %(now)s, %(expires_at)s)
 on conflict do nothing
 returning
 """
 
 
-def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime) -> Charge:
+def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime, link: Link | None) -> Charge:
     payer, base_url = customers.get(bill.customer_id), config.current().base_url
+    back, away = (told_at(public_id), link.path) if link else (f"/payments/{public_id}", f"/invoices/{bill.number}/pay")
     return Charge(
         id=public_id,
         amount=book.due(bill),
         method=method.name,
         title=bill.title,
         description=f"{bill.title} {bill.number}",
-        return_url=f"{base_url}/payments/{public_id}",
-        cancel_url=f"{base_url}/invoices/{bill.number}/pay",
+        return_url=base_url + back,
+        cancel_url=base_url + away,
         expires_at=expires_at,
-        email=payer.email,
+        email="" if link and not payer.guest else payer.email,
         locale=payer.locale.partition("_")[0],
         reference=bill.payment_reference or bill.number,
     )

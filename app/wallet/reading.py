@@ -128,7 +128,7 @@ _ENTRIES = "\nfrom entries e"
 _KINDS = "\nfrom entries e join transfers t on t.id = e.transfer_id"
 _DOCUMENTED = """
 from entries e join transfers t on t.id = e.transfer_id
-left join payments p on p.id = t.payment_id
+left join payments p on p.id = t.payment_id and p.payer_id = p.customer_id
 left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
 
 _MOVEMENTS = f"""

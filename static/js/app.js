@@ -118,6 +118,26 @@ async function copy(button) {
   }
 }
 
+// A form whose answer is copied: <form data-copy-answer="Link copied">. Asked for as text; if that fails, the form goes its plain way.
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("[data-copy-answer]");
+  if (!form) return;
+  event.preventDefault();
+  copyAnswer(form);
+});
+
+async function copyAnswer(form) {
+  const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "text/plain" }, redirect: "error" }).catch(() => null);
+  if (!answer?.ok || !answer.headers.get("Content-Type")?.startsWith("text/plain")) return form.submit();
+  const text = await answer.text();
+  try {
+    await navigator.clipboard.writeText(text);
+    say(form.dataset.copyAnswer);
+  } catch {
+    window.prompt("Copy this", text);
+  }
+}
+
 function problem(text) {
   const piece = $("#problem-template")?.content.cloneNode(true);
   if (!piece) return;
