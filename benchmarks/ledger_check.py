@@ -18,7 +18,7 @@ with posted as (
   from generate_series(%(first)s::bigint, %(last)s) n returning id
 )
 insert into entries (account_id, transfer_id, amount)
-select account, id, amount from posted, lateral (values (1 + id * 7919 %% 2000, -1490), (2001, 1490)) line (account, amount) order by account, id
+select account, id, amount from posted, lateral (values (1 + id * 7919 %% 2000, -1490), (2001, 1490)) line (account, amount) order by id, account
 """
 
 
