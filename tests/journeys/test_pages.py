@@ -15,7 +15,16 @@ from tests.journeys.conftest import Browsers, Site
 from tests.test_access_matrix import TABLE, House
 from tests.world import Things, furnish
 
-FILES = {"GET links.invoice", "GET links.receipt", "GET invoices.export", "GET invoices.pdf", "GET invoices.receipt", "GET invoices.bundle", "GET transactions.export", "GET static"}
+FILES = {
+    "GET links.invoice",
+    "GET links.receipt",
+    "GET invoices.export",
+    "GET invoices.pdf",
+    "GET invoices.receipt",
+    "GET invoices.bundle",
+    "GET transactions.export",
+    "GET static",
+}
 MACHINES = {"GET operations.healthz", "GET operations.readyz", "GET operations.metrics", "GET sandbox_mail.read_html"}
 WIDTHS = (1280, 640, 390, 320)
 """A desktop; the same at 200 % zoom; a phone; the narrowest there is."""
