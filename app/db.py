@@ -215,7 +215,7 @@ def _inside() -> PoolProxiedConnection:
 def _fetch(connection: PoolProxiedConnection, sql: str, params: dict[str, object]) -> list[Row]:
     with _cursor(connection) as cursor:
         cursor.execute(sql, params)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.pgresult.nfields else []  # a description of the columns would be made anew each time
 
 
 def _cursor(connection: PoolProxiedConnection) -> Any:

@@ -156,6 +156,11 @@ class Formats:
         there = self.local(moment)
         return self._join(self._dates[there.date()], self._times[there.hour, there.minute])
 
+    def date_and_time(self, moment: dt.datetime) -> tuple[str, str]:
+        """`date` and `time` of an aware datetime, taken to the reader's zone once: for long lists."""
+        there = self.local(moment)
+        return self._dates[there.date()], self._times[there.hour, there.minute]
+
     def day_time(self, moment: dt.datetime) -> str:
         """Day, month and time in the reader's zone, for a list of this year's movements: "21 Nov, 14:03"."""
         there = self.local(moment)

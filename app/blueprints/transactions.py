@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from flask import Blueprint, Response, current_app, request
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from app import clock, customers, ledger, wallet, web
 from app.ledger import KINDS, Filter
@@ -31,6 +31,7 @@ SIGNS: Final = {
 }
 """Symbol and tone of a movement; the others show which way the money went."""
 ACCOUNTS: Final = {"wallet": "Balance", "bonus": "Bonus", "hold": "On hold"}
+STARTS: Final = {name: "/transactions" if name == "wallet" else f"/transactions?account={name}" for name in ACCOUNTS}
 OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"arrived", "fee"}}
 """Kinds a customer's accounts can hold."""
 
@@ -39,11 +40,11 @@ OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"ar
 def index() -> Response:
     """The list; a partial request gets the results, with ``before`` the next rows, with ``sums`` the totals alone."""
     me, asked, kind = web.reader(), _asked(), _kind()
-    if not web.is_partial() and "" in request.args.values():
+    if "" in request.args.values() and not web.is_partial():
         return web.go(_address(asked, kind))
     account_id = _account_id(me, kind)
     shown: dict[str, Any] = {"asked": asked, "account": kind, "currency": asked.currency, "address": partial(_address, asked, kind)}
-    if web.is_partial() and "sums" in request.args:
+    if "sums" in request.args and web.is_partial():
         return web.page("transactions/index.html", "sums", totals=_totals(account_id, asked), **shown)
     before = request.args.get("before", type=int)
     found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
@@ -57,12 +58,12 @@ def index() -> Response:
         also=("_transaction_days.html", "_transaction_amounts.html"),
         status_code=422 if asked.errors else 200,
         push_url=_address(asked, kind),
-        totals=None if later else _totals(account_id, asked),
+        totals=None if later else _totals(account_id, asked, found.rows[0] if found.rows else None),
         stood=ledger.as_of(account_id, asked.ends_at) if account_id and asked.as_of and asked.ends_at else None,
-        accounts=[(word, _address(Filter(), name), name == kind) for name, word in ACCOUNTS.items()] if me.account_id else [],
+        accounts=[(word, STARTS[name], name == kind) for name, word in ACCOUNTS.items()] if me.account_id else [],
         kinds=OFFERED,
-        presets=_presets(asked, kind),
-        start=_address(Filter(), kind),
+        presets=_presets(asked, kind, clock.now().astimezone(ZoneInfo(asked.timezone)).date()),
+        start=STARTS[kind],
         **shown,
     )
 
@@ -79,8 +80,8 @@ def _account_id(me: customers.SignedIn, kind: str) -> int | None:
     return me.account_id if kind == "wallet" else wallet.histories(me.customer_id, me.currency or "").get(kind)
 
 
-def _totals(account_id: int | None, asked: Filter) -> ledger.Totals:
-    return wallet.totals(account_id, asked) if account_id else ledger.Totals(0, 0, 0)
+def _totals(account_id: int | None, asked: Filter, newest: wallet.Movement | None = None) -> ledger.Totals:
+    return wallet.totals(account_id, asked, newest) if account_id else ledger.Totals(0, 0, 0)
 
 
 def _cells(rows: Sequence[wallet.Movement], currency: str) -> list[tuple[str, ...]]:
@@ -89,8 +90,8 @@ def _cells(rows: Sequence[wallet.Movement], currency: str) -> list[tuple[str, ..
     discs = {sign: _disc(*sign) for sign in {_sign(row) for row in rows}}
     return [
         (
-            discs[_sign(row)], escape(row.description or KINDS[row.kind]), _link(row), write.date(row.posted_at), write.time(row.posted_at),
-            row.posted_at.isoformat(timespec="seconds"), " credit" if row.amount > 0 else "", write.signed(row.amount, currency), write.amount(row.balance_after, currency),
+            discs[_sign(row)], escape(row.description or KINDS[row.kind]), _link(row), *write.date_and_time(row.posted_at),
+            f"{row.posted_at.replace(tzinfo=None).isoformat('T', 'seconds')}Z", " credit" if row.amount > 0 else "", write.signed(row.amount, currency), write.amount(row.balance_after, currency),
         )
         for row in rows
     ]  # fmt: skip
@@ -101,7 +102,7 @@ def _sign(row: wallet.Movement) -> tuple[str, str]:
 
 
 def _disc(symbol: str, tone: str) -> str:
-    return Markup('<span class="disc {}">{}</span>').format(tone, current_app.jinja_env.filters["icon"](symbol))
+    return f'<span class="disc {tone}">{current_app.jinja_env.filters["icon"](symbol)}</span>'
 
 
 def _link(row: wallet.Movement) -> str:
@@ -127,9 +128,9 @@ def _address(asked: Filter, account: str, path: str = "/transactions", **more: s
     return f"{path}?{query}" if query else path
 
 
-def _presets(asked: Filter, account: str) -> list[tuple[str, str, bool]]:
-    """Ranges of days as (word, address, whether it is the one shown), from today back."""
-    today = clock.now().astimezone(ZoneInfo(asked.timezone)).date()
+@lru_cache(maxsize=256)
+def _presets(asked: Filter, account: str, today: date) -> list[tuple[str, str, bool]]:
+    """Ranges of days as (word, address, whether it is the one shown), from today back. The same for everybody who asks the same."""
     month = today.replace(day=1)
     last_month = (month - timedelta(days=1)).replace(day=1)
     year = today.replace(month=1, day=1)

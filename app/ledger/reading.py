@@ -67,8 +67,8 @@ def balance_series(account_id: int, since: date, until: date, timezone: str = "U
     """The closing balance of each day from `since` to `until`, both included, in minor units."""
     days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
     zone = ZoneInfo(timezone)
-    ends = [datetime.combine(day + timedelta(days=1), time.min, zone) for day in days]
-    return [(day, row.balance) for day, row in zip(days, db.rows(_SERIES, account_id=account_id, ends=ends), strict=True)]
+    ends = ",".join(datetime.combine(day + timedelta(days=1), time.min, zone).isoformat() for day in days)  # one text: the driver takes ten times as long for a list
+    return [(day, row.balance) for day, row in zip(days, db.rows(_SERIES, account_id=account_id, ends=f"{{{ends}}}"), strict=True)]
 
 
 def conditions(asked: Filter, before: int | None = None, searched: Sequence[str] = ("t.description", "t.reference")) -> tuple[str, dict[str, object]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from app import clock, db, ledger
 from app.ledger import Filter
@@ -24,10 +25,25 @@ class Wallet:
     account_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Movement(ledger.Movement):
-    """One movement of a wallet as its customer reads it: with the document it belongs to and how it was paid."""
+class Movement(NamedTuple):
+    """One movement of a wallet as its customer reads it: a `ledger.Movement` with all that came in until then, the document, how it was paid.
 
+    A tuple, because pages make fifty of them at a time.
+    """
+
+    seq: int
+    posted_at: datetime
+    kind: str
+    description: str
+    amount: int
+    balance_after: int
+    credited_after: int
+    reference: str
+    transfer_id: int
+    payment_id: int | None
+    bill_id: int | None
+    service_id: int | None
+    refund_id: int | None
     document: str | None
     method: str | None
 
@@ -84,7 +100,7 @@ def movements(account_id: int, asked: Filter = Filter(), before: int | None = No
     """One page of a wallet's movements with a sequence number below `before`; `account_id` is that of `state`."""
     where, params = ledger.conditions(asked, before, _SEARCHED)
     found = db.rows(f"{_MOVEMENTS}{where} order by e.seq desc limit %(limit)s", account_id=account_id, limit=limit + 1, **params)
-    rows = [Movement(*row) for row in found[:limit]]
+    rows = list(map(Movement._make, found[:limit]))
     return Page(rows, rows[-1].seq if len(found) > limit else None)
 
 
@@ -92,11 +108,16 @@ def export(account_id: int, asked: Filter = Filter()) -> Iterator[Movement]:  # 
     """Every movement that `movements` would show over all its pages, newest first, in bounded memory."""
     where, params = ledger.conditions(asked, None, _SEARCHED)
     for row in db.stream(f"{_MOVEMENTS}{where} order by e.seq desc", 5_000, account_id=account_id, **params):
-        yield Movement(*row)
+        yield Movement._make(row)
 
 
-def totals(account_id: int, asked: Filter = Filter()) -> ledger.Totals:  # noqa: B008
-    """Count and sums of what `movements` shows over all its pages; in constant time when only days are asked for."""
+def totals(account_id: int, asked: Filter = Filter(), newest: Movement | None = None) -> ledger.Totals:  # noqa: B008
+    """Count and sums of what `movements` shows over all its pages; in constant time when only days are asked for.
+
+    `newest` is the first row of the first page, where that is at hand: when nothing before it is left out, the sums stand in it.
+    """
+    if newest and asked.only_days and not asked.since:
+        return ledger.Totals(newest.seq, newest.credited_after, newest.credited_after - newest.balance_after)
     if asked.only_days:
         return ledger.totals(account_id, asked)
     where, params = ledger.conditions(asked, None, _SEARCHED)
@@ -132,7 +153,7 @@ left join payments p on p.id = t.payment_id and p.payer_id = p.customer_id
 left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
 
 _MOVEMENTS = f"""
-select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
   coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
 
 _SUMS = """

@@ -12,7 +12,6 @@ from urllib.parse import urlencode, urlsplit
 import flask
 from flask import Flask, Response, current_app, session
 from flask_login import current_user
-from flask_wtf.csrf import generate_csrf
 from htmx_flask import Htmx, request
 from jinja2 import StrictUndefined
 
@@ -129,14 +128,13 @@ def writer() -> Formats:
 
 def reader() -> Any:
     """Who is logged in, or None."""
-    if not hasattr(current_app, "login_manager") or not current_user.is_authenticated:
-        return None
-    return current_user._get_current_object()  # noqa: SLF001 - a template asks it often, the proxy is slow
+    me = current_user._get_current_object() if hasattr(current_app, "login_manager") else None  # noqa: SLF001 - asked once: the proxy is slow
+    return me if me is not None and me.is_authenticated else None
 
 
 def _whole(template: str, context: dict[str, Any], status_code: int, *, bare: bool = False) -> Response:
     frame = _frame(bare=bare) | context
-    return flask.make_response(current_app.jinja_env.get_template(template).render(frame), status_code)
+    return Response(current_app.jinja_env.get_template(template).render(frame), status_code)
 
 
 def _frame(*, bare: bool = False) -> dict[str, Any]:
@@ -149,7 +147,6 @@ def _frame(*, bare: bool = False) -> dict[str, Any]:
         "seller": config.current().seller,
         "theme": theme if theme in THEMES else "",
         "page_language": "en",
-        "csrf": generate_csrf(),
         "navigation": _navigation(),
         "here": "/" + request.path.split("/", 2)[1],
         "here_url": safe_next(request.full_path.rstrip("?")),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from flask import Flask, Response, abort, current_app, g, request, session
-from flask_login import LoginManager, current_user
+from flask_login import LoginManager
 from werkzeug.exceptions import TooManyRequests
 
 import config
@@ -124,7 +124,11 @@ def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
 
 
 def _signed_in() -> customers.SignedIn | None:
-    return cast("customers.SignedIn", current_user._get_current_object()) if current_user.is_authenticated else None  # noqa: SLF001 - the proxy's own way
+    """Who is asking, put where Flask-Login keeps it: left to itself it hashes the browser's name before it asks us."""
+    me = _load(request)
+    if me is not None:
+        g._login_user = me  # noqa: SLF001
+    return me
 
 
 def _answer_limited(error: customers.RateLimited) -> Any:

@@ -2,12 +2,15 @@
 
 import gzip
 import re
+import secrets
 from typing import Final
 from urllib.parse import urlsplit
 
 import brotli
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, current_app, g, request, session
+from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
+from itsdangerous import URLSafeTimedSerializer
 
 from config import Settings
 
@@ -44,15 +47,38 @@ def init(app: Flask, settings: Settings) -> None:
         TRUSTED_HOSTS=trusted_hosts(settings),
         WTF_CSRF_TIME_LIMIT=None,
     )
+    app.session_interface = Sessions(app)
+    app.extensions["csrf_signer"] = URLSafeTimedSerializer(settings.secret_key, salt="wtf-csrf-token")
     app.before_request(refuse_nul)
     csrf.init_app(app)
+    app.jinja_env.globals["csrf_token"] = csrf_token
     headers = security_headers(settings)
 
     @app.after_request
     def finish(response: Response) -> Response:
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
+        known = {name.lower() for name, _ in response.headers}
+        response.headers.extend([(name, value) for name, value in headers.items() if name.lower() not in known])
         return compress(vary(response))
+
+
+class Sessions(SecureCookieSessionInterface):
+    """The framework's sessions with their signer made once: making it costs as much as checking a cookie."""
+
+    def __init__(self, app: Flask) -> None:
+        self.signer = super().get_signing_serializer(app)
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:  # noqa: ARG002 - the framework calls it so
+        """The one signer of this app's key."""
+        return self.signer
+
+
+def csrf_token() -> str:
+    """This request's token for forms: the session's secret, signed as `validate_csrf` reads it, by a signer that is made once."""
+    if "csrf_token" not in g:
+        if "csrf_token" not in session:
+            session["csrf_token"] = secrets.token_hex(20)
+        g.csrf_token = current_app.extensions["csrf_signer"].dumps(session["csrf_token"])
+    return str(g.csrf_token)
 
 
 def refuse_nul() -> None:
@@ -106,8 +132,7 @@ def processors(settings: Settings) -> list[str]:
 def vary(response: Response) -> Response:
     """Say on what a page's form depends, so that no cache mixes a page with its fragment or two people's pages."""
     if response.mimetype == "text/html":
-        for name in ("HX-Request", "HX-Request-Type", "Cookie"):
-            response.vary.add(name)
+        response.vary.update(("HX-Request", "HX-Request-Type", "Cookie"))
     return response
 
 
