@@ -124,6 +124,12 @@ def test_the_own_login_is_no_other_account(app: Flask, anna: User) -> None:
     assert db.scalar("select count(*) from bills where beneficiary_id <> customer_id") == 0
 
 
+def test_an_invoice_for_payment_is_never_made_for_oneself_by_mistake(app: Flask, anna: User, owner_of_money: User) -> None:
+    browser = sign_in(app.test_client(), anna)
+    assert "/add-funds/invoice" not in browser.get("/add-funds?amount=50&currency=EUR&beneficiary=bartek").text
+    assert browser.get("/add-funds/invoice?amount=50&currency=EUR&beneficiary=bartek").location == "/add-funds?amount=50&currency=EUR&beneficiary=bartek"
+
+
 def test_the_same_order_for_another_is_another_bill(app: Flask, anna: User, owner_of_money: User) -> None:
     browser = sign_in(app.test_client(), anna)
     assert order(browser, "bartek").location == order(browser, "bartek").location != order(browser, "").location

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, abort, request
 from flask_login import current_user
@@ -75,7 +76,10 @@ def create() -> Response:
 
 @add_funds.get("/add-funds/invoice")
 def bill_to() -> Response:
-    """Who an invoice for payment is made out to, with what is known filled in."""
+    """Who an invoice for payment is made out to, with what is known filled in. One for another account is on that order's payment page."""
+    if _login(request.args.get("beneficiary", "")):
+        web.toast("For another account, continue to payment and choose bank transfer there.")
+        return web.go("/add-funds?" + urlencode({name: request.args.get(name, "") for name in ("amount", "currency", "beneficiary")}))
     customer = customers.get(current_user.customer_id)
     currency = _currency(customer, request.args.get("currency", ""))
     form = BillingForm(formdata=None, obj=customer.profile)
