@@ -286,7 +286,7 @@ def counting() -> Iterator[list[str]]:
         db._fetch = fetch  # noqa: SLF001
 
 
-def cpu_by_turns(works: dict[str, Callable[[], object]], rounds: int = 7, each: int = 30) -> dict[str, float]:
+def cpu_by_turns(works: dict[str, Callable[[], object]], rounds: int = 40, each: int = 6) -> dict[str, float]:
     """Milliseconds of CPU of each, the best of several rounds taken by turns."""
     best = dict.fromkeys(works, float("inf"))
     for work in works.values():

@@ -87,13 +87,14 @@ def _totals(account_id: int | None, asked: Filter, newest: wallet.Movement | Non
 def _cells(rows: Sequence[wallet.Movement], currency: str) -> list[tuple[str, ...]]:
     """What stands in each row, formatted and safe to be written as it is: fifty rows cost a template ten times as much."""
     write = web.writer()
-    discs = {sign: _disc(*sign) for sign in {_sign(row) for row in rows}}
+    signs = [_sign(row) for row in rows]
+    discs = {sign: _disc(*sign) for sign in set(signs)}
     return [
         (
-            discs[_sign(row)], escape(row.description or KINDS[row.kind]), _link(row), *write.date_and_time(row.posted_at),
+            discs[sign], escape(row.description or KINDS[row.kind]), _link(row), *write.date_and_time(row.posted_at),
             f"{row.posted_at.replace(tzinfo=None).isoformat('T', 'seconds')}Z", " credit" if row.amount > 0 else "", write.signed(row.amount, currency), write.amount(row.balance_after, currency),
         )
-        for row in rows
+        for row, sign in zip(rows, signs, strict=True)
     ]  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class Filter:
     @classmethod
     def from_query(cls, args: Mapping[str, str], *, currency: str, locale: str = "en", timezone: str = "UTC") -> Self:
         """Read a query string; amounts as the locale writes them, or plain as `as_query` does. What is wrong lands in `errors`."""
+        if not args:
+            return cls(currency=currency, locale=locale, timezone=timezone)
         given = {name: value for name in FIELDS if (value := args.get(name, "").strip())}
         read = _Reader(given, currency, locale)
         since, until = read.day("from"), read.day("to")

@@ -67,7 +67,7 @@ def balance_series(account_id: int, since: date, until: date, timezone: str = "U
     """The closing balance of each day from `since` to `until`, both included, in minor units."""
     days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
     zone = ZoneInfo(timezone)
-    ends = ",".join(datetime.combine(day + timedelta(days=1), time.min, zone).isoformat() for day in days)  # one text: the driver takes ten times as long for a list
+    ends = ",".join(datetime.combine(day + timedelta(days=1), time.min, zone).isoformat() for day in days)  # one text: the driver takes four times as long over a list
     return [(day, row.balance) for day, row in zip(days, db.rows(_SERIES, account_id=account_id, ends=f"{{{ends}}}"), strict=True)]
 
 

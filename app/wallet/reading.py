@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Protocol
 
 from app import clock, db, ledger
 from app.ledger import Filter
@@ -25,10 +25,10 @@ class Wallet:
     account_id: int | None = None
 
 
-class Movement(NamedTuple):
+class Movement(Protocol):
     """One movement of a wallet as its customer reads it: a `ledger.Movement` with all that came in until then, the document, how it was paid.
 
-    A tuple, because pages make fifty of them at a time.
+    The database's own rows have this shape: pages read fifty of them at a time.
     """
 
     seq: int
@@ -100,15 +100,14 @@ def movements(account_id: int, asked: Filter = Filter(), before: int | None = No
     """One page of a wallet's movements with a sequence number below `before`; `account_id` is that of `state`."""
     where, params = ledger.conditions(asked, before, _SEARCHED)
     found = db.rows(f"{_MOVEMENTS}{where} order by e.seq desc limit %(limit)s", account_id=account_id, limit=limit + 1, **params)
-    rows = list(map(Movement._make, found[:limit]))
+    rows = found[:limit]
     return Page(rows, rows[-1].seq if len(found) > limit else None)
 
 
 def export(account_id: int, asked: Filter = Filter()) -> Iterator[Movement]:  # noqa: B008
     """Every movement that `movements` would show over all its pages, newest first, in bounded memory."""
     where, params = ledger.conditions(asked, None, _SEARCHED)
-    for row in db.stream(f"{_MOVEMENTS}{where} order by e.seq desc", 5_000, account_id=account_id, **params):
-        yield Movement._make(row)
+    yield from db.stream(f"{_MOVEMENTS}{where} order by e.seq desc", 5_000, account_id=account_id, **params)
 
 
 def totals(account_id: int, asked: Filter = Filter(), newest: Movement | None = None) -> ledger.Totals:  # noqa: B008
@@ -153,7 +152,7 @@ left join payments p on p.id = t.payment_id and p.payer_id = p.customer_id
 left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
 
 _MOVEMENTS = f"""
-select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after, t.reference, t.id as transfer_id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
   coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
 
 _SUMS = """
