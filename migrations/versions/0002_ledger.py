@@ -59,7 +59,7 @@ create table entries (
   credited_after bigint,
   posted_at timestamptz not null,
   hash bytea not null,
-  primary key (account_id, seq)
+  primary key (account_id, seq) include (transfer_id, amount, balance_after, posted_at)
 );
 create index entries_transfer on entries (transfer_id);
 
