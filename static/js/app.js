@@ -74,8 +74,9 @@ const ends = new WeakMap();
 
 function tick() {
   for (const clock of $$("time[data-until]:not([data-done])")) {
-    if (!ends.has(clock)) ends.set(clock, Date.now() + Number(clock.dataset.left) * 1000);
-    const left = Math.ceil((ends.get(clock) - Date.now()) / 1000);
+    const until = clock.dataset.until; // a morph gives the same element another end
+    if (ends.get(clock)?.until !== until) ends.set(clock, { until, at: Date.now() + Number(clock.dataset.left) * 1000 });
+    const left = Math.ceil((ends.get(clock).at - Date.now()) / 1000);
     if (left > 0) {
       clock.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
     } else {

@@ -246,3 +246,18 @@ def test_a_forgotten_password_is_replaced_by_a_mailed_link(anna: User, browsers:
     page.get_by_label("Password", exact=True).fill("another-quiet-harbour")
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(re.compile("/balance$"))
+
+
+def test_a_click_right_after_typing_is_not_lost(anna_in: Page) -> None:
+    """Leaving the field asks for a last preview; the button under the pointer must outlive it."""
+    anna_in.goto("/add-funds")
+    anna_in.get_by_label("Amount", exact=True).press_sequentially("30")
+    expect(anna_in.locator("#quote")).to_contain_text("Added to your balance")
+    box = anna_in.get_by_role("button", name="Continue to payment").bounding_box()
+    assert box
+    anna_in.mouse.move(box["x"] + 20, box["y"] + 10)
+    with anna_in.expect_response(lambda answer: "/add-funds?" in answer.url):
+        anna_in.mouse.down()
+    anna_in.wait_for_timeout(200)  # a finger stays down about as long
+    anna_in.mouse.up()
+    expect(anna_in).to_have_url(re.compile(r"/invoices/PF-\d{4}-\d{6}/pay$"))
