@@ -317,7 +317,7 @@ def serving(url: str, workers: int = 1) -> Iterator[int]:
         "--workers",
         str(workers),
         "--blocking-threads",
-        "1",
+        "3",
         "--no-access-log",
         "--log-level",
         "error",

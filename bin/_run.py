@@ -26,6 +26,8 @@ import config
 INSTANCE: Final = PROJECT / "instance"
 LOG: Final = INSTANCE / "house.log"
 WEB_WORKERS: Final = 2
+WEB_THREADS: Final = 3
+"""One works, the others wait: for the press of a PDF, for a processor. None of them computes meanwhile."""
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
 STOP_TIMEOUT_S: Final = 5
@@ -155,7 +157,7 @@ def _flask(*words: str) -> list[str]:
 
 
 def _web(host: str, port: int) -> list[str]:
-    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", "1", "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S)]
+    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S)]
     return [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), *workers, "--no-access-log", "--log-level", "warning", "wsgi:app"]
 
 
