@@ -144,8 +144,8 @@ class Cluster:
             os.kill(pid, request)
             deadline = time.monotonic() + STOP_TIMEOUT_S
             while time.monotonic() < deadline:
-                _reap(pid)
                 if self.postmaster() is None:
+                    _reap(pid)
                     return
                 time.sleep(POLL_S)
         raise PostgresError(f"PostgreSQL (process {pid}) does not stop.")
@@ -367,9 +367,9 @@ def _dead_pid() -> int:
 
 
 def _reap(pid: int) -> None:
-    """A child that ended stays in the process table until its parent asks."""
-    if pid in _children and _children[pid].poll() is not None:
-        del _children[pid]
+    """Wait for a child of ours that is on its way out: its pid file goes first, and it stays in the process table until its parent asks."""
+    if child := _children.pop(pid, None):
+        child.wait(STOP_TIMEOUT_S)
 
 
 def _alone(users: IO[str]) -> bool:
