@@ -120,9 +120,11 @@ def _fault(payment: Payment, snapshot: Snapshot) -> str:
 def _review(payment: Payment, snapshot: Snapshot, fault: str) -> Payment:
     """Keep the money, if it is real money, where the operator sees it; not on the wallet."""
     log.error("Payment %s needs a person: %s", payment.public_id, fault)
-    if snapshot.received and not snapshot.fault:
-        _hold(payment, snapshot.received, credit_reference(payment, snapshot), fault)
-    return _write(payment, "review", snapshot, note=fault)
+    held = snapshot.received if not snapshot.fault else None
+    if held:
+        _hold(payment, held, credit_reference(payment, snapshot), fault)
+    payment = _write(payment, "review", snapshot, note=fault)
+    return _book_fee(payment, snapshot) if held else payment
 
 
 def _hold(payment: Payment, money: Money, reference: str, why: str) -> None:

@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from itertools import count
 from typing import Any
 
 from app import clock
-from tests.fakes.loopback import Call, Loopback, Refusal
+from app.money import CURRENCIES, Money
+from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
 
 RATE = Decimal(50_000)
 """What a bitcoin costs when an invoice fixes its rate, in every currency."""
@@ -98,6 +99,15 @@ class BTCPay(Loopback):
         """A body as it is delivered."""
         mac = hmac.new((secret or self.secret).encode(), body, hashlib.sha256).hexdigest()
         return body, {"btcpay-sig": f"sha256={mac}"}
+
+    def books(self) -> dict[str, Sums]:
+        """What is in its wallet, at the rates the invoices fixed."""
+        return books(received=[self._worth(invoice) for invoice in self.invoices.values() if invoice["status"] != "Invalid"])
+
+    def _worth(self, invoice: dict[str, Any]) -> Money:
+        came = sum((Decimal(coins["value"]) * RATE for coins in self.coins[invoice["id"]] if coins["status"] == "Settled"), Decimal(0))
+        digits = CURRENCIES[invoice["currency"]].exponent
+        return Money.of(came.quantize(Decimal(1).scaleb(-digits), ROUND_DOWN), invoice["currency"])
 
     # The API.
 

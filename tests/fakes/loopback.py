@@ -2,11 +2,38 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from app.money import Money
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What an outsider's own books say of one currency, in minor units: what came, and what of it left again or was kept."""
+
+    received: int = 0
+    refunded: int = 0
+    disputed: int = 0
+    fees: int = 0
+
+    @property
+    def held(self) -> int:
+        """What is still there for us."""
+        return self.received - self.refunded - self.disputed - self.fees
+
+
+def books(**entries: Iterable[Money]) -> dict[str, Sums]:
+    """The sums of each currency, of the money received, refunded, disputed and kept as fees."""
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, moved in entries.items():
+        for money in moved:
+            sums[money.currency][name] += money.minor
+    return {currency: Sums(**of) for currency, of in sums.items()}
 
 
 class Refusal(Exception):
@@ -128,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
 _FAILURES = {
     "401": (401, b'{"error": "invalid_token"}'),
     "403": (403, b'{"name": "NOT_AUTHORIZED"}'),
+    "409": (409, b'{"name": "RESOURCE_CONFLICT"}'),
     "429": (429, b'{"name": "RATE_LIMIT_REACHED"}'),
     "500": (500, b'{"name": "INTERNAL_SERVER_ERROR"}'),
     "html": (502, b"<html><body>Bad Gateway</body></html>"),

@@ -4,11 +4,13 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Decimal
 from itertools import count
 from typing import Any
 
 from app import clock
-from tests.fakes.loopback import Call, Loopback, Refusal
+from app.money import CURRENCIES, Money
+from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
 
 
 @dataclass
@@ -59,6 +61,10 @@ class NOWPayments(Loopback):
         said = json.dumps(event, ensure_ascii=False, separators=(",", ":"), sort_keys=True).replace("1e-07", "1e-7").encode()
         return body, {"x-nowpayments-sig": hmac.new((secret or self.secret).encode(), said, hashlib.sha512).hexdigest()}
 
+    def books(self) -> dict[str, Sums]:
+        """What it holds for us: what was finished, and what came short of that and waits."""
+        return books(received=[_worth(payment) for payment in self.payments.values() if payment["payment_status"] in {"finished", "partially_paid"}])
+
     # The API.
 
     def answer(self, call: Call) -> tuple[int, object]:
@@ -83,3 +89,10 @@ class NOWPayments(Loopback):
         asked["price_amount"] = int(price) if price == int(price) else price
         self.invoices[invoice_id] = asked | {"id": invoice_id, "invoice_url": f"{self.url}/payment/?iid={invoice_id}"}
         return self.invoices[invoice_id]
+
+
+def _worth(payment: dict[str, Any]) -> Money:
+    """The share of its price that came, rounded down."""
+    currency = payment["price_currency"].upper()
+    price, asked, came = (Decimal(str(payment[name])) for name in ("price_amount", "pay_amount", "actually_paid"))
+    return Money.of((price * came / asked).quantize(Decimal(1).scaleb(-CURRENCIES[currency].exponent), ROUND_DOWN), currency)

@@ -1,6 +1,6 @@
 """A PayPal on the loopback: tokens, orders, captures, refunds, its list of events, and a certificate authority to sign its webhooks with.
 
-Its books (`orders`, `captures`, `refunds`) are what the tests compare ours with.
+Its books (`orders`, `captures`, `refunds`, `disputes`) are what the tests compare ours with. Keys that begin with `_` are its own and never shown.
 """
 
 import base64
@@ -22,10 +22,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app import clock
-from tests.fakes.loopback import Call, Loopback, Refusal
+from app.money import Money
+from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
 
 CERT_URL = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-fake-1"
 SIGNED_FOR = "messageverificationcerts.paypal.com"
+ORDER_KEYS, PAYMENT_KEYS = timedelta(hours=6), timedelta(days=45)
+"""How long a PayPal-Request-Id is remembered."""
+CAME = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"})
+CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
+KEPT_BY_US = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"})
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,10 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: rsa.RSAPublicKey, d
 
 @dataclass
 class PayPal(Loopback):
-    """One account. `outcome` of an order says what its capture brings: COMPLETED, PENDING, DECLINED, or an issue such as INSTRUMENT_DECLINED."""
+    """One account. `outcome` of an order says what its capture brings: COMPLETED, PENDING, DECLINED, or an issue such as INSTRUMENT_DECLINED.
+
+    `holds` is the currency of its balance when other money is converted on arrival; `reads_disputes` False is an app that was not allowed to.
+    """
 
     client_id: str = "client"
     secret: str = "secret"
@@ -93,16 +102,19 @@ class PayPal(Loopback):
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
     captures: dict[str, dict[str, Any]] = field(default_factory=dict)
     refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    disputes: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     token_life_s: int = 32400
     refund_issue: str = ""
     refund_status: str = "COMPLETED"
+    holds: str = ""
+    reads_disputes: bool = True
 
     def __post_init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[str, tuple[int, object]] = {}
+        self._kept: dict[str, tuple[datetime, int, object]] = {}
         super().__post_init__()
 
     # What happens at PayPal, and the webhooks it writes about it.
@@ -114,7 +126,8 @@ class PayPal(Loopback):
         self.outcomes[order_id] = outcome
         paid = order["purchase_units"][0]["amount"]
         order["_paid"] = {"currency_code": currency or paid["currency_code"], "value": amount or paid["value"]}
-        order["purchase_units"][0].pop("payments", None)
+        for capture in order["purchase_units"][0].pop("payments", {}).get("captures", []):
+            del self.captures[capture["id"]]
         self._kept.pop(f"/v2/checkout/orders/{order_id}/capture {order['purchase_units'][0]['custom_id']}:capture", None)
         self.happened("CHECKOUT.ORDER.APPROVED", order)
 
@@ -129,10 +142,77 @@ class PayPal(Loopback):
         self.captures[capture_id]["status"] = status
         self.happened("PAYMENT.CAPTURE.COMPLETED" if status == "COMPLETED" else "PAYMENT.CAPTURE.DENIED", self.captures[capture_id])
 
+    def refund_by_hand(self, order_id: str, value: str) -> str:
+        """The merchant sends money back on PayPal's own page, so it carries no key of ours; the refund's id."""
+        capture = self._capture_of(order_id)
+        sent = self._refund(capture["id"], {"amount": capture["amount"] | {"value": value}})
+        return str(sent["id"])
+
+    def move_refund(self, refund_id: str, status: str) -> None:
+        """A refund settles, or fails, be it weeks later."""
+        refund = self.refunds[refund_id]
+        refund["status"] = status
+        self._restate(self.captures[refund["_capture"]])
+        self.happened("PAYMENT.CAPTURE.REFUNDED" if status == "COMPLETED" else "PAYMENT.REFUND.FAILED", refund)
+
+    def dispute(self, order_id: str, value: str, *, stage: str = "CHARGEBACK", reason: str = "MERCHANDISE_OR_SERVICE_NOT_RECEIVED") -> str:
+        """The payer disputes: an inquiry between the two at first, or a claim that takes the money; the dispute's id."""
+        capture, dispute_id = self._capture_of(order_id), f"PP-D-{next(self._ids)}"
+        self.disputes[dispute_id] = {
+            "dispute_id": dispute_id,
+            "create_time": _now(),
+            "reason": reason,
+            "status": "WAITING_FOR_SELLER_RESPONSE",
+            "dispute_state": "REQUIRED_ACTION",
+            "dispute_life_cycle_stage": stage,
+            "dispute_amount": capture["amount"] | {"value": value},
+            "disputed_transactions": [{"seller_transaction_id": capture["id"], "seller": {"merchant_id": self.merchant_id}}],
+        }
+        self.happened("CUSTOMER.DISPUTE.CREATED", self.disputes[dispute_id])
+        return dispute_id
+
+    def escalate(self, dispute_id: str, stage: str = "CHARGEBACK") -> None:
+        """An inquiry becomes a claim, or a claim an appeal."""
+        self.disputes[dispute_id] |= {"dispute_life_cycle_stage": stage, "status": "UNDER_REVIEW"}
+        self.happened("CUSTOMER.DISPUTE.UPDATED", self.disputes[dispute_id])
+
+    def resolve(self, dispute_id: str, outcome: str, refunded: str = "", *, reverses: bool = True) -> None:
+        """PayPal decides. What goes to the payer is also written beside the capture as a reversal, which is the same money."""
+        dispute = self.disputes[dispute_id]
+        dispute |= {"status": "RESOLVED", "dispute_state": "RESOLVED", "dispute_outcome": {"outcome_code": outcome}}
+        if outcome not in KEPT_BY_US:
+            gone = dispute["dispute_amount"] | ({"value": refunded} if refunded else {})
+            dispute["dispute_outcome"]["amount_refunded"] = gone
+            if reverses:
+                self._reverse(dispute["disputed_transactions"][0]["seller_transaction_id"], gone)
+        self.happened("CUSTOMER.DISPUTE.RESOLVED", dispute)
+
+    def take_back(self, order_id: str) -> None:
+        """PayPal reverses a capture and says no more about it than that."""
+        capture = self._capture_of(order_id)
+        capture["status"] = "REVERSED"
+        self.happened("PAYMENT.CAPTURE.REVERSED", capture)
+
+    def books(self) -> dict[str, Sums]:
+        """What it holds for us in the currencies that were paid, in its own view."""
+        came = [capture for capture in self.captures.values() if capture["status"] in CAME]
+        claims = [one for one in self.disputes.values() if one["dispute_life_cycle_stage"] in CLAIMS]
+        outcomes = [(one, one.get("dispute_outcome", {})) for one in claims]
+        gone = [outcome.get("amount_refunded", one["dispute_amount"]) for one, outcome in outcomes if outcome.get("outcome_code") not in KEPT_BY_US]
+        return books(
+            received=[_money(capture["amount"]) for capture in came],
+            refunded=[_money(refund["amount"]) for refund in self.refunds.values() if refund["status"] == "COMPLETED" and not refund["_reversal"]],
+            disputed=[_money(amount) for amount in gone] + [_money(capture["amount"]) for capture in came if capture["status"] == "REVERSED"],
+            fees=[_money(capture["seller_receivable_breakdown"]["paypal_fee"]) for capture in came],
+        )
+
+    def _capture_of(self, order_id: str) -> dict[str, Any]:
+        capture: dict[str, Any] = self.orders[order_id]["purchase_units"][0]["payments"]["captures"][0]
+        return capture
+
     def happened(self, kind: str, resource: dict[str, Any]) -> dict[str, Any]:
         """Write an event."""
-        shown = json.loads(json.dumps({key: value for key, value in resource.items() if not key.startswith("_")}))
-        event = {"id": f"WH-{next(self._ids)}", "event_type": kind, "create_time": _now(), "resource": shown}
+        event = {"id": f"WH-{next(self._ids)}", "event_type": kind, "create_time": _now(), "resource": json.loads(json.dumps(_shown(resource)))}
         self.events.append(event)
         return event
 
@@ -157,7 +237,7 @@ class PayPal(Loopback):
             return 200, self._token(call)
         if call.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
             raise Refusal(401, {"error": "invalid_token"})
-        return self._once(call) if call.method == "POST" else (200, self._read(call))
+        return self._once(call) if call.method == "POST" else (200, _shown(self._read(call)))
 
     def _token(self, call: Call) -> object:
         if call.headers["authorization"] != f"Basic {base64.b64encode(f'{self.client_id}:{self.secret}'.encode()).decode()}" or call.body != b"grant_type=client_credentials":
@@ -170,9 +250,11 @@ class PayPal(Loopback):
         key = f"{call.path} {call.headers['paypal-request-id']}"
         if len(call.headers["paypal-request-id"]) > 108:
             raise Refusal(400, {"name": "INVALID_REQUEST"})
-        if key not in self._kept:
-            self._kept[key] = self._write(call)
-        return self._kept[key]
+        life = ORDER_KEYS if call.path.startswith("/v2/checkout/") else PAYMENT_KEYS
+        if key not in self._kept or self._kept[key][0] + life < clock.now():
+            status, said = self._write(call)
+            self._kept[key] = clock.now(), status, _shown(said)
+        return self._kept[key][1:]
 
     def _write(self, call: Call) -> tuple[int, object]:
         steps = call.path.split("/")
@@ -208,7 +290,7 @@ class PayPal(Loopback):
         if outcome not in {"COMPLETED", "PENDING", "DECLINED"}:
             raise _unprocessable(outcome)
         capture = self._new_capture(order_id, unit, order["_paid"], outcome)
-        unit["payments"] = {"captures": [capture]}
+        unit["payments"] = {"captures": [capture], "refunds": []}
         order["status"] = "COMPLETED"
         self.captures[capture["id"]] = capture
         self.happened({"COMPLETED": "PAYMENT.CAPTURE.COMPLETED", "PENDING": "PAYMENT.CAPTURE.PENDING", "DECLINED": "PAYMENT.CAPTURE.DENIED"}[outcome], capture)
@@ -216,6 +298,11 @@ class PayPal(Loopback):
 
     def _new_capture(self, order_id: str, unit: dict[str, Any], amount: dict[str, str], status: str) -> dict[str, Any]:
         fee = str((Decimal(amount["value"]) / 40).quantize(Decimal(amount["value"])))
+        breakdown: dict[str, object] = {"gross_amount": amount, "paypal_fee": {"currency_code": amount["currency_code"], "value": fee}}
+        if self.holds not in ("", amount["currency_code"]):
+            rate = Decimal("0.9")
+            kept = {"currency_code": self.holds, "value": str(((Decimal(amount["value"]) - Decimal(fee)) * rate).quantize(Decimal("0.01")))}
+            breakdown |= {"exchange_rate": {"source_currency": amount["currency_code"], "target_currency": self.holds, "value": str(rate)}, "receivable_amount": kept}
         return {
             "id": f"3C{next(self._ids):015d}",
             "status": status,
@@ -224,42 +311,70 @@ class PayPal(Loopback):
             "create_time": _now(),
             "payee": unit["payee"],
             "supplementary_data": {"related_ids": {"order_id": order_id}},
-            "seller_receivable_breakdown": {"gross_amount": amount, "paypal_fee": {"currency_code": amount["currency_code"], "value": fee}},
+            "seller_receivable_breakdown": breakdown,
         }
 
-    def _refund(self, capture_id: str, asked: dict[str, Any]) -> object:
+    def _refund(self, capture_id: str, asked: dict[str, Any]) -> dict[str, Any]:
         if self.refund_issue:
             raise _unprocessable(self.refund_issue)
         capture = self.captures[capture_id]
         if asked["amount"]["currency_code"] != capture["amount"]["currency_code"]:
             raise _unprocessable("REFUND_CAPTURE_CURRENCY_MISMATCH")
-        sent = sum(Decimal(refund["amount"]["value"]) for refund in self.refunds.values() if refund["_capture"] == capture_id)
-        if sent == Decimal(capture["amount"]["value"]):
+        if any(one["status"] != "RESOLVED" and one["disputed_transactions"][0]["seller_transaction_id"] == capture_id for one in self.disputes.values()):
+            raise _unprocessable("TRANSACTION_DISPUTED")
+        left = Decimal(capture["amount"]["value"]) - self._sent(capture)
+        if not left:
             raise _unprocessable("CAPTURE_FULLY_REFUNDED")
-        if sent + Decimal(asked["amount"]["value"]) > Decimal(capture["amount"]["value"]):
+        if Decimal(asked["amount"]["value"]) > left:
             raise _unprocessable("REFUND_AMOUNT_EXCEEDED")
-        links = [{"rel": "up", "href": f"{self.url}/v2/payments/captures/{capture_id}"}]
-        refund = {
-            "id": f"1R{next(self._ids):015d}",
-            "status": self.refund_status,
-            "amount": asked["amount"],
-            "custom_id": asked["custom_id"],
-            "links": links,
-            "_capture": capture_id,
-        }
-        self.refunds[refund["id"]] = refund
-        capture["status"] = "REFUNDED" if sent + Decimal(asked["amount"]["value"]) == Decimal(capture["amount"]["value"]) else "PARTIALLY_REFUNDED"
+        refund = self._new_refund(capture, asked["amount"], self.refund_status, asked.get("custom_id"))
         self.happened("PAYMENT.CAPTURE.REFUNDED", refund)
         return refund
+
+    def _reverse(self, capture_id: str, amount: dict[str, str]) -> None:
+        refund = self._new_refund(self.captures[capture_id], amount, "COMPLETED", None, reversal=True)
+        self.happened("PAYMENT.CAPTURE.REVERSED", refund)
+
+    def _new_refund(self, capture: dict[str, Any], amount: dict[str, str], status: str, custom_id: str | None, *, reversal: bool = False) -> dict[str, Any]:
+        refund_id = f"1R{next(self._ids):015d}"
+        links = [{"rel": "self", "href": f"{self.url}/v2/payments/refunds/{refund_id}"}, {"rel": "up", "href": f"{self.url}/v2/payments/captures/{capture['id']}"}]
+        refund = {"id": refund_id, "status": status, "amount": amount, "links": links, "create_time": _now(), "_capture": capture["id"], "_reversal": reversal}
+        refund |= {"custom_id": custom_id} if custom_id else {}
+        self.refunds[refund_id] = refund
+        self.orders[_order_of(capture)]["purchase_units"][0]["payments"]["refunds"].append(refund)
+        self._restate(capture)
+        return refund
+
+    def _sent(self, capture: dict[str, Any]) -> Decimal:
+        return sum(
+            (Decimal(one["amount"]["value"]) for one in self.refunds.values() if one["_capture"] == capture["id"] and one["status"] not in {"FAILED", "CANCELLED"}), Decimal(0)
+        )
+
+    def _restate(self, capture: dict[str, Any]) -> None:
+        sent = self._sent(capture)
+        capture["status"] = "COMPLETED" if not sent else "REFUNDED" if sent >= Decimal(capture["amount"]["value"]) else "PARTIALLY_REFUNDED"
 
     def _read(self, call: Call) -> object:
         if call.path == "/v1/notifications/webhooks-events":
             return self._events(call)
+        if call.path.startswith("/v1/customer/disputes"):
+            return self._disputed(call)
         held = self.orders if call.path.startswith("/v2/checkout/orders/") else self.captures
         found = held.get(call.path.rpartition("/")[2])
         if found is None:
             raise Refusal(404, {"name": "RESOURCE_NOT_FOUND"})
         return found
+
+    def _disputed(self, call: Call) -> object:
+        if not self.reads_disputes:
+            raise Refusal(403, {"name": "NOT_AUTHORIZED"})
+        dispute_id = call.path.removeprefix("/v1/customer/disputes").strip("/")
+        if dispute_id:
+            return self.disputes[dispute_id]
+        summary = ("dispute_id", "create_time", "reason", "status", "dispute_state", "dispute_life_cycle_stage", "dispute_amount")
+        wanted = call.query["disputed_transaction_id"]
+        found = [one for one in self.disputes.values() if one["disputed_transactions"][0]["seller_transaction_id"] == wanted]
+        return {"items": [{name: one[name] for name in summary} for one in found], "links": []}
 
     def _events(self, call: Call) -> object:
         size, start = int(call.query["page_size"]), int(call.query.get("start", 0))
@@ -274,3 +389,18 @@ def _unprocessable(issue: str) -> Refusal:
 
 def _now() -> str:
     return clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(value: Any) -> Any:
+    """A value without what is its own."""
+    if isinstance(value, dict):
+        return {key: _shown(item) for key, item in value.items() if not key.startswith("_")}
+    return [_shown(item) for item in value] if isinstance(value, list) else value
+
+
+def _order_of(capture: dict[str, Any]) -> str:
+    return str(capture["supplementary_data"]["related_ids"]["order_id"])
+
+
+def _money(amount: dict[str, str]) -> Money:
+    return Money.of(amount["value"], amount["currency_code"])

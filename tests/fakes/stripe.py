@@ -21,6 +21,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from stripe import WebhookSignature
 
 from app import clock
+from app.gateways.stripe import from_stripe
+from tests.fakes.loopback import Sums, books
 
 API_VERSION = "2026-10-28.endive"
 
@@ -156,6 +158,17 @@ class Stripe:
     def lists(self) -> list[dict[str, Any]]:
         """Every event that has happened, newest first, as the events list gives them."""
         return self.events[::-1]
+
+    def books(self) -> dict[str, Sums]:
+        """What it holds for us, in its own view."""
+        paid = [session["payment_intent"] for session in self.sessions.values() if (session["payment_intent"] or {}).get("status") == "succeeded"]
+        kept = [intent["latest_charge"]["balance_transaction"] for intent in paid]
+        return books(
+            received=[from_stripe(intent["amount_received"], intent["currency"]) for intent in paid],
+            refunded=[from_stripe(one["amount"], one["currency"]) for one in self.refunds.values() if one["status"] == "succeeded"],
+            disputed=[from_stripe(one["amount"], one["currency"]) for one in self.disputes.values() if one["status"] in {"needs_response", "under_review", "lost"}],
+            fees=[from_stripe(one["fee"], one["currency"]) for one in kept if one],
+        )
 
     # The API.
 

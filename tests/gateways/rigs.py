@@ -17,8 +17,10 @@ from app.gateways.nowpayments import NOWPayments
 from app.gateways.paypal import Certificates, PayPal
 from app.gateways.sandbox import ProcessorDown, Sandbox, Session, sign
 from app.gateways.stripe import Stripe
+from app.money import Money
 from app.sandbox_processor import CHOICES, PretendProcessor
 from tests.fakes.btcpay import BTCPay as FakeBTCPay
+from tests.fakes.loopback import Sums, books
 from tests.fakes.nowpayments import NOWPayments as FakeNOWPayments
 from tests.fakes.paypal import PayPal as FakePayPal
 from tests.fakes.paypal import authority
@@ -43,9 +45,16 @@ class Traits:
         """What must be the same when the same charge is asked for again."""
         return handoff
 
+    fake: Any
+
     def raw(self, body: bytes) -> Webhook:
         """Any bytes under a right signature, as a processor with a fault of its own might send."""
         raise NotImplementedError
+
+    def books(self) -> dict[str, Sums]:
+        """What the processor holds for us, per currency, by its own books."""
+        found: dict[str, Sums] = self.fake.books()
+        return found
 
 
 class SandboxRig(Traits):
@@ -93,6 +102,17 @@ class SandboxRig(Traits):
         """Any bytes, rightly signed."""
         return self.signed(body)
 
+    def books(self) -> dict[str, Sums]:
+        """What the pretend processor holds for us, read from its own tables."""
+        now = clock.now()
+        paid = db.rows(_PAID, now=now)
+        return books(
+            received=[Money(row.received, row.currency) for row in paid],
+            fees=[Money(row.received * 14 // 1000, row.currency) for row in paid if row.method == "card"],
+            refunded=[Money(row.amount, row.currency) for row in db.rows(_SENT_BACK)],
+            disputed=[Money(row.amount, row.currency) for row in db.rows(_CONTESTED)],
+        )
+
     def webhooks(self) -> list[Webhook]:
         """Everything it would deliver, signed now, in the order it happened."""
         return [self.signed(bytes(row.body)) for row in db.rows("select body from sandbox_deliveries order by id")]
@@ -138,6 +158,13 @@ class SandboxRig(Traits):
                     db.execute("delete from sandbox_deliveries where due_at > %(now)s", now=clock.now())
                 elif value is not None:
                     db.execute(f"update sandbox_sessions set {name} = %(value)s where reference = %(reference)s", reference=reference, value=value)
+
+
+_PAID = """
+select received, currency, method from sandbox_sessions where case when next_at <= %(now)s then next_state else state end = 'paid'
+"""
+_SENT_BACK = "select r.amount, s.currency from sandbox_refunds r join sandbox_sessions s on s.reference = r.reference where r.state = 'settled'"
+_CONTESTED = "select d.amount, s.currency from sandbox_disputes d join sandbox_sessions s on s.reference = d.reference where d.state <> 'won'"
 
 
 class StripeRig(Traits):
@@ -209,8 +236,6 @@ class StripeRig(Traits):
 
 class LoopbackRig(Traits):
     """What the rigs of the gateways without an SDK share."""
-
-    fake: Any
 
     def close(self) -> None:
         """Stop the fake."""
