@@ -12,7 +12,7 @@ from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.settling import apply, earnings, follow_with, pay_from_balance
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
-from app.payments.watching import look_at, look_over, reconcile, refresh
+from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
 
 __all__ = [
     "BANK",
@@ -55,6 +55,7 @@ __all__ = [
     "process_due",
     "receive",
     "reconcile",
+    "reconcile_all",
     "refresh",
     "replay",
     "restate",

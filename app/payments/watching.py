@@ -1,6 +1,7 @@
 """Asking processors what became of a payment: for whoever waits on the return page, and for every payment nobody told us about."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from app import clock, db, gateways
@@ -95,6 +96,43 @@ def reconcile(limit: int = 200) -> dict[str, int]:
     return tally
 
 
+def reconcile_all(progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
+    """Look up every payment of which a processor could have news, however lately it was asked: for after an outage, by an operator's hand.
+
+    Those without an end, whenever they began; those with one for as long as they are looked over. How many moved, as "created → paid"; how many
+    stand as they stood, as "unchanged"; "unanswered" and "error" as `reconcile` says. `progress` is told (done, total).
+    """
+    tally: dict[str, int] = {}
+    waiting = db.rows(_EVERY, since=clock.now() - LOOKED_OVER_FOR)
+    for done, row in enumerate(waiting, 1):
+        outcome = _looked_up(row.public_id)
+        tally[outcome] = tally.get(outcome, 0) + 1
+        if progress:
+            progress(done, len(waiting))
+    return tally
+
+
+def _looked_up(public_id: str) -> str:
+    """What became of one payment, in the words of `reconcile_all`."""
+    try:
+        before = book.read(public_id)
+        after = settle_open(before) if before else None
+    except GatewayError as error:
+        log.warning("Payment %s could not be looked up: %s", public_id, error.detail)
+        return "unanswered"
+    except Exception:
+        log.exception("Payment %s could not be reconciled.", public_id)
+        return "error"
+    return f"{before.state} → {after.state}" if before and after and before.state != after.state else "unchanged"
+
+
+# Money by bank transfer is learnt from statements; a payment that never reached its processor is known to nobody there.
+_EVERY = """
+select public_id from payments
+where state in ('created', 'unknown', 'pending')
+  or (gateway <> 'bank' and gateway_reference is not null and state <> 'review' and greatest(created_at, paid_at) > %(since)s)
+order by state in ('created', 'unknown', 'pending') desc, id desc
+"""
 _DUE = "select "
 # Open payments every minute at first and every quarter of an hour at most; the given up, and the paid
 # ones that may still receive more, ever more seldom, twice as late each time.

@@ -1,6 +1,7 @@
 """Money on its way out: the processor's call, what processors say of refunds since, and payouts by hand."""
 
 import logging
+from datetime import datetime
 
 from app import clock, db, gateways, ledger, payments, wallet
 from app.gateways.base import Gateway, GatewayError, RefundSnapshot, Snapshot
@@ -93,10 +94,13 @@ def follow(payment: Payment, snapshot: Snapshot) -> None:
         disputes.take_in(payment, dispute)
 
 
-def reconcile(limit: int = 200) -> int:
-    """Ask processors about every payment with a refund on its way or an open dispute; how many answered. One that fails stops no other."""
+def reconcile(limit: int | None = 200, *, not_since: datetime | None = None) -> int:
+    """Ask processors about every payment with a refund on its way or an open dispute; how many answered. One that fails stops no other.
+
+    At most `limit` of them, the longest unasked first; with `not_since` only those that were not asked since then.
+    """
     answered = 0
-    for row in db.rows(_PENDING, limit=limit):
+    for row in db.rows(_PENDING, limit=limit, before=not_since or clock.now()):
         try:
             answered += payments.look_at(row.public_id)
         except Exception:
@@ -178,7 +182,9 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
 _OURS = "select number from refunds where payment_id = %(payment)s and (number = %(number)s or gateway_reference = %(reference)s)"
 _PENDING = """
 select p.public_id from payments p
-where exists (select from refunds r where r.payment_id = p.id and r.state = 'sent') or exists (select from disputes d where d.payment_id = p.id and d.state = 'open')
+where p.checked_at < %(before)s
+  and (exists (select from refunds r where r.payment_id = p.id and (r.state = 'sent' or r.state = 'approved' and r.attempted_at is not null))
+    or exists (select from disputes d where d.payment_id = p.id and d.state = 'open'))
 order by p.checked_at limit %(limit)s
 """
 _ADOPT = """

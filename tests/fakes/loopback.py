@@ -100,6 +100,7 @@ class Loopback:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets: the second would wait 40 ms for the first one's receipt
     outsider: Loopback
 
     def do_GET(self) -> None:

@@ -349,6 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
     """HTTP's side of the fake; `stripe` is set by the class made for each one."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     stripe: Stripe
 
     def do_GET(self) -> None:
