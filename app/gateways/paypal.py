@@ -2,8 +2,10 @@
 
 An approved order is a promise and no money. Whoever looks it up (the return page, a webhook, the reconciling job) captures it under a
 key made of our own payment's id, so it is captured once; PayPal remembers a key for six hours, and an order that old is not captured.
+What has happened to a capture since, its refunds and its disputes, comes with every look-up (decision 0088).
 """
 
+import logging
 import re
 import time
 import zlib
@@ -26,8 +28,10 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.gateways.base import BadSignature, Charge, DisputeSnapshot, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
 from app.money import AmountError, Money
+
+log = logging.getLogger(__name__)
 
 LIVE_API = "https://api-m.paypal.com"
 SIGNATURE_HEADERS = ("paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig", "paypal-cert-url", "paypal-auth-algo")
@@ -75,7 +79,10 @@ class PayPal:
 
     def checkout(self, charge: Charge) -> Redirect:
         """The order of this charge, made once, and PayPal's page for it."""
-        order = self._call("POST", "/v2/checkout/orders", self._order(charge), {"PayPal-Request-Id": f"{charge.id}:order", **_PREFER}).body
+        answer = self._call("POST", "/v2/checkout/orders", self._order(charge), {"PayPal-Request-Id": f"{charge.id}:order", **_PREFER}, expected=(422,))
+        if answer.status == 422:
+            raise _refused(answer.body, http.REFUSED)
+        order = answer.body
         url = next((link["href"] for link in order.get("links", []) if link.get("rel") in ("payer-action", "approve")), "")
         if not url:
             raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{order.get('id')} has no page for the payer")
@@ -99,7 +106,7 @@ class PayPal:
         return self._snapshot(order) if order else None
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
-        """Send back from the order's capture; the same key again sends nothing new for 45 days."""
+        """Send back from the order's capture; the same key again sends nothing new for 45 days, and is to be seen in the look-up for ever."""
         order = self._find(reference)
         capture = _capture(order) if order else None
         if capture is None:
@@ -107,9 +114,8 @@ class PayPal:
         body = {"amount": _amount(amount), "custom_id": key}
         answer = self._call("POST", f"/v2/payments/captures/{quote(capture['id'])}/refund", body, {"PayPal-Request-Id": f"{key}:refund", **_PREFER}, expected=(422,))
         if answer.status == 422:
-            raise _declined(answer.body)
-        sent = answer.body.get("amount")
-        return RefundSnapshot(answer.body["id"], _REFUND_STATES.get(answer.body.get("status", ""), "pending"), _money(sent) or amount if sent else amount)
+            raise _refused(answer.body, "PayPal refused to send this money back.")
+        return _refund(answer.body, amount, key)
 
     # Webhooks
 
@@ -210,10 +216,10 @@ class PayPal:
             return self._take(order, told)
         if capture is None:
             return replace(told, state=_waiting(order))
-        return self._captured(capture, told)
+        return self._since(order, self._read(capture["id"]), told)
 
     def _take(self, order: dict[str, Any], told: Snapshot) -> Snapshot:
-        """Capture an approved order; what PayPal says of it then."""
+        """Capture an approved order; what PayPal says of it then. Nothing can have come back of it yet, so nobody asks."""
         key = {"PayPal-Request-Id": f"{told.charge_id}:capture", **_PREFER}
         answer = self._call("POST", f"/v2/checkout/orders/{order['id']}/capture", {}, key, expected=(404, 422))
         if answer.status == 404:
@@ -224,30 +230,61 @@ class PayPal:
             return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, http.REFUSED))
         again = self._find(order["id"])
         capture = _capture(again) if again else None
-        return self._captured(capture, told) if capture else replace(told, state="pending")
+        return self._captured(self._read(capture["id"]), told) if capture else replace(told, state="pending")
+
+    def _read(self, capture_id: str) -> dict[str, Any]:
+        """The capture by its own address: the one object whose amount is believed."""
+        found: dict[str, Any] = self._call("GET", f"/v2/payments/captures/{quote(capture_id)}").body
+        return found
 
     def _captured(self, capture: dict[str, Any], told: Snapshot) -> Snapshot:
-        """The capture by its own address: the one object whose amount is believed."""
-        capture = self._call("GET", f"/v2/payments/captures/{quote(capture['id'])}").body
         state = _CAPTURE_STATES.get(capture["status"], "pending")
         breakdown = capture.get("seller_receivable_breakdown") or {}
         named = capture.get("custom_id") or told.charge_id
         return replace(
             told,
             state=state,
+            # As it was paid, and the fee in the same currency, even where PayPal then changes it into the currency of our balance.
             received=_money(capture["amount"]) if state == "paid" else None,
             fee=_money(breakdown["paypal_fee"]) if state == "paid" and "paypal_fee" in breakdown else None,
             paid_at=_time(capture["create_time"]) if state == "paid" else None,
             method_label="PayPal",
             failure_code="declined" if state == "failed" else "",
             failure_message="PayPal declined the payment." if state == "failed" else "",
-            fault=told.fault or (f"the capture names {named}" if named != told.charge_id else ""),
+            fault=told.fault or self._foreign(_payee(capture)) or (f"the capture names {named}" if named != told.charge_id else ""),
         )
+
+    def _since(self, order: dict[str, Any], capture: dict[str, Any], told: Snapshot) -> Snapshot:
+        """A captured order with what has come back of it since."""
+        said = self._captured(capture, told)
+        if said.state != "paid" or said.received is None:
+            return said
+        disputes = self._disputes(capture["id"])
+        refunds = _not_of(disputes, _refunds(order, said.received.currency))
+        if capture["status"] == "REVERSED" and not disputes:
+            disputes = _reversed(capture["id"], said.received, refunds)
+        return replace(said, refunds=refunds, disputes=disputes)
+
+    def _disputes(self, capture_id: str) -> tuple[DisputeSnapshot, ...]:
+        """The disputes of a capture that moved money. Their list tells no outcome, so each is read by itself."""
+        answer = self._call("GET", f"/v1/customer/disputes?disputed_transaction_id={quote(capture_id)}&page_size=50", expected=(403,))
+        if answer.status == 403:
+            log.warning("PayPal does not let us read disputes: switch them on among the features of our app in its dashboard.")
+            return ()
+        named = [str(one["dispute_id"]) for one in (answer.body or {}).get("items", [])]
+        return tuple(told for name in named for told in _dispute(self._call("GET", f"/v1/customer/disputes/{quote(name)}").body))
 
 
 _LOCALES = {"cs": "cs-CZ", "de": "de-DE", "en": "en-US", "es": "es-ES", "fr": "fr-FR", "it": "it-IT", "nl": "nl-NL", "pl": "pl-PL", "pt": "pt-PT"}
 _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"COMPLETED": "settled", "FAILED": "failed", "CANCELLED": "failed"}
-_CAPTURE_STATES: dict[str, State] = {"COMPLETED": "paid", "PARTIALLY_REFUNDED": "paid", "REFUNDED": "paid", "DECLINED": "failed", "FAILED": "failed"}
+_CAPTURE_STATES: dict[str, State] = {**dict.fromkeys(("COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"), "paid"), "DECLINED": "failed", "FAILED": "failed"}
+_CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
+"""The stages at which a dispute takes the money. In an inquiry the two only talk; what is sent back there is a refund."""
+_OUTCOMES: dict[str, Literal["won", "lost"]] = {
+    **dict.fromkeys(("RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"), "won"),
+    **dict.fromkeys(("RESOLVED_BUYER_FAVOUR", "ACCEPTED"), "lost"),
+}
+"""Paid out by PayPal itself (`RESOLVED_WITH_PAYOUT`), the payer's money does not come from us."""
 _NOT_YET = frozenset({"ORDER_NOT_APPROVED", "ORDER_COMPLETION_IN_PROGRESS"})
 _CODES = {"INSTRUMENT_DECLINED": "insufficient_funds"}
 _SENTENCES = {
@@ -271,7 +308,8 @@ _SENTENCES = {
     "REFUND_CAPTURE_CURRENCY_MISMATCH": "PayPal sends money back in the currency it came in only.",
 }
 """What PayPal's issues mean to a person."""
-_REFUND_LATER = frozenset({"PENDING_CAPTURE", "REFUND_FAILED_INSUFFICIENT_FUNDS"})
+_LATER = frozenset({"PENDING_CAPTURE", "REFUND_FAILED_INSUFFICIENT_FUNDS"})
+"""Refusals that another day may lift."""
 
 
 def to_paypal(amount: Money) -> str:
@@ -311,6 +349,51 @@ def _capture(order: Mapping[str, Any]) -> dict[str, Any] | None:
     return min(captures, key=lambda capture: _CAPTURE_STATES.get(capture["status"], "pending") != "paid", default=None)
 
 
+def _refunds(order: Mapping[str, Any], currency: str) -> list[RefundSnapshot]:
+    """The refunds of an order, whoever made them."""
+    each = [refund for unit in order["purchase_units"] for refund in (unit.get("payments") or {}).get("refunds", [])]
+    return [_refund(refund, Money(0, currency), str(refund.get("custom_id") or "")) for refund in each]
+
+
+def _refund(said: Mapping[str, Any], asked: Money, key: str) -> RefundSnapshot:
+    """One refund; `asked` counts where PayPal does not repeat the amount."""
+    state = _REFUND_STATES.get(said.get("status", ""), "pending")
+    amount = (_money(said["amount"]) if "amount" in said else None) or asked
+    return RefundSnapshot(str(said["id"]), state, amount, "PayPal could not send the money back to the payer." if state == "failed" else "", key)
+
+
+def _not_of(disputes: Sequence[DisputeSnapshot], refunds: Sequence[RefundSnapshot]) -> tuple[RefundSnapshot, ...]:
+    """The refunds that carry out no dispute. PayPal writes what a claim took beside the refunds of the capture; it is the same money."""
+    carried_out = [dispute.amount for dispute in disputes if dispute.state != "won"]
+    kept = []
+    for refund in refunds:
+        if refund.key or refund.amount not in carried_out:
+            kept.append(refund)
+        else:
+            carried_out.remove(refund.amount)
+    return tuple(kept)
+
+
+def _reversed(capture_id: str, received: Money, refunds: Sequence[RefundSnapshot]) -> tuple[DisputeSnapshot, ...]:
+    """What PayPal took back without a dispute of its own, such as a payer's bank that recalls the money: lost, as far as it was not refunded."""
+    gone = received.minor - sum(refund.amount.minor for refund in refunds if refund.state != "failed")
+    return (DisputeSnapshot(f"reversed-{capture_id}", "lost", Money(gone, received.currency), "reversed by PayPal"),) if gone > 0 else ()
+
+
+def _dispute(said: Mapping[str, Any]) -> tuple[DisputeSnapshot, ...]:
+    """One dispute; two where it ended with a part: the whole was given back to us, and the part taken for good."""
+    amount = _money(said["dispute_amount"])
+    if said.get("dispute_life_cycle_stage") not in _CLAIMS or amount is None:
+        return ()
+    outcome = said.get("dispute_outcome") or {}
+    name, reason = str(said["dispute_id"]), str(said.get("reason") or "").replace("_", " ").lower()
+    state = _OUTCOMES.get(str(outcome.get("outcome_code") or "")) if said.get("status") == "RESOLVED" else None
+    part = _money(outcome["amount_refunded"]) if state == "lost" and outcome.get("amount_refunded") else None
+    if part and part.currency == amount.currency and 0 < part.minor < amount.minor:
+        return DisputeSnapshot(name, "won", amount, reason), DisputeSnapshot(f"{name}-part", "lost", part, reason)
+    return (DisputeSnapshot(name, state or "open", amount, reason),)
+
+
 def _waiting(order: Mapping[str, Any]) -> State:
     """The state of an order without a capture."""
     if order["status"] == "COMPLETED":
@@ -324,12 +407,12 @@ def _age(order: Mapping[str, Any]) -> timedelta:
 
 def _reference(kind: str, about: Mapping[str, Any]) -> str:
     """What to look up for an event's resource: orders by themselves, captures by their order, refunds and disputes by their capture."""
-    if kind.startswith("CHECKOUT.ORDER."):
-        return str(about.get("id") or "")
+    if kind.startswith("CHECKOUT."):
+        return str(about.get("order_id") or about.get("id") or "")
     if kind.startswith("CUSTOMER.DISPUTE."):
         transactions = about.get("disputed_transactions") or [{}]
         return _capture_reference(transactions[0].get("seller_transaction_id"))
-    if not kind.startswith("PAYMENT.CAPTURE."):
+    if not kind.startswith(("PAYMENT.CAPTURE.", "PAYMENT.REFUND.")):
         return ""
     up = next((str(link.get("href", "")) for link in about.get("links") or [] if link.get("rel") == "up"), "")
     if "/captures/" in up:
@@ -350,7 +433,9 @@ def _custom_ids(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _payee(about: Mapping[str, Any]) -> str:
-    return next((str(part["payee"]["merchant_id"]) for part in chain([about], about.get("purchase_units") or []) if (part.get("payee") or {}).get("merchant_id")), "")
+    """Whose money it is, where an order, a capture or a dispute names anybody."""
+    named = [part.get("payee") for part in chain([about], about.get("purchase_units") or [])] + [part.get("seller") for part in about.get("disputed_transactions") or []]
+    return next((str(whose["merchant_id"]) for whose in named if (whose or {}).get("merchant_id")), "")
 
 
 def _local(href: str) -> str:
@@ -364,9 +449,10 @@ def _issue(body: Any) -> str:
     return str(details[0].get("issue", "")) if details else ""
 
 
-def _declined(body: Any) -> GatewayError:
+def _refused(body: Any, otherwise: str) -> GatewayError:
+    """What PayPal will not do, as a sentence; permanent but for what may be better tomorrow."""
     issue = _issue(body)
-    return GatewayError(_SENTENCES.get(issue, "PayPal refused to send this money back."), permanent=issue not in _REFUND_LATER, detail=f"PayPal: {issue or body}")
+    return GatewayError(_SENTENCES.get(issue, otherwise), permanent=issue not in _LATER, detail=f"PayPal: {issue or body}")
 
 
 def _time(text: str) -> datetime:

@@ -56,8 +56,11 @@ def take_in(payment: Payment, found: DisputeSnapshot) -> None:
         log.error("Dispute %s of %s needs a person: %s", found.reference, payment.public_id, error)  # noqa: TRY400 - the sentence says it all
         return
     standing = db.rows(_DISPUTE, reference=found.reference)[0]
-    if standing.state == "open" and found.state != "open":
-        (_win if found.state == "won" else _lose)(standing)
+    # A lost one may still be won on appeal; won is the end.
+    if found.state == "won" and standing.state != "won":
+        _win(standing)
+    elif found.state == "lost" and standing.state == "open":
+        _lose(standing)
 
 
 def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from app.gateways.base import Redirect
 from app.gateways.btcpay import BTCPay
 from app.gateways.nowpayments import NOWPayments
 from app.gateways.paypal import Certificates, PayPal
-from app.gateways.sandbox import ProcessorDown, Sandbox, Session, sign
+from app.gateways.sandbox import ProcessorDown, Sandbox, SentBack, Session, sign
 from app.gateways.stripe import Stripe
 from app.money import Money
 from app.sandbox_processor import CHOICES, PretendProcessor
@@ -40,6 +40,8 @@ class Traits:
     """How far a signed time may be off; None where nothing of time is signed."""
     known_before_paid = True
     """Whether a page nobody paid on yet can be looked up."""
+    reason = "product not received"
+    """What its disputes give as their reason."""
 
     def page(self, handoff: Redirect) -> object:
         """What must be the same when the same charge is asked for again."""
@@ -68,7 +70,8 @@ class SandboxRig(Traits):
         self._lose = False
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """As quick as it was."""
+        self.processor.slow = False
 
     def pay(self, reference: str, *, amount: int | None = None, currency: str | None = None) -> None:
         """The customer pays; other than asked, when the test says so."""
@@ -144,6 +147,37 @@ class SandboxRig(Traits):
             raise ProcessorDown("the answer was lost")
 
         self.processor.open = lost  # type: ignore[method-assign]
+
+    def slow(self) -> None:
+        """Refunds stay on their way from now on."""
+        self.processor.slow = True
+
+    def move_refund(self, refund: str, *, settled: bool) -> None:
+        """A refund settles, or fails, be it weeks later."""
+        self.processor.move_refund(refund, "settled" if settled else "failed", "" if settled else "expired or canceled card")
+
+    def refund_by_hand(self, reference: str, minor: int) -> None:
+        """Somebody sends money back on the processor's own page."""
+        self.processor.refund(reference, minor, f"by hand, {minor}")
+
+    def dispute(self, reference: str, minor: int) -> str:
+        """The payer's bank takes money back; the dispute's name."""
+        return self.processor.dispute(reference, minor, self.reason) or ""
+
+    def close_dispute(self, dispute: str, *, won: bool) -> None:
+        """The bank decides."""
+        self.processor.close_dispute(dispute, won=won)
+
+    def lose_refund_answer(self) -> None:
+        """Send the next refund, and let nobody hear of it."""
+        sending = self.processor.refund
+
+        def lost(reference: str, minor: int, key: str) -> SentBack:
+            del self.processor.refund  # type: ignore[method-assign]
+            sending(reference, minor, key)
+            raise ProcessorDown("the answer was lost")
+
+        self.processor.refund = lost  # type: ignore[method-assign]
 
     def _reopen(self, reference: str) -> None:
         with db.transaction():
@@ -233,6 +267,30 @@ class StripeRig(Traits):
         """Do what the next call asks, and let nobody hear of it, however often the SDK repeats it."""
         self.fake.script += ["drop-after", "drop-before", "drop-before"]
 
+    def slow(self) -> None:
+        """Refunds stay on their way from now on."""
+        self.fake.refund_status = "pending"
+
+    def move_refund(self, refund: str, *, settled: bool) -> None:
+        """A refund settles, or fails, be it weeks later."""
+        self.fake.move_refund(refund, "succeeded" if settled else "failed", None if settled else "expired_or_canceled_card")
+
+    def refund_by_hand(self, reference: str, minor: int) -> None:
+        """Somebody sends money back in the dashboard."""
+        self.fake.refund_by_hand(reference, minor)
+
+    def dispute(self, reference: str, minor: int) -> str:
+        """The payer's bank takes money back; the dispute's name."""
+        return self.fake.dispute(reference, minor)
+
+    def close_dispute(self, dispute: str, *, won: bool) -> None:
+        """The bank decides."""
+        self.fake.close_dispute(dispute, "won" if won else "lost")
+
+    def lose_refund_answer(self) -> None:
+        """Send the next refund, and let nobody hear of it: the session is read first."""
+        self.fake.script += ["", "drop-after", "drop-before", "drop-before"]
+
 
 class LoopbackRig(Traits):
     """What the rigs of the gateways without an SDK share."""
@@ -255,6 +313,7 @@ class PayPalRig(LoopbackRig):
 
     method = "paypal-paypal"
     label = "PayPal"
+    reason = "merchandise or service not received"
     tolerance_s = 3 * 86400
 
     def __init__(self) -> None:
@@ -306,6 +365,31 @@ class PayPalRig(LoopbackRig):
     def lose_answer(self) -> None:
         """Open the order, and let nobody hear of it."""
         self.fake.lose = "/v2/checkout/orders"
+
+    def slow(self) -> None:
+        """Refunds stay on their way from now on."""
+        self.fake.refund_status = "PENDING"
+
+    def move_refund(self, refund: str, *, settled: bool) -> None:
+        """A refund settles, or fails, be it weeks later."""
+        self.fake.move_refund(refund, "COMPLETED" if settled else "FAILED")
+
+    def refund_by_hand(self, reference: str, minor: int) -> None:
+        """Somebody sends money back on PayPal's own page."""
+        self.fake.refund_by_hand(reference, f"{minor / 100:.2f}")
+
+    def dispute(self, reference: str, minor: int) -> str:
+        """The payer claims the money back; the dispute's name."""
+        return self.fake.dispute(reference, f"{minor / 100:.2f}")
+
+    def close_dispute(self, dispute: str, *, won: bool) -> None:
+        """PayPal decides."""
+        self.fake.resolve(dispute, "RESOLVED_SELLER_FAVOUR" if won else "RESOLVED_BUYER_FAVOUR")
+
+    def lose_refund_answer(self) -> None:
+        """Send the next refund, and let nobody hear of it."""
+        (capture,) = self.fake.captures
+        self.fake.lose = f"/v2/payments/captures/{capture}/refund"
 
 
 class BTCPayRig(LoopbackRig):
