@@ -15,6 +15,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 import config
 from app import clock, db
+from app.fx.changes import Change, carried, changes, lift_wait, note_conversion
 from app.fx.feed import BAND, DEMO_SOURCE, HISTORY, SOURCE, FeedRefused, Imported, fetch, import_feed, import_history, moved
 from app.fx.target import business_days, is_business_day
 from app.money import CURRENCIES, AmountError, Money
@@ -23,17 +24,22 @@ __all__ = [
     "DEMO_SOURCE",
     "HISTORY",
     "SOURCE",
+    "Change",
     "Equivalent",
     "FeedRefused",
     "Imported",
     "Offer",
     "RateUnavailable",
+    "carried",
+    "changes",
     "equivalents",
     "fetch",
     "fix",
     "import_feed",
     "import_history",
     "is_business_day",
+    "lift_wait",
+    "note_conversion",
     "offer",
     "quoted",
     "seal",

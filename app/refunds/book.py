@@ -182,7 +182,7 @@ def outward(gateway: str, amount: Money, payout: Money, margin: int = 0) -> list
 
 def exchanged(line: tuple[int, int], amount: Money, payout: Money, margin: int = 0) -> list[tuple[int, int]]:
     """`outward` by any account: the line that gets `payout`, and the exchange between the two currencies."""
-    if amount.currency == payout.currency:
+    if amount == payout and not margin:
         return [line]
     lines = [line, (ledger.account("fx", amount.currency), amount.minor + margin), (ledger.account("fx", payout.currency), -payout.minor)]
     return [*lines, (ledger.account("revenue", amount.currency, key="exchange"), -margin)] if margin else lines

@@ -14,7 +14,7 @@ from app.payments import Payment
 from app.refunds import book
 from app.refunds.asking import give_back
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, margin_of
+from app.refunds.sources import SOURCES, margin_in, taken_by
 
 log = logging.getLogger(__name__)
 
@@ -64,16 +64,16 @@ def take_in(payment: Payment, found: DisputeSnapshot) -> None:
 
 
 def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
-    if amount.currency != row.paid_currency or not 0 < amount.minor <= row.paid:
-        raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.paid, row.paid_currency)}.")
-    taken = Money(-(-amount.minor * row.credited // row.paid), row.currency)
+    if amount.currency != row.paid_currency or not 0 < amount.minor <= row.received:
+        raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.received, row.paid_currency)}.")
+    taken = taken_by(row, amount.minor)
     facts = {"payment": row.payment_id, "customer": row.customer_id, "reference": reference, "amount": amount.minor, "currency": amount.currency, "reason": reason[:200]}
     if not db.execute(_OPEN, taken=taken.minor, now=clock.now(), **facts):
         return
     for refund in db.rows(_UNSENT, payment=row.payment_id):
         give_back(book.lock(refund.number), "declined", "The payment is disputed with its bank, so it cannot go back twice.", "system")
     wallet.seize(
-        row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_of(row, taken.minor)),
+        row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_in(row, taken)),
         payment_id=row.payment_id, description=f"Dispute of the payment by {row.method_label}",
     )  # fmt: skip
     wallet.freeze(row.lot_id, FROZEN)
@@ -119,10 +119,10 @@ def _thaw(dispute: db.Row) -> None:
 
 def _tell(dispute: db.Row, state: str) -> None:
     customer = customers.get(dispute.customer_id)
-    write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.lot_currency)
+    write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
     mail.inform(
         "dispute_step", customer.email, key=f"dispute:{dispute.reference}:{state}", customer_id=customer.id, name=customer.title, state=state, method=dispute.method_label,
-        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.lot_currency),
+        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.account_currency),
         owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=dispute.reason,
     )  # fmt: skip
 
@@ -134,9 +134,10 @@ on conflict (gateway_reference) do nothing
 """
 _DISPUTE = """
 select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
-  l.id as lot_id, l.currency as lot_currency, coalesce(b.invoice_number, b.proforma_number) as document
+  l.id as lot_id, c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document
 from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id
-where d.gateway_reference = %(reference)s
+join customers c on c.id = d.customer_id
+where d.gateway_reference = %(reference)s order by l.id desc limit 1
 """
 _UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _LEFT = """

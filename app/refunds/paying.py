@@ -10,7 +10,7 @@ from app.payments import Payment
 from app.refunds import book, disputes
 from app.refunds.asking import give_back
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, margin_of
+from app.refunds.sources import SOURCES, margin_in, taken_by
 
 log = logging.getLogger(__name__)
 
@@ -163,15 +163,19 @@ def _come_back(row: db.Row, why: str) -> str:
 
 
 def _adopt(payment: Payment, found: RefundSnapshot) -> None:
-    """A refund made at the processor, past us: the money is gone, so the balance gives it, and what it has not is a debt."""
+    """A refund made at the processor, past us: the money is gone, so the balance gives it, and what it has not is a debt.
+
+    The refund speaks of its own part of the payment; what had been spent of it before a change of currency the balance gives too.
+    """
     row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
-    left = row.credited - row.on_hold - row.returned
-    amount = Money(max(1, min(-(-found.amount.minor * row.credited // row.paid), left)), row.currency)
-    margin = margin_of(row, amount.minor)
+    left = row.credited - row.on_hold - row.returned - row.moved
+    amount = Money(max(1, min(-(-found.amount.minor * row.credited // max(row.paid, 1)), left)), row.currency)
+    taken = taken_by(row, found.amount.minor) if row.continues or row.currency != row.account_currency else amount
+    margin = margin_in(row, taken)
     (refund,) = db.rows(_ADOPT, payment=payment.id, lot=row.lot_id, customer=payment.customer_id, amount=amount.minor, currency=amount.currency, payout=found.amount.minor,
                         payout_currency=found.amount.currency, margin=margin, reference=found.reference, now=clock.now())  # fmt: skip
     wallet.seize(
-        payment.customer_id, row.lot_id, amount, reference=f"{refund.number}:adopted", counter=book.outward(payment.gateway, amount, found.amount, margin), kind="refund_sent",
+        payment.customer_id, row.lot_id, taken, reference=f"{refund.number}:adopted", counter=book.outward(payment.gateway, taken, found.amount, margin), kind="refund_sent",
         description=f"Refund {refund.number} to {row.method_label}", payment_id=payment.id,
     )  # fmt: skip
     book.write_step(refund.id, "settled", "Sent back at the processor.", payment.gateway)

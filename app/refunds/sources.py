@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app import clock, db, gateways
+from app import clock, db, fx, gateways
 from app.money import Money
 
 ONE_WAY = frozenset({"crypto", "transfer"})
@@ -12,7 +12,9 @@ ONE_WAY = frozenset({"crypto", "transfer"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One payment, or a part of one that came in parts, and what became of its money; all but `paid` and `payout` in the account currency.
+    """One payment, or a part of one that came in parts or was left at a change of currency, and what became of its money.
+
+    All but `paid` and `payout` is in the account currency; `moved` went on in another one, as a source of its own.
 
     `refundable` can be asked for and would pay out `payout`, by `way`: ``source`` is the payment's own method, ``bank`` a transfer by hand to an
     account the customer names, and then `detour` says why. `reason` says why what is left cannot go back, `open_number` which refund is under way.
@@ -29,6 +31,7 @@ class Source:
     remaining: Money
     on_hold: Money
     returned: Money
+    moved: Money
     refundable: Money
     payout: Money
     reason: str
@@ -40,12 +43,23 @@ class Source:
     @property
     def spent(self) -> Money:
         """What has paid for services, or was taken back by the payer's bank."""
-        return self.credited - self.remaining - self.on_hold - self.returned
+        return self.credited - self.remaining - self.on_hold - self.returned - self.moved
+
+    @property
+    def gone_on(self) -> bool:
+        """Whether all that was left of it is a source in another currency now."""
+        return bool(self.moved) and not self.remaining and not self.on_hold
 
 
 def refundable(customer_id: int) -> list[Source]:
     """Every payment that put money on this balance, newest first, each with what of it can go back."""
-    return [source(row) for row in db.rows(SOURCES, customer=customer_id, payment=None)]
+    sources = [source(row) for row in db.rows(SOURCES, customer=customer_id, payment=None)]
+    return [found for found in sources if not found.gone_on]
+
+
+def unused(customer_id: int) -> dict[int, int]:
+    """For each lot of a payment with something left what was paid for that part, in minor units of the currency paid: what would go back for all of it."""
+    return {row.lot_id: payout_of(row, row.remaining) for row in db.rows(SOURCES, customer=customer_id, payment=None) if row.remaining}
 
 
 def source(row: db.Row) -> Source:
@@ -56,23 +70,46 @@ def source(row: db.Row) -> Source:
     payout = Money(payout_of(row, free.minor), row.paid_currency)
     return Source(
         row.payment_id, row.public_id, row.number, row.lot_id, row.method_label, row.paid_at, Money(row.paid, row.paid_currency), Money(row.credited, row.currency),
-        Money(row.remaining, row.currency), Money(row.on_hold, row.currency), Money(row.returned, row.currency), free, payout, reason,
+        Money(row.remaining, row.currency), Money(row.on_hold, row.currency), Money(row.returned, row.currency), Money(row.moved, row.currency), free, payout, reason,
         "bank" if detour else "source", detour, row.open_number or "", None if detour else _closes_at(row),
     )  # fmt: skip
 
 
 def payout_of(row: db.Row, amount: int) -> int:
-    """What `amount` (account currency) is in the currency paid, at the rate it came in at.
+    """What `amount` (account currency) is in the currency paid, at the rate it came in at, whichever currencies it has been in since.
 
     Rounded down over all refunds of the payment together, so that the last one takes the exact remainder and no sum is above what came.
     """
-    share = (row.on_hold + row.returned + amount) * row.paid // row.credited - row.paid_out
-    return int(min(share, row.paid - row.disputed - row.paid_out)) if amount else 0
+    share = (row.moved + row.on_hold + row.returned + amount) * row.paid // row.credited - row.moved_paid - row.paid_out
+    return int(max(0, min(share, row.received - row.disputed - row.payouts))) if amount else 0
+
+
+def taken_by(row: db.Row, gone: int) -> Money:
+    """What the balance gives when `gone` of a payment (minor units of the currency paid) leaves past us, in the account currency, rounded up.
+
+    What this source was paid by counts at its own rate, the rest at the rate it came in at and that of each change of currency since.
+    """
+    if row.currency == row.account_currency and gone <= row.paid:
+        return Money(-(-gone * row.credited // row.paid), row.currency)
+    first = db.rows(_FIRST, lot=row.lot_id)[0]
+
+    def whole(minor: int) -> Money:
+        came_as = Money(-(-minor * first.credited // first.paid), first.currency)
+        return fx.carried(row.customer_id, came_as, first.created_at)
+
+    if row.currency != row.account_currency:
+        return whole(gone)
+    return Money(row.credited, row.currency) + whole(gone) - whole(row.paid)
 
 
 def margin_of(row: db.Row, amount: int) -> int:
-    """The share of the house's margin on the exchange that goes back with `amount`, in the account currency."""
-    return int(row.margin * amount // row.credited)
+    """The share of the house's margin on the latest exchange that goes back with `amount`, in the account currency."""
+    return int(row.margin * amount // row.exchanged)
+
+
+def margin_in(row: db.Row, taken: Money) -> int:
+    """The same of money that left past us: none of what had been spent before the account had this currency."""
+    return margin_of(row, min(taken.minor, row.credited)) if taken.currency == row.currency else 0
 
 
 def _closes_at(row: db.Row) -> datetime:
@@ -106,13 +143,16 @@ def _obstacle(row: db.Row, detour: str) -> str:
 SOURCES = """
 select p.id as payment_id, p.public_id, coalesce(b.invoice_number, b.proforma_number) as number, l.id as lot_id, p.method,
   case when p.payer_id = l.customer_id then p.method_label else 'the payer''s own method' end as method_label, p.paid_at, p.payer_id, p.gateway, p.gateway_reference,
-  l.customer_id, l.paid, l.paid_currency, l.credited, l.currency, l.remaining, l.frozen_reason,
+  p.received, c.currency as account_currency, l.customer_id, l.continues, l.paid, l.paid_currency, l.credited, l.currency, l.remaining, l.frozen_reason,
   coalesce(r.on_hold, 0)::bigint as on_hold, coalesce(r.returned, 0)::bigint as returned, coalesce(r.paid_out, 0)::bigint as paid_out, r.open_number, r.refused,
-  coalesce(d.amount, 0)::bigint as disputed, coalesce(m.amount, 0)::bigint as margin,
+  (select coalesce(sum(o.payout), 0) from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent', 'settled'))::bigint as payouts,
+  coalesce(k.moved, 0)::bigint as moved, coalesce(k.paid, 0)::bigint as moved_paid,
+  coalesce(d.amount, 0)::bigint as disputed, coalesce(m.amount, 0)::bigint as margin, coalesce(m.exchanged, l.credited)::bigint as exchanged,
   exists (select from accounts a where a.customer_id = l.customer_id and a.kind = 'debt' and a.balance < 0) as owed
 from lots l
 join payments p on p.id = l.payment_id
 join bills b on b.id = p.bill_id
+join customers c on c.id = l.customer_id
 cross join lateral (
   select sum(amount) filter (where state in ('requested', 'approved', 'sent')) as on_hold, sum(amount) filter (where state = 'settled') as returned,
     sum(payout) filter (where state in ('requested', 'approved', 'sent', 'settled')) as paid_out,
@@ -122,8 +162,20 @@ cross join lateral (
 ) r
 left join lateral (select sum(amount) as amount from disputes where payment_id = p.id and state in ('open', 'lost')) d on true
 left join lateral (
-  select sum(e.amount) as amount from entries e join accounts a on a.id = e.account_id where e.transfer_id = l.transfer_id and a.kind = 'revenue' and a.key = 'exchange'
-) m on l.currency <> l.paid_currency
+  select (select sum(a.amount) from allocations a join transfers t on t.id = a.transfer_id where a.lot_id = l.id and t.kind = 'conversion') as moved,
+    (select sum(n.paid) from lots n where n.continues = l.id) as paid
+) k on exists (select from conversions v where v.customer_id = l.customer_id)
+left join lateral (
+  select sum(e.amount) filter (where a.kind = 'revenue' and a.key = 'exchange') as amount, sum(e.amount) filter (where a.kind in ('wallet', 'bonus') and e.amount > 0) as exchanged
+  from entries e join accounts a on a.id = e.account_id where e.transfer_id = l.transfer_id
+) m on l.currency <> l.paid_currency or l.continues is not null
 where l.customer_id = %(customer)s and l.kind = 'payment' and (%(payment)s::bigint is null or p.id = %(payment)s)
 order by l.id desc
+"""
+_FIRST = """
+with recursive line as (
+  select id, continues, paid, credited, currency, created_at from lots where id = %(lot)s
+  union all select p.id, p.continues, p.paid, p.credited, p.currency, p.created_at from lots p join line on p.id = line.continues
+)
+select paid, credited, currency, created_at from line where continues is null
 """

@@ -7,7 +7,24 @@ makes one customer's movements queue.
 
 from app.ledger import InsufficientFunds
 from app.wallet.bulk import Credit, Spend, credit_many, lock_spendable, spend_many
-from app.wallet.moving import Spent, credit, expire_bonus, expired_bonuses, forgive, freeze, grant_bonus, hold, pay_out, release, restore, seize, settle_debts, spend
+from app.wallet.moving import (
+    Spent,
+    clear,
+    convert,
+    credit,
+    expire_bonus,
+    expired_bonuses,
+    forgive,
+    freeze,
+    grant_bonus,
+    hold,
+    pay_out,
+    release,
+    restore,
+    seize,
+    settle_debts,
+    spend,
+)
 from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, owed, state, totals
 
 __all__ = [
@@ -19,6 +36,8 @@ __all__ = [
     "Spend",
     "Spent",
     "Wallet",
+    "clear",
+    "convert",
     "credit",
     "credit_many",
     "expire_bonus",

@@ -1,5 +1,6 @@
 """Lots: which payment each cent came from, and which transfer took it. All of it beside a transfer that moves the same money."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from app import db, ledger
@@ -43,6 +44,20 @@ def take_named(posted: Posted, lot_id: int, amount: int) -> None:
 def give_back(posted: Posted, taken_by: int) -> None:
     """Give each lot back what the transfer `taken_by` took from it."""
     db.execute(_RESTORE, taken_by=taken_by, transfer_id=posted.transfer_id)
+
+
+def open_of(account_ids: Sequence[int]) -> list[db.Row]:
+    """Every lot of these accounts with something left, oldest first: id, account_id, remaining, paid, credited."""
+    return db.rows(_OPEN_OF, accounts=list(account_ids))
+
+
+def carry_over(posted: Posted, parts: Sequence[tuple[int, int, int, int]], currency: str) -> None:
+    """End lots where they are and go on with each in another account: (lot, the account, what it becomes there, what was paid for that part).
+
+    What becomes nothing ends. Payment, kind, expiry and whatever keeps it from being refunded stay as they were.
+    """
+    ids, accounts, credited, paid = (list(column) for column in zip(*parts, strict=True))
+    db.execute(_CARRY_OVER, lots=ids, accounts=accounts, credited=credited, paid=paid, currency=currency, transfer_id=posted.transfer_id)
 
 
 def _take(sql: str, posted: Posted, account_id: int, amount: int, **params: object) -> None:
@@ -93,4 +108,20 @@ with given as (
   returning lots.id, a.amount
 )
 insert into allocations (lot_id, transfer_id, amount) select id, %(transfer_id)s, -amount from given
+"""
+
+_OPEN_OF = "select id, account_id, remaining, paid, credited from lots where account_id = any(%(accounts)s) and remaining > 0 order by id"
+
+_CARRY_OVER = """
+with part as (
+  select * from unnest(%(lots)s::bigint[], %(accounts)s::bigint[], %(credited)s::bigint[], %(paid)s::bigint[]) as p (lot_id, account_id, credited, paid)
+), ended as (
+  insert into allocations (lot_id, transfer_id, amount) select l.id, %(transfer_id)s, l.remaining from lots l join part on part.lot_id = l.id
+), emptied as (
+  update lots set remaining = 0 from part where part.lot_id = lots.id
+)
+insert into lots (account_id, customer_id, transfer_id, payment_id, kind, paid, paid_currency, credited, currency, remaining, created_at, expires_at, frozen_reason, note, continues)
+select part.account_id, l.customer_id, t.id, l.payment_id, l.kind, part.paid, l.paid_currency, part.credited, %(currency)s, part.credited, t.posted_at, l.expires_at,
+  l.frozen_reason, l.note, l.id
+from part join lots l on l.id = part.lot_id join transfers t on t.id = %(transfer_id)s where part.credited > 0 order by l.id
 """

@@ -1,6 +1,6 @@
 """Money of one customer in, out and aside: each verb is one transfer and what it does to the lots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -166,7 +166,7 @@ def seize(
     lines = [(wallet, -from_balance), (debt, from_balance - amount.minor), *counter]
     posted = ledger.post(reference, kind, lines, description=description, payment_id=payment_id)
     if not posted.replayed:
-        own = min(from_balance, db.scalar("select remaining from lots where id = %(lot_id)s", lot_id=lot_id))
+        own = min(from_balance, db.scalar("select remaining from lots where id = %(lot_id)s and account_id = %(wallet)s", lot_id=lot_id, wallet=wallet) or 0)
         if own:
             lots.take_named(posted, lot_id, own)
         lots.take_oldest(posted, wallet, from_balance - own)
@@ -202,6 +202,39 @@ def forgive(transfer_id: int, *, kind: str, description: str) -> Posted:
     posted = restore(transfer_id, f"{seized.reference}:undone", kind=kind, description=description)
     for settled in db.rows(_SETTLEMENTS, reference=seized.reference):
         restore(settled.id, f"{settled.reference}:undone", kind=kind, description=description)
+    return posted
+
+
+def clear(customer_id: int, currency: str) -> Money:
+    """All a customer has in a currency, wallet and bonus, after what of the bonus has expired was taken back; locked until the transaction ends."""
+    wallet, bonus, _ = ledger.accounts(customer_id, currency)
+    ledger.lock((wallet, bonus))
+    for row in db.rows(_EXPIRED_IN, account=bonus, at=clock.now()):
+        expire_bonus(row.id)
+    return Money(sum(ledger.lock((wallet, bonus)).values()), currency)
+
+
+def convert(
+    customer_id: int, everything: Money, into: Money, *, reference: str, counter: Counter, unused: Mapping[int, int], description: str = "", actor: str = "system"
+) -> Posted:
+    """Turn all of `clear`, wallet and bonus, into `into`, by one transfer; each lot goes on with its share, to the minor unit.
+
+    `counter` sums to `everything` and to minus `into`, each in its currency. `unused` says for lots of payments what was paid for the part
+    that is left, in minor units of the currency paid. What becomes less than a minor unit goes to the lots beside it. Raises LedgerError.
+    """
+    wallet, bonus, _ = ledger.accounts(customer_id, everything.currency)
+    new_wallet, new_bonus, _ = ledger.accounts(customer_id, into.currency)
+    ledger.lock((wallet, bonus, new_wallet, new_bonus))
+    left = lots.open_of((wallet, bonus))
+    shares = into.allocate([lot.remaining for lot in left])
+    parts = [
+        (lot.id, new_bonus if lot.account_id == bonus else new_wallet, share.minor, unused.get(lot.id, lot.remaining * lot.paid // lot.credited))
+        for lot, share in zip(left, shares, strict=True)
+    ]
+    lines = [*((lot.account_id, -lot.remaining) for lot in left), *((account_id, minor) for _, account_id, minor, _ in parts), *counter]
+    posted = ledger.post(reference, "conversion", lines, description=description, actor=actor)
+    if not posted.replayed:
+        lots.carry_over(posted, parts, into.currency)
     return posted
 
 
@@ -290,6 +323,8 @@ order by t.id
 _FREE_IN_LOT = "select remaining from lots where id = %(lot_id)s and account_id = %(account_id)s and frozen_reason is null"
 
 _EXPIRED = "select id from lots where kind = 'bonus' and remaining > 0 and expires_at <= %(at)s order by id"
+
+_EXPIRED_IN = "select id from lots where account_id = %(account)s and kind = 'bonus' and remaining > 0 and expires_at <= %(at)s order by id"
 
 _EXPIRED_LOT = """
 select account_id, remaining, expires_at, currency, note, (select count(*) from allocations where lot_id = lots.id) as times
