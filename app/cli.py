@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 from tqdm import tqdm
 
 from app import bank, clock, customers, demo, fx, jobs, ledger, payments, refunds, services
+from app.gateways.base import GatewayError
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -155,6 +156,42 @@ def payments_reconcile() -> None:
     click.echo(f"{sum(tally.values()) + also} asked about, {failed} without an answer.")
     if failed:
         sys.exit(1)
+
+
+@payments_commands.command("held")
+@click.option("--over", is_flag=True, help="What was decided, newest first, instead of what waits.")
+def payments_held(*, over: bool) -> None:
+    """List money that came and waits for a person, with the number that “release” takes."""
+    found = refunds.held_money(over=over)
+    for one in found:
+        agreed = f"  {one.decision} by {', '.join(one.approvals)}, {len(one.approvals)} of {one.approvals_needed}" if one.approvals else ""
+        click.echo(
+            f"{one.number}  {one.held_at:%Y-%m-%d}  {one.amount or 'no money'!s:>16}  {one.state:<9}  {one.document}  {one.gateway} {one.gateway_reference}  ({one.reason}){agreed}"
+        )
+    click.echo(f"{len(found)} {'decided' if over else 'waiting'}.")
+
+
+@payments_commands.command("release")
+@click.argument("number")
+@click.option("--credit", "decision", flag_value="credit", help="Add it to the balance it was paid for, at the rate of now.")
+@click.option("--return", "decision", flag_value="return", help="Send it back: by its processor, or to the account named by --iban and --holder.")
+@click.option("--dismiss", "decision", flag_value="dismiss", help="Put news aside that brought no money.")
+@click.option("--paid", "reference", help="A return by hand has left: the bank's reference of the transfer.")
+@click.option("--iban", default="", help="Where to, if it cannot go back the way it came.")
+@click.option("--holder", default="", help="Whose account that is.")
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", default="", help="Why.")
+def payments_release(number: str, *, decision: str | None, reference: str | None, iban: str, holder: str, actor: str, reason: str) -> None:
+    """Decide what becomes of held money. A second person confirms large sums and payouts by hand with the same words."""
+    with _refusals(refunds.RefundError, GatewayError):
+        if reference is not None:
+            refunds.mark_returned(number, reference=reference, actor=actor)
+            state = "returned"
+        else:
+            state = refunds.release(number, decision or "", actor=actor, reason=reason, iban=iban, holder=holder)
+            state = refunds.send_back(number) if state == "returning" else state
+    services.settle_waiting()
+    click.echo(f"{number}: {state}{', another person has to confirm it' if state == 'held' else ''}")
 
 
 @webhooks_commands.command("replay")

@@ -105,6 +105,7 @@ JOBS = (
     Job("extend", 10, services.settle_waiting, "extends services whose bill was paid straight"),
     Job("reconcile", 60, payments.reconcile, "asks processors about payments without an end"),
     Job("refunds", 60, refunds.pay_out_due, "sends approved refunds back"),
+    Job("held", 60, refunds.send_back_due, "sends held money back that people decided to return"),
     Job("refunds-open", 600, refunds.reconcile, "asks processors about refunds on their way and open disputes"),
     Job("look-over", 3600, payments.look_over, "looks credited payments up again, for what no webhook told", first_s=120),
     Job("renew", 300, services.renew_due, "renews services whose paid days are over"),

@@ -7,6 +7,7 @@ from flask import Flask
 
 from app import clock, customers, db, invoicing, payments, refunds, services
 from app.customers import User
+from app.gateways.base import Snapshot
 from app.money import Money
 from app.payments import Payment
 from tests.conftest import BERLIN, person
@@ -34,6 +35,7 @@ class Things:
     topup_link: str
     paid_link: str
     asked: str
+    held: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -52,6 +54,7 @@ MISSING = {
     "topup_link": "x" * 60,
     "paid_link": "x" * 60,
     "asked": "999999",
+    "held": "HM-999999",
     "verify": "x" * 43,
     "reset": "x" * 43,
 }
@@ -93,11 +96,18 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         topup_link=by_link(asked),
         paid_link=payments.told_at(given.public_id).rsplit("/", 1)[1],
         asked=str(asked.id),
+        held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
     )
 
 
 def _number(bill_id: int) -> str:
     return str(db.scalar("select invoice_number from bills where id = %(id)s", id=bill_id))
+
+
+def hold(payment: Payment, came: Money) -> str:
+    """Another amount than was asked for arrives of a payment: the number it is held under."""
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=came, method_label="Visa •••• 4242"))
+    return str(db.scalar("select number from held where payment_id = %(id)s order by id desc limit 1", id=payment.id))
 
 
 GUEST = customers.Profile(name="Gustav Guest", street="Weg 2", postcode="10115", city="Berlin", country="DE", billing_email="gustav@example.com")

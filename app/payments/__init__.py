@@ -6,11 +6,11 @@ return page and the reconciling job are three ways to the same place: `look up`,
 
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import NotPayable, Payment, Step, bill_of, due, find, hold, open_of, restate, timeline
+from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, open_of, restate, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
-from app.payments.settling import apply, earnings, follow_with, pay_from_balance
+from app.payments.settling import apply, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
 
@@ -33,8 +33,10 @@ __all__ = [
     "asked",
     "balance_problem",
     "bill_of",
+    "credit_held",
     "due",
     "earnings",
+    "end_review",
     "expire_bonuses",
     "find",
     "follow",
@@ -43,6 +45,7 @@ __all__ = [
     "hold",
     "instructions",
     "limits",
+    "locked",
     "look_at",
     "look_over",
     "offer_for",
@@ -63,6 +66,7 @@ __all__ = [
     "shared",
     "start",
     "take_in",
+    "tell_of_held",
     "timeline",
     "told",
     "told_at",

@@ -258,9 +258,10 @@ def _above(case: _Case) -> str:
 
 
 _COUNTED = """
-select p.bill_id, sum(case b.currency when p.received_currency then p.received when p.credited_currency then p.credited else 0 end)::bigint as counted,
+select p.bill_id, sum(case b.currency when p.received_currency then p.received - coalesce(h.amount, 0) when p.credited_currency then p.credited else 0 end)::bigint as counted,
   sum(p.credited)::bigint as credited
 from payments p join bills b on b.id = p.bill_id
+left join lateral (select sum(amount) as amount from held where payment_id = p.id and state <> 'credited') h on true
 where p.bill_id = any(%(bills)s) and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed') and not (p.gateway = 'bank' and p.state = 'refunded')
 group by p.bill_id
 """

@@ -16,6 +16,7 @@ class NotPayable(ValueError):
 
 
 OPEN = ("created", "unknown", "pending")
+HELD = ("review", "returned")
 CREDITED = ("paid", "partially_refunded", "refunded", "disputed")
 
 
@@ -78,6 +79,11 @@ class Payment:
         """Whether the money arrived and was credited."""
         return self.state in CREDITED
 
+    @property
+    def kept(self) -> bool:
+        """Whether money of it came to us: credited, or held for a person, who may have sent it back."""
+        return self.confirmed or self.state in HELD
+
     def as_charge(self) -> Charge:
         """What the processor was asked, word for word."""
         kept = dict(self.charge)
@@ -107,13 +113,17 @@ COLUMNS = ", ".join(name if name != "bill_number" else _NUMBER for name in Payme
 _BY_PUBLIC_ID = f"select {COLUMNS} from payments where public_id = %(public_id)s"  # noqa: S608 - names of this module
 _OWN = f"{_BY_PUBLIC_ID} and payer_id = %(payer_id)s"
 _LOCK = f"{_BY_PUBLIC_ID} and gateway = %(gateway)s for no key update"
+_LOCK_ID = f"select {COLUMNS} from payments where id = %(id)s for no key update"  # noqa: S608 - names of this module
 _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
 
-# What came in another currency than the bill's waits for a person and counts for nothing here.
+# In the bill's currency, as it was paid or as it was credited; not what is still held, nor what was sent back instead of being credited.
 _CAME = """
-select coalesce(sum(received), 0)::bigint as received, coalesce(sum(credited), 0)::bigint as credited from payments
-where bill_id = %(bill_id)s and received_currency = %(currency)s and state in ('paid', 'partially_refunded', 'refunded', 'disputed')
-  and not (gateway = 'bank' and state = 'refunded')  -- a transfer that was taken back
+select coalesce(sum(case %(currency)s when p.received_currency then p.received - coalesce(h.amount, 0) when p.credited_currency then p.credited else 0 end), 0)::bigint as received,
+  coalesce(sum(p.credited), 0)::bigint as credited
+from payments p
+left join lateral (select sum(amount) as amount from held where payment_id = p.id and state <> 'credited') h on true
+where p.bill_id = %(bill_id)s and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')
+  and not (p.gateway = 'bank' and p.state = 'refunded')  -- a transfer that was taken back
 """
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
@@ -137,6 +147,11 @@ def lock(gateway: str, public_id: str) -> Payment | None:
     """A payment held until the transaction ends. Within a transaction."""
     row = db.row(_LOCK, gateway=gateway, public_id=public_id)
     return Payment(*row) if row else None
+
+
+def locked(payment_id: int) -> Payment:
+    """A payment by its id, held until the transaction ends. Within a transaction."""
+    return Payment(*db.rows(_LOCK_ID, id=payment_id)[0])
 
 
 def hold(payment_id: int) -> None:
@@ -186,6 +201,21 @@ def new_public_id() -> str:
     return f"pay_{secrets.token_hex(16)}"
 
 
+def end_review(payment_id: int, state: str, text: str, actor: str) -> None:
+    """Note what became of held money; a payment of which nothing was credited and nothing waits any more is ``returned`` or ``dismissed`` then.
+
+    `state` ``review`` takes it back onto the list. Within a transaction.
+    """
+    ended = db.scalar(_END_REVIEW, id=payment_id, state=state, now=clock.now())
+    note(payment_id, ended or db.rows("select state from payments where id = %(id)s", id=payment_id)[0].state, text, actor)
+
+
+_END_REVIEW = """
+update payments set state = %(state)s, updated_at = %(now)s
+where id = %(id)s and state in ('review', 'returned', 'dismissed')
+  and (%(state)s = 'review' or not exists (select from held where payment_id = %(id)s and state in ('held', 'returning')))
+returning state
+"""
 _RESTATE = """
 update payments set updated_at = %(now)s, state = case
   when %(disputed)s then 'disputed' when %(returned)s >= credited then 'refunded' when %(returned)s > 0 then 'partially_refunded' else 'paid' end

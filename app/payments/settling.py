@@ -25,6 +25,8 @@ STEPS: Mapping[str, frozenset[str]] = {
     "expired": frozenset({"failed", "paid"}),  # money that comes late still counts
     "failed": frozenset({"paid"}),
     "review": frozenset(),
+    "returned": frozenset(),
+    "dismissed": frozenset(),
     "paid": frozenset(),
     "partially_refunded": frozenset(),
     "refunded": frozenset(),
@@ -41,7 +43,7 @@ _followers: list[Follower] = []
 
 
 def follow_with(follower: Follower) -> None:
-    """Let this be told of every snapshot of a payment that was credited, in the transaction that takes it in. Money out hangs on here: it stands above this room."""
+    """Let this be told of every snapshot of a payment that was credited or held, in the transaction that takes it in. Money out hangs on here: it stands above this room."""
     _followers[:] = [follower]
 
 
@@ -67,14 +69,14 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
         raise Refused(f"{payment.public_id} is {payment.gateway_reference} at {gateway}, not {snapshot.reference}")
     if snapshot.state in STEPS[payment.state]:
         payment = _TAKE[snapshot.state](payment, snapshot)
-    elif payment.confirmed:
+    elif payment.kept and not snapshot.fault:
         payment = _book_fee(_take_more(payment, snapshot), snapshot)
     return _followed(payment, snapshot)
 
 
 def _followed(payment: Payment, snapshot: Snapshot) -> Payment:
     """The payment after what its processor says of its refunds and disputes was followed."""
-    if not payment.confirmed or not (snapshot.refunds or snapshot.disputes):
+    if not payment.kept or not (snapshot.refunds or snapshot.disputes):
         return payment
     for follow in _followers:
         follow(payment, snapshot)
@@ -120,16 +122,70 @@ def _fault(payment: Payment, snapshot: Snapshot) -> str:
 def _review(payment: Payment, snapshot: Snapshot, fault: str) -> Payment:
     """Keep the money, if it is real money, where the operator sees it; not on the wallet."""
     log.error("Payment %s needs a person: %s", payment.public_id, fault)
-    held = snapshot.received if not snapshot.fault else None
-    if held:
-        _hold(payment, held, credit_reference(payment, snapshot), fault)
     payment = _write(payment, "review", snapshot, note=fault)
-    return _book_fee(payment, snapshot) if held else payment
+    if snapshot.received and not snapshot.fault:
+        return _book_fee(_hold(payment, snapshot.received, credit_reference(payment, snapshot), fault), snapshot)
+    return _note_held(payment, None, None, fault)
 
 
-def _hold(payment: Payment, money: Money, reference: str, why: str) -> None:
+def _hold(payment: Payment, money: Money, reference: str, why: str) -> Payment:
     lines = [(_gateway_account(payment, money.currency), -money.minor), (ledger.account("suspense", money.currency), money.minor)]
-    ledger.post(reference, "arrived", lines, description=why, payment_id=payment.id, bill_id=payment.bill_id)
+    posted = ledger.post(reference, "arrived", lines, description=why, payment_id=payment.id, bill_id=payment.bill_id)
+    return _note_held(payment, money, posted.transfer_id, why)
+
+
+def _note_held(payment: Payment, money: Money | None, transfer_id: int | None, why: str) -> Payment:
+    """Put it on the operator's list, and tell whoever paid that it came and is looked at."""
+    facts = {"payment": payment.id, "transfer": transfer_id, "amount": money.minor if money else None, "currency": money.currency if money else None}
+    (row,) = db.rows(_HOLD, **facts, reason=why, now=clock.now())
+    db.execute(_HELD_STEP, id=row.id, note=why, actor=payment.gateway, now=clock.now())
+    tell_of_held(payment, money, row.number, "held")
+    return payment
+
+
+def tell_of_held(payment: Payment, money: Money | None, number: str, state: str, **more: str) -> None:
+    """Write to the payer what became of money that could not be credited by itself: ``held``, ``returned``, ``dismissed``. Within a transaction."""
+    payer = customers.get(payment.payer_id)
+    writer = formats(payer.locale, payer.timezone)
+    mail.inform(
+        "payment_held", payer.email, key=f"{number}:{state}{more.pop('once', '')}", customer_id=payer.id, name=payer.title, state=state, number=payment.bill_number,
+        amount=writer.money(money.minor, money.currency) if money else "", method=payment.method_label, note=more.get("note", ""), target=more.get("target", ""),
+        url=config.current().base_url + (links.told_at(payment.public_id) if payer.guest else f"/payments/{payment.public_id}"),
+    )  # fmt: skip
+
+
+_HOLD = """
+with taken as (select nextval(pg_get_serial_sequence('held', 'id')) as id)
+insert into held (id, number, payment_id, transfer_id, amount, currency, reason, held_at, updated_at)
+overriding system value
+select id, 'HM-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(payment)s, %(transfer)s, %(amount)s, %(currency)s, %(reason)s, %(now)s, %(now)s from taken
+returning id, number
+"""
+_HELD_STEP = "insert into held_events (held_id, at, state, note, actor) values (%(id)s, %(now)s, 'held', %(note)s, %(actor)s)"
+
+
+def credit_held(payment_id: int, money: Money, number: str) -> Payment:
+    """Credit what was held of a payment, at the rate of now; receipt, mail and bill as for any other money. Within a transaction, the payment held.
+
+    `number` is the held money's own and part of every key, so it is credited once. Raises RateUnavailable, AmountError, NotPayable.
+    """
+    payment = book.locked(payment_id)
+    bill, now = invoicing.lock(payment.bill_id), clock.now()
+    received = Money(payment.received or 0, payment.received_currency or money.currency)
+    snapshot = Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=received, method_label=payment.method_label)
+    suspense = ledger.account("suspense", money.currency)
+    reference = f"{number}:credit:{payment.credited}" if payment.confirmed else f"{number}:credit"
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, money, now, reference, out_of=suspense)
+    if payment.credited_currency not in (None, conversion.credited.currency):
+        raise NotPayable("The account has another currency by now than this payment was credited in: send the money back.")
+    note = _settle(bill, payment, snapshot, conversion, money, transfer_id, now)
+    if payment.confirmed:
+        payment = _grow(payment, snapshot, (payment.credited or 0) + conversion.credited.minor, f"Looked at and credited. {note}")
+    else:
+        payment = _write(payment, "paid", snapshot, note=f"Looked at and credited. {note}", credited=conversion, paid_at=now)
+    settled = _settle_debts(payment, bill, conversion.credited.currency, number)
+    _announce(payment, bill, conversion, money, now, settled, number)
+    return payment
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +207,9 @@ def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
     if received.minor <= (payment.received or 0):
         return payment
     more = Money(received.minor - (payment.received or 0), received.currency)
+    doubt = snapshot.doubt or ("" if payment.confirmed else "what came of it before waits for a person too")
     try:
-        return _credit_more(payment, snapshot, more) if not snapshot.doubt else _hold_more(payment, snapshot, more, snapshot.doubt)
+        return _credit_more(payment, snapshot, more) if not doubt else _hold_more(payment, snapshot, more, doubt)
     except (fx.RateUnavailable, AmountError) as unavailable:
         return _hold_more(payment, snapshot, more, f"it cannot be converted now: {unavailable}")
 
@@ -163,17 +220,18 @@ def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
     note = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
     credited = (payment.credited or 0) + conversion.credited.minor
     payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {note}")
-    _announce(payment, bill, conversion, more, now, _settle_debts(payment, bill, conversion.credited.currency))
+    once = f"{payment.public_id}:{payment.received}"
+    _announce(payment, bill, conversion, more, now, _settle_debts(payment, bill, conversion.credited.currency, once), once)
     return payment
 
 
 def _hold_more(payment: Payment, snapshot: Snapshot, more: Money, why: str) -> Payment:
     log.error("More money of payment %s needs a person: %s", payment.public_id, why)
     _hold(payment, more, _more_reference(payment, snapshot), why)
-    return _grow(payment, snapshot, payment.credited or 0, "More money arrived. A person looks at it before it is credited.")
+    return _grow(payment, snapshot, payment.credited, "More money arrived. A person looks at it before it is credited.")
 
 
-def _grow(payment: Payment, snapshot: Snapshot, credited: int, note: str) -> Payment:
+def _grow(payment: Payment, snapshot: Snapshot, credited: int | None, note: str) -> Payment:
     received = snapshot.received.minor if snapshot.received else payment.received
     db.execute("update payments set received = %(received)s, credited = %(credited)s, updated_at = %(now)s where id = %(id)s",
                id=payment.id, received=received, credited=credited, now=clock.now())  # fmt: skip
@@ -192,12 +250,13 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
     payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
     payment = _book_fee(payment, snapshot)
-    _announce(payment, bill, conversion, received, paid_at, _settle_debts(payment, bill, conversion.credited.currency))
+    settled = _settle_debts(payment, bill, conversion.credited.currency, f"{payment.public_id}:{payment.received}")
+    _announce(payment, bill, conversion, received, paid_at, settled, payment.public_id)
     return payment
 
 
-def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str) -> tuple[Conversion, int]:
-    """Credit what was received, as a lot of its own; what it became, and the transfer."""
+def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str, *, out_of: int | None = None) -> tuple[Conversion, int]:
+    """Credit what was received, out of the gateway or another account, as a lot of its own; what it became, and the transfer."""
     currency = customers.settle_currency(payment.customer_id, received.currency)
     into = received.currency if bill.kind == "service" and bill.unpaid else currency
     conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
@@ -206,7 +265,7 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
         conversion.credited,
         reference=reference,
         kind="topup",
-        counter=[(_gateway_account(payment, received.currency), -received.minor), *conversion.lines],
+        counter=[(out_of or _gateway_account(payment, received.currency), -received.minor), *conversion.lines],
         payment_id=payment.id,
         bill_id=bill.id,
         paid=received,
@@ -215,9 +274,9 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
     return conversion, posted.transfer_id
 
 
-def _settle_debts(payment: Payment, bill: Bill, currency: str) -> str:
+def _settle_debts(payment: Payment, bill: Bill, currency: str, cause: str) -> str:
     """Settle what a dispute left owing with the money that came, before anything else can have it; the sentence that says so, or nothing."""
-    settled = wallet.settle_debts(payment.customer_id, currency, cause=f"{payment.public_id}:{payment.received}", payment_id=payment.id)
+    settled = wallet.settle_debts(payment.customer_id, currency, cause=cause, payment_id=payment.id)
     if not settled:
         return ""
     sentence = settled_sentence(settled, formats(bill.locale, bill.timezone))
@@ -266,7 +325,7 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
     if bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
         return f"{bill.number} was {bill.status} already, so the money was added to the balance."
     before = book.came_for(bill)
-    came = before.received + received.minor
+    came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
     if came < bill.total:
         return f"{formats(bill.locale, bill.timezone).money(bill.total - came, bill.currency)} of {bill.number} is still to be paid."
     if bill.kind == "service":
@@ -279,7 +338,7 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
     facts = Settlement(
         paid_at,
         label,
-        paid=Money(came, received.currency),
+        paid=Money(came, bill.currency) if received.currency == bill.currency else received,
         credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
         rate_note=conversion.rate_note,
         reference=payment.public_id,
@@ -338,14 +397,15 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: str) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: str, once: str) -> None:
+    """The mail to the payer, and to the owner where that is somebody else; `once` is in its key."""
     payer = customers.get(payment.payer_id)
     writer, bill = formats(payer.locale, payer.timezone), invoicing.lock(bill.id)
     rest = book.due(bill) if bill.unpaid else None
     mail.inform(
         "payment_confirmed",
         payer.email,
-        key=f"payment:{payment.public_id}:confirmed{'' if payment.received == received.minor else f':{payment.received}'}",
+        key=f"payment:{once}:confirmed",
         customer_id=payment.payer_id,
         number=bill.number,
         rest=writer.money(rest.minor, rest.currency) if rest else "",
@@ -361,11 +421,7 @@ def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Mo
         attachments=papers(bill.invoice_number, bill.receipt_number),
     )
     if payment.for_another:
-        mail.send_many(
-            to_owner(
-                customers.get(payment.customer_id), bill, conversion.credited, paid_at, f"{payment.public_id}:{payment.received}", settled, by_link=payment.link_id is not None
-            )
-        )
+        mail.send_many(to_owner(customers.get(payment.customer_id), bill, conversion.credited, paid_at, once, settled, by_link=payment.link_id is not None))
 
 
 def whose(bill: Bill) -> str:

@@ -8,12 +8,16 @@ What a processor says of refunds and disputes comes with its snapshots of the pa
 from app.refunds.asking import DAILY, approve, decline, request
 from app.refunds.book import Case, Refund, RefundError, Step, case, of_customer, queue
 from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
+from app.refunds.held import PAGE as HELD_PAGE
+from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
 from app.refunds.sources import Source, refundable, source
 
 __all__ = [
     "DAILY",
+    "HELD_PAGE",
     "Case",
+    "Held",
     "Refund",
     "RefundError",
     "Source",
@@ -22,8 +26,11 @@ __all__ = [
     "case",
     "decline",
     "follow",
+    "held_case",
+    "held_money",
     "lose_dispute",
     "mark_paid",
+    "mark_returned",
     "of_customer",
     "open_dispute",
     "pay_out",
@@ -31,7 +38,10 @@ __all__ = [
     "queue",
     "reconcile",
     "refundable",
+    "release",
     "request",
+    "send_back",
+    "send_back_due",
     "source",
     "win_dispute",
 ]

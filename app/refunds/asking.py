@@ -35,7 +35,7 @@ def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iba
             raise RefundError("This amount is too small to be sent back.")
         (refund,) = db.rows(_REQUEST, payment=row.payment_id, lot=row.lot_id, customer=customer_id, amount=amount.minor, currency=amount.currency, payout=payout,
                             payout_currency=row.paid_currency, reason=reason[:MOST_WORDS], way=found.way, iban=account[0], holder=account[1], margin=margin_of(row, amount.minor),
-                            needed=_approvals_needed(found.way, amount), now=clock.now())  # fmt: skip
+                            needed=approvals_needed(found.way, amount), now=clock.now())  # fmt: skip
         wallet.hold(
             customer_id, row.lot_id, amount, reference=f"{refund.number}:hold", description=f"Refund {refund.number} requested",
             actor=f"customer:{customer_id}", refund_id=refund.id, payment_id=row.payment_id,
@@ -111,6 +111,11 @@ def _account(found: Source, iban: str, holder: str) -> tuple[str | None, str | N
     """The account money goes to where it cannot go back the way it came."""
     if found.way == "source" or found.reason:
         return None, None
+    return checked_account(iban, holder)
+
+
+def checked_account(iban: str, holder: str) -> tuple[str, str]:
+    """An account for a payout by hand as it is written down: IBAN and holder. Raises `RefundError` with the field."""
     try:
         number = ibans.validate(iban)
     except ValidationError:
@@ -121,7 +126,7 @@ def _account(found: Source, iban: str, holder: str) -> tuple[str | None, str | N
     return number, name
 
 
-def _approvals_needed(way: str, amount: Money) -> int:
+def approvals_needed(way: str, amount: Money) -> int:
     """Two people for a payout by hand and above the limit: the set share of the largest top-up of the currency; else one."""
     largest = payments.limits(amount.currency)
     limit = largest.maximum * config.current().refund_four_eyes // 100 if largest else 0

@@ -55,7 +55,12 @@ class Refund:
     @property
     def target(self) -> str:
         """Where the money goes, in words."""
-        return f"{self.holder}, {self.iban[:4]} … {self.iban[-4:]}" if self.way == "bank" else self.method_label
+        return masked(self.holder, self.iban) if self.way == "bank" else self.method_label
+
+
+def masked(holder: str, iban: str) -> str:
+    """An account in words that its holder knows it by and nobody else can use."""
+    return f"{holder}, {iban[:4]} … {iban[-4:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def tell(row: db.Row, state: str, note: str = "") -> None:
     """Write to the customer about a step. Within a transaction."""
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
-    target = f"{row.holder}, {row.iban[:4]} … {row.iban[-4:]}" if row.way == "bank" else row.method_label
+    target = masked(row.holder, row.iban) if row.way == "bank" else row.method_label
     mail.inform(
         "refund_step", customer.email, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title, number=row.number, state=state, note=note,
         payout=write.money(row.payout, row.payout_currency), amount=write.money(row.amount, row.currency), target=target, document=row.document,

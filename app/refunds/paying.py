@@ -7,7 +7,7 @@ from app import clock, db, gateways, ledger, payments, wallet
 from app.gateways.base import Gateway, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
 from app.payments import Payment
-from app.refunds import book, disputes
+from app.refunds import book, disputes, held
 from app.refunds.asking import give_back
 from app.refunds.book import RefundError
 from app.refunds.sources import SOURCES, margin_in, taken_by
@@ -89,9 +89,10 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
 def follow(payment: Payment, snapshot: Snapshot) -> None:
     """Take in what a processor says of a payment's refunds and disputes: ours are recognised, whatever is known changes nothing. Within a transaction."""
     for refund in snapshot.refunds:
-        _take_in(payment, refund)
+        if not held.take_in(payment, refund):
+            _take_in(payment, refund)
     for dispute in snapshot.disputes:
-        disputes.take_in(payment, dispute)
+        (disputes.take_in if payment.confirmed else held.contest)(payment, dispute)
 
 
 def reconcile(limit: int | None = 200, *, not_since: datetime | None = None) -> int:
@@ -188,6 +189,7 @@ _PENDING = """
 select p.public_id from payments p
 where p.checked_at < %(before)s
   and (exists (select from refunds r where r.payment_id = p.id and (r.state = 'sent' or r.state = 'approved' and r.attempted_at is not null))
+    or exists (select from held h where h.payment_id = p.id and h.state in ('held', 'returning') and h.amount is not null)
     or exists (select from disputes d where d.payment_id = p.id and d.state = 'open'))
 order by p.checked_at limit %(limit)s
 """

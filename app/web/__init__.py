@@ -34,7 +34,7 @@ NAVIGATION: Final = (
             ("/refunds", "Refunds", "undo-2"),
         ),
     ),
-    ("Support", (("/staff/refunds", "Refund requests", "undo-2"),)),
+    ("Support", (("/staff/refunds", "Refund requests", "undo-2"), ("/staff/held", "Held money", "search"))),
     ("Products", (("/services", "Services", "server"),)),
     ("Account", (("/profile", "Profile", "user"), ("/security", "Security", "lock"), ("/notifications", "Notifications", "bell"))),
 )

@@ -1,0 +1,339 @@
+"""Money that came and could not be credited by itself: listed, and let out by a person, to the customer or back to whoever paid.
+
+It lies in `suspense` until then. Each decision has a reason and a name; a second person confirms it above the limit and for every payout by
+hand, and a different decision starts the count anew. News that touches no money of ours can only be put aside.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app import clock, db, fx, gateways, ledger, payments
+from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, RefundSnapshot
+from app.money import AmountError, Money
+from app.payments import Payment
+from app.refunds import book
+from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
+from app.refunds.book import RefundError, Step
+from app.refunds.sources import ONE_WAY
+
+log = logging.getLogger(__name__)
+
+DECISIONS = ("credit", "return", "dismiss")
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One sum that is held, or news without money of ours (`amount` None). `decision` is what the people in `approvals` want done with it."""
+
+    id: int
+    number: str
+    public_id: str
+    gateway: str
+    gateway_reference: str
+    method_label: str
+    document: str
+    owner: str
+    by_another: bool
+    asked: Money
+    amount: Money | None
+    reason: str
+    held_at: datetime
+    state: str
+    decision: str
+    way: str
+    iban: str
+    holder: str
+    detour: str
+    approvals_needed: int
+    approvals: Sequence[str]
+    steps: Sequence[Step]
+
+
+_ROW = """
+select h.id, h.number, h.payment_id, h.transfer_id, h.amount, h.currency, h.reason, h.held_at, h.state, h.decision, h.way, h.iban, h.holder, h.approvals_needed, h.tries,
+  h.send_key, h.attempted_at, h.gateway_reference as sent_reference, p.public_id, p.gateway, p.gateway_reference, p.method, p.method_label, p.amount as asked,
+  p.currency as asked_currency, p.payer_id, p.customer_id, p.created_at, coalesce(b.invoice_number, b.proforma_number) as document,
+  (select login from users u where u.customer_id = p.customer_id order by u.id limit 1) as owner,
+  exists (select from held_events e where e.held_id = h.id and e.state = 'failed') as refused,
+  (select coalesce(array_agg(a.actor order by a.at), '{}') from held_approvals a where a.held_id = h.id) as approvals,
+  (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from held_events e where e.held_id = h.id) as steps
+from held h join payments p on p.id = h.payment_id join bills b on b.id = p.bill_id
+"""
+_WAITING = ("held", "returning")
+_OVER = ("credited", "returned", "dismissed")
+
+
+def held_money(*, over: bool = False, before: int | None = None) -> list[Held]:
+    """What waits for a person, the longest waiting first; with `over` what was decided, newest first, `PAGE` and one more from below the id `before`."""
+    states = _OVER if over else _WAITING
+    order = "order by h.id desc limit %(limit)s" if over else "order by h.id"
+    return [_held(row) for row in db.rows(f"{_ROW}where h.state = any(%(states)s) and (%(before)s::bigint is null or h.id < %(before)s) {order}",
+                                          states=list(states), before=before, limit=PAGE + 1)]  # fmt: skip
+
+
+def held_case(number: str) -> Held | None:
+    """One of them as its person sees it, or None."""
+    row = db.row(f"{_ROW}where h.number = %(number)s", number=number)
+    return _held(row) if row else None
+
+
+def _held(row: db.Row) -> Held:
+    steps = [Step(state, datetime.fromisoformat(at), note, actor) for state, at, note, actor in row.steps]
+    return Held(
+        row.id, row.number, row.public_id, row.gateway, row.gateway_reference or "", row.method_label, row.document, row.owner or "", row.payer_id != row.customer_id,
+        Money(row.asked, row.asked_currency), _money(row), row.reason, row.held_at, row.state, row.decision or "", row.way, row.iban or "", row.holder or "", _detour(row),
+        row.approvals_needed, row.approvals, steps,
+    )  # fmt: skip
+
+
+def _money(row: db.Row) -> Money | None:
+    return Money(row.amount, row.currency) if row.amount else None
+
+
+def _detour(row: db.Row) -> str:
+    """Why this money cannot go back the way it came, or nothing."""
+    gateway = gateways.get(row.gateway)
+    days = gateway.refund_window_days if gateway and row.method not in ONE_WAY else 0
+    if not days:
+        return f"{row.method_label} cannot send money back where it came from, so it goes to an account its payer names."
+    if row.created_at + timedelta(days=days) < clock.now():
+        return f"{row.method_label} takes money back for {days} days, which are over."
+    return "The processor could not send it back." if row.refused else ""
+
+
+def release(number: str, decision: str, *, actor: str, reason: str, iban: str = "", holder: str = "") -> str:
+    """Decide what becomes of held money: ``credit`` it, ``return`` it, or ``dismiss`` news without money; its state then.
+
+    Still ``held`` while another person has to confirm the same decision; ``returning`` until it really left. Opens the transaction. Raises `RefundError`.
+    """
+    if decision not in DECISIONS:
+        raise RefundError("Choose what is to be done.", "decision")
+    if not reason.strip():
+        raise RefundError("Write down why.", "reason")
+    with db.transaction():
+        row = _lock(number)
+        if row.state != "held":
+            raise RefundError(f"{number} is {row.state} already.", "decision")
+        if (row.amount is None) != (decision == "dismiss"):
+            raise RefundError("No money came with it, so it can only be put aside." if row.amount is None else "Money cannot be put aside: credit it or send it back.", "decision")
+        row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
+        needed = row.approvals_needed if decision == "return" else _needed(row, "source")
+        _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}", actor)
+        if db.scalar("select count(*) from held_approvals where held_id = %(id)s", id=row.id) < needed:
+            return "held"
+        return _DO[decision](row, actor)
+
+
+_WANTS = {"credit": "Credit it", "return": "Send it back", "dismiss": "Put it aside"}
+
+
+def _needed(row: db.Row, way: str) -> int:
+    return approvals_needed(way, Money(row.amount, row.currency)) if row.amount else 1
+
+
+def _account(row: db.Row, decision: str, iban: str, holder: str) -> tuple[str, str | None, str | None]:
+    """By which way it goes, and to which account: one that is named only where there is no way back. What the first person named stands for the second."""
+    if decision != "return" or not _detour(row):
+        if decision == "return" and iban.strip():
+            raise RefundError("It goes back the way it came: leave the account empty.", "iban")
+        return "source", None, None
+    if row.decision == "return" and row.iban and not iban.strip():
+        return "bank", row.iban, row.holder
+    return "bank", *checked_account(iban, holder)
+
+
+def _agree(row: db.Row, decision: str, actor: str, way: str, iban: str | None, holder: str | None) -> db.Row:
+    """Count this person in. Another decision than the one before, or another account, begins anew."""
+    if (row.decision, row.way, row.iban, row.holder) != (decision, way, iban, holder):
+        db.execute("delete from held_approvals where held_id = %(id)s", id=row.id)
+    db.execute(_DECIDE, id=row.id, decision=decision, way=way, iban=iban, holder=holder, needed=_needed(row, way), now=clock.now())
+    if not db.execute("insert into held_approvals (held_id, actor, at) values (%(id)s, %(actor)s, %(now)s) on conflict do nothing", id=row.id, actor=actor, now=clock.now()):
+        raise RefundError("You have decided so already. Another person has to confirm it.", "decision")
+    return _lock(row.number)
+
+
+_DECIDE = """
+update held set decision = %(decision)s, way = %(way)s, iban = %(iban)s, holder = %(holder)s, approvals_needed = %(needed)s, updated_at = %(now)s where id = %(id)s
+"""
+
+
+def _credit(row: db.Row, actor: str) -> str:
+    try:
+        payments.credit_held(row.payment_id, Money(row.amount, row.currency), row.number)
+    except (fx.RateUnavailable, AmountError) as unavailable:
+        raise RefundError(f"It cannot be converted now: {unavailable}", "decision") from None
+    except payments.NotPayable as refused:
+        raise RefundError(str(refused), "decision") from None
+    _move(row, "credited", "", actor)
+    return "credited"
+
+
+def _begin_return(row: db.Row, actor: str) -> str:
+    db.execute("update held set tries = tries + 1, send_key = %(key)s, attempted_at = null where id = %(id)s", id=row.id, key=f"refund:{row.number}-{row.tries + 1}")
+    _move(row, "returning", "", actor)
+    return "returning"
+
+
+def _dismiss(row: db.Row, actor: str) -> str:
+    _move(row, "dismissed", "", actor)
+    payments.end_review(row.payment_id, "dismissed", "Looked at and closed: no money of it came to us.", actor)
+    _tell(row, "dismissed")
+    return "dismissed"
+
+
+_DO = {"credit": _credit, "return": _begin_return, "dismiss": _dismiss}
+
+
+def send_back(number: str) -> str:
+    """Send held money back by its processor, once that is decided; its state after. Again from anywhere it sends nothing twice, by its own key.
+
+    Two transactions with the processor's call between. Raises `RefundError`, or `GatewayError` when the processor gave no answer: ask again.
+    """
+    with db.transaction():
+        row = _lock(number)
+        if row.state == "returned" or row.way == "bank":
+            return str(row.state)
+        if row.state != "returning":
+            raise RefundError(f"{number} is {row.state}: nothing of it goes back.")
+        gateway = gateways.get(row.gateway)
+        if gateway is None:
+            raise RefundError(f"{row.gateway} is not configured, so nothing can be sent back by it.")
+        db.execute("update held set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+    money = Money(row.amount, row.currency)
+    try:
+        found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, money, row.send_key)
+    except GatewayError as error:
+        if not error.permanent:
+            raise
+        found = RefundSnapshot("", "failed", money, str(error), row.send_key)
+    with db.transaction():
+        return _arrive(_lock(number), found)
+
+
+def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
+    snapshot = gateway.lookup(row.gateway_reference) if row.attempted_at else None
+    return next((found for found in snapshot.refunds if found.key == row.send_key), None) if snapshot else None
+
+
+def send_back_due() -> int:
+    """Send back all held money that was decided to go; how many left. One that fails is logged, tried again on the next turn and stops no other."""
+    sent = 0
+    for row in db.rows("select number from held where state = 'returning' and way = 'source' order by id"):
+        try:
+            sent += send_back(row.number) == "returned"
+        except (GatewayError, RefundError) as error:
+            log.warning("Held money %s was not sent back: %s", row.number, error)
+    return sent
+
+
+def mark_returned(number: str, *, reference: str, actor: str) -> None:
+    """Note that held money has left by hand, under the bank's reference. Opens the transaction. Raises `RefundError`."""
+    if not reference.strip():
+        raise RefundError("Enter the bank's reference of the transfer.", "reference")
+    with db.transaction():
+        row = _lock(number)
+        if row.way != "bank" or row.state != "returning":
+            raise RefundError(f"{number} is {row.state}: it is not waiting to be paid by hand.", "reference")
+        _leave(row, ledger.account("suspense", row.currency, key=payments.SUSPENSE), f"Bank's reference {reference.strip()[:70]}", reference.strip()[:70], actor)
+
+
+def take_in(payment: Payment, found: RefundSnapshot) -> bool:
+    """Take in what a processor says of a refund, where it is one of held money; whether it was. Within a transaction, the payment held."""
+    row = db.row(f"{_ROW}where h.payment_id = %(payment)s and (h.send_key = %(key)s or h.gateway_reference = %(reference)s)",
+                 payment=payment.id, key=found.key or None, reference=found.reference or None)  # fmt: skip
+    if row:
+        _arrive(_lock(row.number), found)
+    elif not payment.confirmed and found.state == "settled":
+        _gone(payment, found.amount, found.reference, "Sent back at the processor.")
+    return row is not None or not payment.confirmed
+
+
+def contest(payment: Payment, found: DisputeSnapshot) -> None:
+    """A dispute of money that was never credited: the bank took it, so it is gone; won, it is held again. Within a transaction, the payment held."""
+    taken = db.row("select h.number, t.id from held h join transfers t on t.reference = h.number || ':gone:' || %(reference)s where h.payment_id = %(payment)s",
+                   payment=payment.id, reference=found.reference)  # fmt: skip
+    if found.state in ("open", "lost") and taken is None:
+        _gone(payment, found.amount, found.reference, "The payer's bank took it back.")
+    elif found.state == "won" and taken is not None and not db.scalar("select exists (select from transfers where reverses = %(id)s)", id=taken.id):
+        row = _lock(taken.number)
+        ledger.reverse(taken.id, f"{row.number}:back:{found.reference}", description="The payer's bank gave it back to us", actor=payment.gateway, kind="dispute_won")
+        _wait_again(row, "The payer's bank gave it back to us.", payment.gateway)
+
+
+def _gone(payment: Payment, amount: Money, reference: str, why: str) -> None:
+    """Held money that left without us, whole: it is returned, whatever was decided."""
+    row = db.row(f"{_ROW}where h.payment_id = %(payment)s and h.state in ('held', 'returning') and h.amount = %(amount)s and h.currency = %(currency)s",
+                 payment=payment.id, amount=amount.minor, currency=amount.currency)  # fmt: skip
+    if row is None:
+        log.error("%s of %s left at the processor, and no such sum is held.", amount, payment.public_id)
+        return
+    row = _lock(row.number)
+    gateway = ledger.account("gateway", amount.currency, key=payment.gateway)
+    ledger.post(f"{row.number}:gone:{reference}", "refund_sent", [(ledger.account("suspense", amount.currency), -amount.minor), (gateway, amount.minor)], description=why,
+                actor=payment.gateway, payment_id=payment.id)  # fmt: skip
+    _end_return(row, why, reference, payment.gateway)
+
+
+def _arrive(row: db.Row, found: RefundSnapshot) -> str:
+    """Bring money that is on its way back to what its processor says; its state after. Old news changes nothing. Within a transaction."""
+    if found.amount != Money(row.amount, row.currency):
+        log.error("Held money %s: the processor says %s, we asked for %s", row.number, found.amount, Money(row.amount, row.currency))
+    elif row.state == "returning" and found.state == "settled":
+        _leave(row, ledger.account("gateway", row.currency, key=row.gateway), "", found.reference, row.gateway)
+        return "returned"
+    elif row.state in ("returning", "returned") and found.state == "failed":
+        if row.state == "returned":
+            sent = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:sent:{row.tries}")
+            ledger.reverse(sent, f"{row.number}:back:{row.tries}", description="Money sent back came back", actor=row.gateway, kind="refund_failed")
+        _step(row.id, "failed", found.failure_message or "The processor could not send it.", row.gateway)
+        _wait_again(row, "It could not be sent back; a person looks at it again.", row.gateway)
+        return "held"
+    return str(row.state)
+
+
+def _leave(row: db.Row, account: int, note: str, reference: str, actor: str) -> None:
+    lines = [(ledger.account("suspense", row.currency), -row.amount), (account, row.amount)]
+    ledger.post(f"{row.number}:sent:{row.tries}", "refund_sent", lines, description=f"{row.number} sent back to its payer", actor=actor, payment_id=row.payment_id)
+    _end_return(row, note, reference, actor)
+
+
+def _end_return(row: db.Row, note: str, reference: str, actor: str) -> None:
+    _move(row, "returned", note, actor)
+    db.execute("update held set gateway_reference = %(reference)s where id = %(id)s", id=row.id, reference=reference or None)
+    payments.end_review(row.payment_id, "returned", "What came was sent back.", actor)
+    _tell(row, "returned")
+
+
+def _wait_again(row: db.Row, note: str, actor: str) -> None:
+    db.execute("delete from held_approvals where held_id = %(id)s", id=row.id)
+    db.execute("update held set decision = null, way = 'source', iban = null, holder = null, send_key = null where id = %(id)s", id=row.id)
+    _move(row, "held", note, actor)
+    payments.end_review(row.payment_id, "review", note, actor)
+
+
+def _move(row: db.Row, state: str, note: str, actor: str) -> None:
+    db.execute("update held set state = %(state)s, updated_at = %(now)s where id = %(id)s", id=row.id, state=state, now=clock.now())
+    _step(row.id, state, note, actor)
+
+
+def _step(held_id: int, state: str, note: str, actor: str) -> None:
+    db.execute("insert into held_events (held_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)",
+               id=held_id, state=state, note=note, actor=actor, now=clock.now())  # fmt: skip
+
+
+def _tell(row: db.Row, state: str) -> None:
+    target = book.masked(row.holder, row.iban) if row.way == "bank" and row.iban else row.method_label
+    payments.tell_of_held(payments.locked(row.payment_id), _money(row), row.number, state, target=target, once=f":{row.tries}")
+
+
+def _lock(number: str) -> db.Row:
+    """Held money until the transaction ends, its payment before it. Raises `RefundError`."""
+    payment_id = db.scalar("select payment_id from held where number = %(number)s", number=number)
+    if payment_id is None:
+        raise RefundError(f"There is no held money {number}.", "decision")
+    payments.hold(payment_id)
+    db.rows("select 1 from held where number = %(number)s for no key update", number=number)
+    return db.rows(f"{_ROW}where h.number = %(number)s", number=number)[0]
