@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import bank, clock, customers, demo, fx, jobs, ledger, payments, refunds, services
+from app import bank, clock, customers, demo, exchange, fx, jobs, ledger, payments, refunds, services
 from app.gateways.base import GatewayError
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -78,11 +78,15 @@ def ledger_export(form: str, out: Path | None) -> None:
 
 @rates_commands.command("fetch")
 @click.option("--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A feed on disk instead of the network.")
-def rates_fetch(file: Path | None) -> None:
-    """Store the newest reference rates of the European Central Bank."""
+@click.option("--confirm", "confirmed", multiple=True, metavar="CURRENCY", help="Believe that this currency moved by more than a tenth; may be given several times.")
+def rates_fetch(file: Path | None, confirmed: tuple[str, ...]) -> None:
+    """Store the newest reference rates of the European Central Bank.
+
+    A feed in which a currency moved by more than a tenth is refused whole until somebody confirms that it is true.
+    """
     with _refusals(fx.FeedRefused):
-        imported = fx.import_feed(file.read_bytes()) if file else fx.fetch()
-    click.echo(f"Rates of {imported.rate_date}: {imported.added} new.")
+        imported = fx.import_feed(file.read_bytes(), confirmed=confirmed) if file else fx.fetch(confirmed)
+    click.echo(f"Rates of {imported.rate_date}: {imported.added} new." if imported.rate_date else "The feed has not changed.")
 
 
 @jobs_commands.command("run")
@@ -266,6 +270,17 @@ def user_promote(login: str, role: str) -> None:
     with _refusals(customers.Refused, LookupError):
         user = customers.promote(login, role)
     click.echo(f"{user.login} is {user.role} now.")
+
+
+@user_commands.command("lift-currency-wait")
+@click.argument("login")
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", required=True, help="Why.")
+def user_lift_currency_wait(login: str, actor: str, reason: str) -> None:
+    """Let a customer change the account currency again before the thirty days are over."""
+    with _refusals(exchange.CurrencyError, LookupError):
+        exchange.lift_wait(login, actor=actor, reason=reason)
+    click.echo(f"{login} can change the currency again.")
 
 
 @contextmanager

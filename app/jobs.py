@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from app import customers, db, fx, invoicing, ledger, mail, payments, refunds, services
+from app import customers, db, exchange, fx, invoicing, ledger, mail, payments, refunds, services
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ JOBS = (
     Job("look-over", 3600, payments.look_over, "looks credited payments up again, for what no webhook told", first_s=120),
     Job("renew", 300, services.renew_due, "renews services whose paid days are over"),
     Job("bill-ahead", 3600, services.bill_ahead, "bills services that end soon and do not renew by themselves"),
+    Job("bring-over", 60, exchange.bring_over, "converts what reached an account in a currency it has left"),
     Job("expire-bills", 600, invoicing.expire_due, "closes bills nobody paid"),
     Job("expire-bonuses", 600, payments.expire_bonuses, "takes back bonuses whose time is over"),
     Job("tidy", 3600, customers.tidy, "deletes old rate counters, used links and ended sessions"),

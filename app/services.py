@@ -192,13 +192,48 @@ insert into prices (plan_id, currency, months, net) values (%(plan)s, %(currency
 on conflict (plan_id, currency, months) do update set net = excluded.net
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """What a service's next period costs now and in another currency, None where it has no price; `listed` when that one is the plan's own."""
+
+    service: Service
+    after: Money | None
+    listed: bool
+
+
+def reprice(customer_id: int, into: str, rate: Decimal) -> list[Repriced]:
+    """What each running service would cost in another currency: the plan's own price there, else today's at `rate`, rounded half up, before tax."""
+    return [_reprice(row, into, rate) for row in db.rows(_OWNED_THERE, customer=customer_id, months=None, into=into)]
+
+
+def agree_prices(customer_id: int, into: str, rate: Decimal) -> None:
+    """Keep what `reprice` says, for every length a service is sold for, where the plan has no price of its own. Within a transaction.
+
+    Before the customer's currency is changed. A price that the plan gets later comes before the agreed one.
+    """
+    rows = db.rows(_UNPRICED, customer=customer_id, into=into)
+    db.many(_AGREE, [{"service": row.id, "currency": into, "months": row.months, "net": _at(row.net, row.currency, into, rate), "now": clock.now()} for row in rows])
+
+
+def _reprice(row: db.Row, into: str, rate: Decimal) -> Repriced:
+    net = row.net_there if row.net_there is not None else None if row.net is None else _at(row.net, row.currency, into, rate)
+    after = None if net is None else Money(invoicing.total([net], _rate(row)).total, into)
+    return Repriced(_read(row), after, row.net_there is not None)
+
+
+def _at(net: int, currency: str, into: str, rate: Decimal) -> int:
+    return Money.rounded(Money(net, currency).decimal * rate, into).minor
+
+
 # What a customer runs
 
 _SERVICES = """
 select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
-  s.started_on, s.paid_through, pr.net, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
+  s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
-  case when b.months = w.months then b.id end as bill_id, case when b.months = w.months then b.total end as total
+  case when b.months = w.months and b.currency = c.currency then b.id end as bill_id,
+  case when b.months = w.months and b.currency = c.currency then b.total end as total
 from services s
 join plans p on p.id = s.plan_id
 join customers c on c.id = s.customer_id
@@ -206,6 +241,7 @@ left join renewals r on r.service_id = s.id and r.period_start = s.paid_through 
 left join bills b on b.id = r.bill_id
 cross join lateral (select coalesce(%(months)s::integer, case when b.status = 'unpaid' then b.months end, s.months) as months) w
 left join prices pr on pr.plan_id = s.plan_id and pr.currency = c.currency and pr.months = w.months
+left join agreed_prices ap on pr.net is null and ap.service_id = s.id and ap.currency = c.currency and ap.months = w.months
 """
 _OWNED = _SERVICES + "where s.customer_id = %(customer)s order by s.status = 'terminated', s.paid_through, s.priority, s.id"
 _DUE = _SERVICES + "where s.paid_through < %(on)s and s.status = 'active' and s.auto_renew order by s.paid_through, s.priority, s.id"
@@ -221,10 +257,28 @@ order by s.customer_id, s.priority, s.paid_through, s.id for no key update of s 
 _CLAIM_ENDING = (
     _SERVICES
     + """
-where not s.auto_renew and s.status = 'active' and s.paid_through between %(on)s and %(until)s
+where s.customer_id = any(%(customers)s) and not s.auto_renew and s.status = 'active' and s.paid_through between %(on)s and %(until)s
 order by s.id for no key update of s skip locked
 """
 )
+_OWNED_THERE = f"""
+select o.*, there.net as net_there from ({_OWNED}) o
+join services s on s.id = o.id left join prices there on there.plan_id = s.plan_id and there.currency = %(into)s and there.months = o.wanted
+where o.status <> 'terminated' order by o.paid_through, o.priority, o.id
+"""  # noqa: S608 - constants
+_UNPRICED = """
+select s.id, c.currency, l.months, coalesce(pr.net, ap.net) as net
+from services s join customers c on c.id = s.customer_id
+cross join (select distinct months from prices union select distinct months from agreed_prices) l
+left join prices pr on pr.plan_id = s.plan_id and pr.currency = c.currency and pr.months = l.months
+left join agreed_prices ap on ap.service_id = s.id and ap.currency = c.currency and ap.months = l.months
+where s.customer_id = %(customer)s and s.status <> 'terminated' and coalesce(pr.net, ap.net) is not null
+  and not exists (select from prices there where there.plan_id = s.plan_id and there.currency = %(into)s and there.months = l.months)
+"""
+_AGREE = """
+insert into agreed_prices (service_id, currency, months, net, agreed_at) values (%(service)s, %(currency)s, %(months)s, %(net)s, %(now)s)
+on conflict (service_id, currency, months) do update set net = excluded.net, agreed_at = excluded.agreed_at
+"""
 
 
 def of_customer(customer_id: int) -> list[Service]:
@@ -264,6 +318,7 @@ def order(customer_id: int, plan_code: str, months: int, *, label: str = "", det
     """
     _refuse_length(months)
     with db.transaction():
+        db.rows(_HOLD_CUSTOMER, id=customer_id)
         service_id = db.scalar(_ORDER, customer=customer_id, plan=plan_code, months=months, label=label, detail=detail, auto_renew=auto_renew, priority=priority,
                                today=clock.today(), now=clock.now(), prefixes=json.dumps(PREFIXES))  # fmt: skip
         if service_id is None:
@@ -297,7 +352,7 @@ def renew(service_id: int, months: int | None = None, *, period_start: date | No
     if months is not None:
         _refuse_length(months)
     with db.transaction():
-        db.execute(_EXTEND_PAID, customers=[row.customer_id for row in db.rows("select customer_id from services where id = %(id)s", id=service_id)])
+        db.execute(_EXTEND_PAID, customers=[row.id for row in db.rows(_HOLD_OWNER, id=service_id)])
         row = db.row(_CLAIM_ONE, id=service_id, months=months)
         if row is None or row.status == "terminated":
             raise ServiceError("This service has ended and cannot be renewed.")
@@ -353,7 +408,8 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
     """Bill the next period of services that do not renew by themselves and end within ``days``, to be paid straight; how many. Opens the transaction."""
     day = on or clock.today()
     with db.transaction():
-        rows = [row for row in db.rows(_CLAIM_ENDING, on=day, until=day + timedelta(days), months=None) if row.bill_id is None and row.net is not None]
+        held = [row.id for row in db.rows(_LOCK_ENDING, on=day, until=day + timedelta(days))]
+        rows = [row for row in db.rows(_CLAIM_ENDING, on=day, until=day + timedelta(days), months=None, customers=held) if row.bill_id is None and row.net is not None]
         periods = [_next_period(row) for row in rows]
         bills = _bills(rows, periods, proforma=True)
         _write_periods(rows, periods, bills, [None] * len(bills))
@@ -367,6 +423,14 @@ select distinct s.customer_id from services s where s.paid_through < %(on)s and 
 order by 1
 """
 _DUE_OF = "select id from services where customer_id = any(%(customers)s) and paid_through < %(on)s and status = 'active' and auto_renew order by priority, id"
+_HOLD_CUSTOMER = "select id from customers where id = %(id)s for no key update"
+"""Before what is bought: a price is in the account currency, which must not change meanwhile."""
+_HOLD_OWNER = "select id from customers where id = (select customer_id from services where id = %(id)s) for no key update"
+_LOCK_ENDING = """
+select id from customers where id in (
+  select customer_id from services s where not s.auto_renew and s.status = 'active' and s.paid_through between %(on)s and %(until)s
+) order by id for no key update skip locked
+"""
 _LOCK_CUSTOMERS = "select id from customers where id = any(%(customers)s) order by id for no key update skip locked"
 _LOCK_BILLS = "select id from bills where id = any(%(ids)s) order by id for no key update"
 """Before the money, as whoever pays a waiting bill by card or by hand does it: the other way round two of them would wait for each other."""

@@ -65,6 +65,8 @@ TABLE = {
     "POST auth.verify": Route("public", 303, "verify"),
     "POST auth.verify_again": Route("anyone", 303),
     "GET balance.show": Route("customer"),
+    "GET currency.show": Route("customer"),
+    "POST currency.change": Route("customer", 422, data={"currency": "USD"}),
     "GET add_funds.show": Route("customer"),
     "POST add_funds.create": Route("customer", 303, data={"amount": "31", "currency": "EUR"}, others={"unverified": 422}),
     "GET add_funds.ask": Route("customer"),

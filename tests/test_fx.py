@@ -411,7 +411,7 @@ def test_a_move_beyond_a_tenth_needs_a_person(friday, rate: str, taken: bool):
 
 def test_a_confirmed_move_is_stored_and_used(friday):
     with clock.travel(MONDAY):
-        fx.import_feed(feed("2026-11-02", USD="2"), confirmed=True)
+        fx.import_feed(feed("2026-11-02", USD="2"), confirmed=["USD"])
         assert fx.offer(USD("10"), "EUR").credited == EUR("5")
 
 

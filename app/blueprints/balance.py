@@ -18,6 +18,8 @@ balance = Blueprint("balance", __name__)
 CHART_DAYS: Final = 90
 NEWEST: Final = 6
 SOON: Final = 4
+SAID_FOR: Final = timedelta(days=7)
+"""How long the page says that the currency was changed."""
 EQUIVALENTS: Final = ("EUR", "USD")
 """Shown beside the balance of a customer who has chosen none, but for its own currency."""
 
@@ -51,7 +53,13 @@ def show() -> Response:
         kinds=ledger.KINDS,
         movements=wallet.movements(me.account_id, limit=NEWEST).rows if me.account_id else [],
         today=clock.today(),
+        changed=_lately_changed(me),
     )
+
+
+def _lately_changed(me: Any) -> str:
+    """The currency that the account had until a few days ago, or nothing."""
+    return next(iter(me.former_currencies), "") if me.currency_since and clock.now() - me.currency_since < SAID_FOR else ""
 
 
 def _equivalents(me: Any) -> list[fx.Equivalent]:
@@ -64,7 +72,10 @@ def _chart(me: Any) -> Shape | None:
     if not me.account_id:
         return None
     until = web.writer().local(clock.now()).date()
-    series = ledger.balance_series(me.account_id, until - timedelta(CHART_DAYS), until, me.timezone)
+    since = until - timedelta(CHART_DAYS)
+    if me.currency_since:  # before it there was nothing in this currency
+        since = max(since, web.writer().local(me.currency_since).date())
+    series = ledger.balance_series(me.account_id, since, until, me.timezone)
     return draw(series, me.currency, web.writer())
 
 

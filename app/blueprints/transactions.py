@@ -1,7 +1,7 @@
 """Transactions: every movement of the balance, filtered by one canonical address, and exactly what is filtered as a file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from flask import Blueprint, Response, current_app, request
 from markupsafe import escape
 
-from app import clock, customers, ledger, wallet, web
+from app import clock, customers, fx, ledger, wallet, web
 from app.ledger import KINDS, Filter
 from app.money import Money
 from app.web import spreadsheet
@@ -31,7 +31,21 @@ SIGNS: Final = {
 }
 """Symbol and tone of a movement; the others show which way the money went."""
 ACCOUNTS: Final = {"wallet": "Balance", "bonus": "Bonus", "hold": "On hold"}
-STARTS: Final = {name: "/transactions" if name == "wallet" else f"/transactions?account={name}" for name in ACCOUNTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the customer's accounts is looked at; `currency` names a former one, none the account's own."""
+
+    kind: str = "wallet"
+    currency: str = ""
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What an address needs to say of it; the balance's own needs nothing."""
+        return ({"account": self.kind} if self.kind != "wallet" else {}) | ({"currency": self.currency} if self.currency else {})
+
+
 OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"arrived", "fee"}}
 """Kinds a customer's accounts can hold."""
 
@@ -39,31 +53,33 @@ OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"ar
 @transactions.get("/transactions")
 def index() -> Response:
     """The list; a partial request gets the results, with ``before`` the next rows, with ``sums`` the totals alone."""
-    me, asked, kind = web.reader(), _asked(), _kind()
+    me = web.reader()
+    place = _place(me)
+    asked = _asked(me, place)
     if "" in request.args.values() and not web.is_partial():
-        return web.go(_address(asked, kind))
-    account_id = _account_id(me, kind)
-    shown: dict[str, Any] = {"asked": asked, "account": kind, "currency": asked.currency, "address": partial(_address, asked, kind)}
+        return web.go(_address(asked, place))
+    account_id = _account_id(me, place)
+    shown: dict[str, Any] = {"asked": asked, "place": place, "currency": asked.currency, "address": partial(_address, asked, place)}
     if "sums" in request.args and web.is_partial():
         return web.page("transactions/index.html", "sums", totals=_totals(account_id, asked), **shown)
     before = request.args.get("before", type=int)
     found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
-    shown |= {"cells": _cells(found.rows, asked.currency), "following": _address(asked, kind, before=str(found.next)) if found.next else ""}
+    shown |= {"cells": _cells(found.rows, asked.currency), "following": _address(asked, place, before=str(found.next)) if found.next else ""}
     if before:
         return web.page("transactions/more.html", "more", **shown)
-    later = kind == "wallet" and me.version > ADDED_UP and not asked.only_days and "sums" not in request.args
+    later = place == Place() and me.version > ADDED_UP and not asked.only_days and "sums" not in request.args
     return web.page(
         "transactions/index.html",
         "results",
         also=("_transaction_days.html", "_transaction_amounts.html"),
         status_code=422 if asked.errors else 200,
-        push_url=_address(asked, kind),
+        push_url=_address(asked, place),
         totals=None if later else _totals(account_id, asked, found.rows[0] if found.rows else None),
         stood=ledger.as_of(account_id, asked.ends_at) if account_id and asked.as_of and asked.ends_at else None,
-        accounts=[(word, STARTS[name], name == kind) for name, word in ACCOUNTS.items()] if me.account_id else [],
+        accounts=_accounts(me, place) if me.account_id else [],
         kinds=OFFERED,
-        presets=_presets(asked, kind, clock.now().astimezone(ZoneInfo(asked.timezone)).date()),
-        start=STARTS[kind],
+        presets=_presets(asked, place, clock.now().astimezone(ZoneInfo(asked.timezone)).date()),
+        start=_address(Filter(), place),
         **shown,
     )
 
@@ -71,13 +87,21 @@ def index() -> Response:
 @transactions.get("/transactions.csv")
 def export() -> Response:
     """Everything the filter finds, newest first, streamed."""
-    asked, account_id = _asked(), _account_id(web.reader(), _kind())
+    me = web.reader()
+    place = _place(me)
+    asked, account_id = _asked(me, place), _account_id(me, place)
     found = wallet.export(account_id, asked) if account_id else iter(())
     return spreadsheet.answer(f"transactions-{clock.today()}.csv", CSV_COLUMNS, _lines(found, asked))
 
 
-def _account_id(me: customers.SignedIn, kind: str) -> int | None:
-    return me.account_id if kind == "wallet" else wallet.histories(me.customer_id, me.currency or "").get(kind)
+def _account_id(me: customers.SignedIn, place: Place) -> int | None:
+    return me.account_id if place == Place() else wallet.histories(me.customer_id, place.currency or me.currency or "").get(place.kind)
+
+
+def _accounts(me: customers.SignedIn, place: Place) -> list[tuple[str, str, bool]]:
+    """The accounts as (word, address, whether it is the one shown): those of today, then the balances in former currencies."""
+    places = [(word, Place(kind)) for kind, word in ACCOUNTS.items()] + [(f"In {code}", Place("wallet", code)) for code in me.former_currencies]
+    return [(word, _address(Filter(), other), other == place) for word, other in places]
 
 
 def _totals(account_id: int | None, asked: Filter, newest: wallet.Movement | None = None) -> ledger.Totals:
@@ -113,24 +137,25 @@ def _link(row: wallet.Movement) -> str:
     return f'<a href="/invoices/{row.document}">{row.document}</a>{method}'
 
 
-def _asked() -> Filter:
-    me = web.reader()
-    return Filter.from_query(request.args, currency=me.currency or "EUR", locale=me.locale, timezone=me.timezone)
+def _asked(me: customers.SignedIn, place: Place) -> Filter:
+    return Filter.from_query(request.args, currency=place.currency or me.currency or "EUR", locale=me.locale, timezone=me.timezone)
 
 
-def _kind() -> str:
-    """Which of the customer's accounts is looked at; the balance's address needs no word for it."""
-    kind = request.args.get("account", "wallet")
-    return kind if kind in ACCOUNTS else "wallet"
+def _place(me: customers.SignedIn) -> Place:
+    """What the address asks for; a past day without a currency is looked at in the account's currency of that day."""
+    kind, currency = request.args.get("account", "wallet"), request.args.get("currency", "")
+    if me.former_currencies and "currency" not in request.args and (end := _asked(me, Place()).ends_at) and "as_of" in request.args:
+        currency = next((change.from_currency for change in fx.changes(me.customer_id) if change.at >= end), "")
+    return Place(kind if kind in ACCOUNTS else "wallet", currency if currency in me.former_currencies else "")
 
 
-def _address(asked: Filter, account: str, path: str = "/transactions", **more: str) -> str:
-    query = urlencode(({} if account == "wallet" else {"account": account}) | asked.as_query() | more)
+def _address(asked: Filter, place: Place, path: str = "/transactions", **more: str) -> str:
+    query = urlencode(place.query | asked.as_query() | more)
     return f"{path}?{query}" if query else path
 
 
 @lru_cache(maxsize=256)
-def _presets(asked: Filter, account: str, today: date) -> list[tuple[str, str, bool]]:
+def _presets(asked: Filter, place: Place, today: date) -> list[tuple[str, str, bool]]:
     """Ranges of days as (word, address, whether it is the one shown), from today back. The same for everybody who asks the same."""
     month = today.replace(day=1)
     last_month = (month - timedelta(days=1)).replace(day=1)
@@ -143,7 +168,7 @@ def _presets(asked: Filter, account: str, today: date) -> list[tuple[str, str, b
         ("This year", year, today),
         ("Last year", year.replace(year=year.year - 1), year - timedelta(days=1)),
     ]
-    return [(word, _address(replace(asked, since=since, until=until), account), (asked.since, asked.until) == (since, until)) for word, since, until in ranges]
+    return [(word, _address(replace(asked, since=since, until=until), place), (asked.since, asked.until) == (since, until)) for word, since, until in ranges]
 
 
 def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[tuple[object, ...]]:

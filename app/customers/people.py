@@ -282,6 +282,11 @@ def settle_currency(customer_id: int, currency: str) -> str:
     return str(db.scalar("select currency from customers where id = %(id)s", id=customer_id))
 
 
+def change_currency(customer_id: int, currency: str) -> None:
+    """Another account currency; what the customer has was brought over before. Within a transaction."""
+    db.execute("update customers set currency = %(currency)s where id = %(id)s", currency=currency, id=customer_id)
+
+
 def missing_fields(customer: Customer) -> list[str]:
     """What must be filled in before money can be taken, in the words of the page; empty when nothing is missing."""
     profile = customer.profile

@@ -26,7 +26,7 @@ select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_
        coalesce(w.entry_count, 0) as version,
        (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid,
        w.id as account_id, coalesce(h.balance, 0) as on_hold, coalesce(c.display_currencies, '{}') as display_currencies,
-       greatest(-coalesce(d.balance, 0), 0) as owed
+       greatest(-coalesce(d.balance, 0), 0) as owed, coalesce(v.former, '{}') as former_currencies, v.since as currency_since
 from sessions s
 join users u on u.id = s.user_id and u.disabled_at is null
 left join customers c on c.id = u.customer_id
@@ -34,6 +34,9 @@ left join accounts w on w.kind = 'wallet' and w.customer_id = c.id and w.currenc
 left join accounts b on b.kind = 'bonus' and b.customer_id = c.id and b.currency = c.currency and b.key = ''
 left join accounts h on h.kind = 'hold' and h.customer_id = c.id and h.currency = c.currency and h.key = ''
 left join accounts d on d.kind = 'debt' and d.customer_id = c.id and d.currency = c.currency and d.key = ''
+left join lateral (
+  select array_agg(distinct from_currency::text) filter (where from_currency <> c.currency) as former, max(at) filter (where chosen) as since from conversions where customer_id = c.id
+) v on true
 where s.id = %(id)s and s.revoked_at is null and s.expires_at > %(now)s and (s.remembered or s.seen_at > %(idle)s)
 """
 _OPEN: Final = """
@@ -58,7 +61,7 @@ class SignedIn:
     """Who is asking, and what the frame around every page shows of them. Balances in minor units of ``currency``.
 
     ``customer_id`` is 0 for support without a customer of its own: no row belongs to it. ``version`` counts the wallet's entries, so it
-    changes whenever its balance does. Speaks Flask-Login's user protocol.
+    changes whenever its balance does; ``former_currencies`` have a history of their own. Speaks Flask-Login's user protocol.
     """
 
     session_id: bytes
@@ -81,6 +84,8 @@ class SignedIn:
     on_hold_minor: int
     display_currencies: list[str]
     owed_minor: int
+    former_currencies: list[str]
+    currency_since: datetime | None
 
     is_authenticated = True
     is_active = True

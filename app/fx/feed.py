@@ -3,7 +3,7 @@
 import csv
 import gzip
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -53,8 +53,8 @@ class Imported:
     added: int
 
 
-def fetch() -> Imported:
-    """Fetch the feed of Settings.fx_url and import what is new; 0 added when the server says it has not changed.
+def fetch(confirmed: Collection[str] = ()) -> Imported:
+    """Fetch the feed of Settings.fx_url and import what is new; 0 added when the server says it has not changed. `confirmed` as for `import_feed`.
 
     Raises FeedRefused when it cannot be reached, read or believed.
     """
@@ -63,17 +63,17 @@ def fetch() -> Imported:
     xml, etag = _download(url, known or "")
     if xml is None:
         return Imported(None, 0)
-    imported = import_feed(xml)
+    imported = import_feed(xml, confirmed=confirmed)
     with db.transaction():
         db.execute(_REMEMBER, url=url, etag=etag, now=clock.now())
     return imported
 
 
-def import_feed(xml: bytes, source: str = SOURCE, *, confirmed: bool = False) -> Imported:
+def import_feed(xml: bytes, source: str = SOURCE, *, confirmed: Collection[str] = ()) -> Imported:
     """Store what a feed in the ECB's XML format says about the enabled currencies.
 
     All of it or nothing: refused are a document that is no such feed, a day before the newest we have, a day to come, another rate for
-    a day we have, and a move beyond the band unless a person confirmed it. Raises FeedRefused; opens its own transaction.
+    a day we have, and a move beyond the band unless a person confirmed it for that currency. Raises FeedRefused; opens its own transaction.
     """
     days = read_feed(xml)
     with db.transaction():
@@ -93,7 +93,7 @@ def import_history(path: Path = HISTORY, *, shift_to: date | None = None) -> Imp
     if shift_to:
         days, source = _shifted(days, shift_to), DEMO_SOURCE
     with db.transaction():
-        added = _insert(days, source, confirmed=False)
+        added = _insert(days, source)
     return Imported(days[-1].rate_date, added)
 
 
@@ -122,7 +122,7 @@ on conflict (url) do update set etag = excluded.etag, fetched_at = excluded.fetc
 
 _INSERT = """
 insert into rates (source, currency, rate_date, rate, confirmed, fetched_at)
-select %(source)s, currency, rate_date, rate, %(confirmed)s, %(now)s
+select %(source)s, currency, rate_date, rate, currency = any(%(confirmed)s::text[]), %(now)s
 from unnest(%(currencies)s::text[], %(dates)s::date[], %(rates)s::numeric[]) as day (currency, rate_date, rate)
 on conflict (source, currency, rate_date) do nothing
 """
@@ -212,24 +212,23 @@ def _expect_same(day: Feed, source: str) -> None:
             raise FeedRefused(f"The feed says {said} {row.currency} for {day.rate_date}, but {stored}.")
 
 
-def _store(day: Feed, source: str, *, confirmed: bool) -> int:
-    if not confirmed:
-        _expect_within_band(day, source)
+def _store(day: Feed, source: str, *, confirmed: Collection[str]) -> int:
+    _expect_within_band(day, source, confirmed)
     return _insert([day], source, confirmed=confirmed)
 
 
-def _expect_within_band(day: Feed, source: str) -> None:
+def _expect_within_band(day: Feed, source: str, confirmed: Collection[str]) -> None:
     for row in db.rows(_LATEST, source=source, currencies=list(day.rates)):
         share = moved(row.rate, day.rates[row.currency])
-        if share > BAND:
+        if share > BAND and row.currency not in confirmed:
             move = f"{row.currency} moved by {share:.1%} from {row.rate_date} to {day.rate_date}"
-            raise FeedRefused(f"{move}. Import it with a confirmation if that is true.")
+            raise FeedRefused(f"{move}. If that is true, confirm it: flask rates fetch --confirm {row.currency}")
 
 
-def _insert(days: Sequence[Feed], source: str, *, confirmed: bool) -> int:
+def _insert(days: Sequence[Feed], source: str, *, confirmed: Collection[str] = ()) -> int:
     facts = [(currency, day.rate_date, rate) for day in days for currency, rate in day.rates.items()]
     currencies, dates, rates = (list(column) for column in zip(*facts, strict=True))
-    return db.execute(_INSERT, source=source, currencies=currencies, dates=dates, rates=rates, confirmed=confirmed, now=clock.now())
+    return db.execute(_INSERT, source=source, currencies=currencies, dates=dates, rates=rates, confirmed=list(confirmed), now=clock.now())
 
 
 def _read_history(path: Path) -> list[Feed]:

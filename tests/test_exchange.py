@@ -1,0 +1,369 @@
+"""The account currency changed: nothing lost, nothing gained, every payment still refundable in its own currency."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import config
+from app import clock, customers, db, exchange, fx, ledger, payments, refunds, services, wallet
+from app.customers import User
+from app.exchange import CurrencyError, Outdated
+from app.ledger import InsufficientFunds
+from app.money import Money
+from app.refunds import RefundError
+from app.services import ServiceError
+from tests.conftest import BERLIN, Browser, person
+from tests.money_helpers import EUR, USD
+from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
+from tests.test_fx import NOON, feed
+from tests.test_refunds import RITA, SAM, of, paid
+from tests.trade import fund, offer_plans
+
+ALLOWED = timedelta(days=31)
+
+
+@pytest.fixture
+def anna(app: Flask, demo_customer: User) -> User:
+    """A customer in euro, with rates and plans."""
+    publish_rates()
+    offer_plans()
+    return demo_customer
+
+
+def turn(user: User, into: str) -> None:
+    """Change the currency as the page does."""
+    customer = customers.get(user.customer_id or 0)
+    exchange.change(customer.id, into, exchange.preview(customer, into).token, actor="customer")
+
+
+def let(user: User) -> None:
+    """Support lets the next change come early."""
+    exchange.lift_wait(user.login, actor="staff:sam", reason="Asked for")
+
+
+def sent_back(user: User, payment, amount: Money) -> int:
+    """Ask for money of a payment back and have it sent; what went back."""
+    number = refunds.request(user.customer_id, payment.public_id, amount, "", iban="DE89370400440532013000", holder="Anna Kowalska")
+    for actor in (SAM, RITA):
+        if refunds.case(number).refund.state == "requested":
+            refunds.approve(number, actor=actor)
+    refunds.pay_out(number)
+    return db.scalar("select payout from refunds where number = %(number)s", number=number)
+
+
+def test_everything_goes_on_in_the_other_currency(app, anna):
+    payment = paid(app, anna, EUR("100"))
+    payments.grant_bonus(anna.customer_id, EUR("10"), reason="Welcome", reference="w", expires_at=clock.now() + timedelta(days=50))
+    fund(anna.customer_id, 7_00)
+    turn(anna, "USD")
+    state = wallet.state(anna.customer_id)
+    assert (state.currency, state.available + state.bonus) == ("USD", 126_79)  # 117 × 1.0837 = 126.7929
+    lots = {lot.kind: lot for lot in wallet.lots(anna.customer_id) if lot.remaining}
+    assert [lots[kind].remaining for kind in ("payment", "bonus", "correction")] == [108_37, 10_84, 7_58]
+    assert (lots["payment"].payment_id, lots["payment"].paid, lots["payment"].paid_currency) == (payment.id, 100_00, "EUR")
+    assert lots["bonus"].expires_at is not None
+    old = wallet.histories(anna.customer_id, "EUR")
+    assert {kind: ledger.balance(account) for kind, account in old.items()} == {"wallet": 0, "bonus": 0}
+    assert ledger.history(old["wallet"])[0].amount == -107_00
+    assert "became" in ledger.history(old["wallet"])[0].description
+
+
+def test_the_margin_is_a_line_of_its_own(app, anna):
+    fund(anna.customer_id, 100_00)
+    before = config.current()
+    config.use(replace(before, fx_spread_bp=100))
+    try:
+        turn(anna, "USD")
+    finally:
+        config.use(before)
+    assert wallet.state(anna.customer_id).available == 107_28
+    lines = db.rows(
+        "select a.kind, a.currency::text, e.amount from entries e join accounts a on a.id = e.account_id join transfers t on t.id = e.transfer_id where t.kind = 'conversion'"
+    )
+    assert sorted(tuple(line) for line in lines) == [("fx", "EUR", 100_00), ("fx", "USD", -108_37), ("revenue", "USD", 1_09), ("wallet", "EUR", -100_00), ("wallet", "USD", 107_28)]
+
+
+def test_refunds_before_and_after_the_change_add_up_to_what_was_not_used(app, anna):
+    payment = paid(app, anna, EUR("100"))
+    services.order(anna.customer_id, "vps-4", 1)  # 23.80
+    assert sent_back(anna, payment, EUR("33.33")) == 33_33
+    turn(anna, "USD")
+    source = of(anna, payment)
+    assert (source.refundable, source.payout) == (USD("46.45"), EUR("42.87"))
+    with clock.travel(clock.now() + timedelta(days=1)):
+        first = sent_back(anna, payment, USD("10.01"))
+        rest = of(anna, payment)
+        assert first + sent_back(anna, payment, rest.refundable) == 42_87
+    assert wallet.state(anna.customer_id).available == 0
+    assert of(anna, payment).refundable == USD("0")
+
+
+def test_paid_in_dollar_into_euro_and_changed_to_dollar_goes_back_as_it_came(app, anna):
+    payment = paid(app, anna, USD("50"))
+    with clock.travel(clock.now() + timedelta(days=1)):
+        publish_rates(USD="1.15")
+        turn(anna, "USD")
+        assert wallet.state(anna.customer_id).available == 53_04  # 46.13 × 1.15 = 53.0495
+        assert sent_back(anna, payment, USD("53.04")) == 50_00
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    cents=st.lists(st.integers(5_00, 90_00), min_size=1, max_size=3),
+    spent=st.integers(0, 4_99),
+    way=st.lists(st.sampled_from(["EUR", "USD", "JPY", "KWD"]), min_size=1, max_size=5),
+    asked=st.integers(1, 10**6),
+)
+def test_no_way_through_currencies_makes_money_by_refund_or_back(app, cents, spent, way, asked):
+    publish_rates()
+    user = person(f"carl{db.scalar('select count(*) from users')}", profile=BERLIN)
+    brought = [paid(app, user, Money(minor, "EUR")) for minor in cents]
+    if spent:
+        with db.transaction():
+            wallet.spend(user.customer_id, Money(spent, "EUR"), reference=f"x{user.id}", counter=[(ledger.account("revenue", "EUR"), spent)])
+    for into in [*way, "EUR"]:
+        if wallet.state(user.customer_id).currency != into:
+            turn(user, into)
+            let(user)
+    assert wallet.state(user.customer_id).available <= sum(cents) - spent
+    back = 0
+    for place, payment in enumerate(brought):
+        source = of(user, payment)
+        assert source.payout.minor <= payment.received
+        if source.refundable and place < refunds.DAILY:
+            with suppress(RefundError):  # so little that nothing would go back
+                back += sent_back(user, payment, Money(min(asked, source.refundable.minor), "EUR"))
+    assert back <= sum(cents) - spent
+
+
+def test_refused_while_something_is_open(app, anna):
+    payment = paid(app, anna, EUR("60"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("5"), "")
+    customer = customers.get(anna.customer_id)
+    assert number in exchange.obstacle(customer)
+    with pytest.raises(CurrencyError, match="under way"):
+        turn(anna, "USD")
+    refunds.decline(number, actor=SAM, answer="No")
+    processor(app).dispute(payment.gateway_reference, 100, "fraud")
+    carry(app)
+    with pytest.raises(CurrencyError, match="disputed"):
+        turn(anna, "USD")
+    refunds.lose_dispute(db.scalar("select gateway_reference from disputes"))
+    begin(topup(anna, EUR("20")))
+    with pytest.raises(CurrencyError, match="has been started"):
+        turn(anna, "USD")
+
+
+def test_an_unpaid_service_bill_stops_it(app, anna):
+    fund(anna.customer_id, 30_00)
+    services.order(anna.customer_id, "vps-4", 1)
+    with clock.travel(clock.now() + timedelta(days=40)):
+        publish_rates()
+        services.renew_due()
+        with pytest.raises(CurrencyError, match="waits to be paid"):
+            turn(anna, "USD")
+
+
+def test_once_in_thirty_days_unless_support_lifts_it(anna):
+    turn(anna, "USD")
+    with pytest.raises(CurrencyError, match="can be changed again from"):
+        turn(anna, "EUR")
+    let(anna)
+    turn(anna, "EUR")
+    with clock.travel(clock.now() + ALLOWED):
+        publish_rates()
+        turn(anna, "USD")
+
+
+def test_without_a_fresh_rate_or_for_too_little_it_is_refused(anna):
+    with pytest.raises(CurrencyError, match="no current exchange rate"):
+        turn(anna, "CZK")
+    turn(anna, "JPY")
+    let(anna)
+    fund(anna.customer_id, 1, "JPY")
+    with pytest.raises(CurrencyError, match="too small"):
+        turn(anna, "EUR")
+    with clock.travel(clock.now() + ALLOWED), pytest.raises(CurrencyError, match="no current exchange rate"):
+        turn(anna, "EUR")
+
+
+def test_the_rate_is_the_one_that_was_shown_and_binds_to_what_was_shown(anna):
+    fund(anna.customer_id, 100_00)
+    customer = customers.get(anna.customer_id)
+    token = exchange.preview(customer, "USD").token
+    fund(anna.customer_id, 1)
+    with pytest.raises(Outdated):
+        exchange.change(customer.id, "USD", token, actor="customer")
+    token = exchange.preview(customer, "USD").token
+    for forged, into in (("", "USD"), (token + "x", "USD"), (token, "PLN")):
+        with pytest.raises(Outdated):
+            exchange.change(customer.id, into, forged, actor="customer")
+    with clock.travel(clock.now() + timedelta(minutes=15)), pytest.raises(Outdated):
+        exchange.change(customer.id, "USD", token, actor="customer")
+    exchange.change(customer.id, "USD", token, actor="customer")
+    exchange.change(customer.id, "USD", token, actor="customer")
+    assert db.scalar("select count(*) from transfers where kind = 'conversion'") == 1
+
+
+def test_renewals_go_on_at_the_list_price_or_the_one_agreed(anna):
+    fund(anna.customer_id, 500_00)
+    vps, ip = services.order(anna.customer_id, "vps-4", 1), services.order(anna.customer_id, "ip", 1)
+    shown = {price.service.id: price for price in exchange.preview(customers.get(anna.customer_id), "PLN").prices}
+    assert (shown[vps.id].after, shown[vps.id].listed) == (Money.of("101.15", "PLN"), True)
+    assert (shown[ip.id].after, shown[ip.id].listed) == (Money.of("15.17", "PLN"), False)  # 3.00 × 4.2515 = 12.75, and 19 % VAT
+    turn(anna, "PLN")
+    before = wallet.state(anna.customer_id).available
+    assert {service.id: service.price for service in services.of_customer(anna.customer_id)} == {each.service.id: each.after for each in shown.values()}
+    assert services.runway(anna.customer_id).covered_until
+    with clock.travel(clock.now() + timedelta(days=35)):
+        assert services.renew_due().renewed == 2
+    assert before - wallet.state(anna.customer_id).available == 116_32
+
+
+def test_what_comes_late_is_converted_at_the_rate_of_its_day(app, anna):
+    first = paid(app, anna, EUR("80"))
+    number = refunds.request(anna.customer_id, first.public_id, EUR("20"), "")
+    refunds.approve(number, actor=SAM)
+    refunds.pay_out(number)
+    late = topup(anna, EUR("40"))
+    turn(anna, "USD")
+    with clock.travel(clock.now() + timedelta(days=1)):
+        publish_rates(USD="1.15")
+        topped = begin(late)
+        choose(app, topped, "approve")
+        carry(app)
+        assert (again(topped).credited, again(topped).credited_currency) == (46_00, "USD")
+        processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "closed")
+        carry(app)
+        payments.look_at(first.public_id)
+        assert wallet.state(anna.customer_id).available == 65_02 + 46_00
+        assert exchange.bring_over() == 1
+        assert exchange.bring_over() == 0
+        assert wallet.state(anna.customer_id).available == 65_02 + 46_00 + 23_00
+    assert sum(source.payout.minor for source in refunds.refundable(anna.customer_id) if source.payment_id == first.id) == 80_00
+
+
+def test_a_dispute_after_the_change_takes_what_was_spent_before_it_too(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)  # 23.80 spent, 26.20 go on as 28.39
+    turn(anna, "USD")
+    processor(app).dispute(payment.gateway_reference, 50_00, "fraud")
+    carry(app)
+    assert wallet.state(anna.customer_id).available == 0
+    assert wallet.owed(anna.customer_id, "USD") == USD("25.79")  # 50.00 would be 54.19, and 28.40 of it are what went on
+    refunds.win_dispute(db.scalar("select gateway_reference from disputes"))
+    assert wallet.state(anna.customer_id).available == 28_39
+
+
+def test_a_dispute_of_a_payment_spent_before_the_change_is_a_debt_in_the_new_currency(app, anna):
+    payment = paid(app, anna, EUR("23.80"))
+    services.order(anna.customer_id, "vps-4", 1)
+    turn(anna, "USD")
+    processor(app).dispute(payment.gateway_reference, 23_80, "fraud")
+    carry(app)
+    assert wallet.owed(anna.customer_id, "USD") == USD("25.80")
+
+
+def test_issued_papers_and_past_movements_stay_as_they_were(app, anna):
+    paid(app, anna, EUR("100"))
+    services.order(anna.customer_id, "vps-4", 1)
+    bills, entries = "select id, currency, total, net, tax, buyer, status from bills order by id", "select * from entries order by transfer_id, account_id"
+    before = [tuple(row) for row in db.rows(bills)], [tuple(row) for row in db.rows(entries)]
+    papers = [tuple(row) for row in db.rows("select number, content from documents order by id")]
+    turn(anna, "USD")
+    assert [tuple(row) for row in db.rows(bills)] == before[0]
+    assert [tuple(row) for row in db.rows(entries)][: len(before[1])] == before[1]
+    assert [tuple(row) for row in db.rows("select number, content from documents order by id")] == papers
+
+
+def test_eight_at_once_lose_no_cent(app, anna):
+    fund(anna.customer_id, 400_00)
+    payment = paid(app, anna, EUR("100"))
+    open_one = topup(anna, EUR("20"))
+    ip = services.order(anna.customer_id, "ip", 1)
+    token = exchange.preview(customers.get(anna.customer_id), "USD").token
+    acts = [
+        lambda: services.order(anna.customer_id, "ip", 1),
+        lambda: services.renew(ip.id),
+        lambda: services.renew_due(clock.today() + timedelta(days=40)),
+        lambda: refunds.request(anna.customer_id, payment.public_id, EUR("10"), ""),
+        lambda: payments.grant_bonus(anna.customer_id, EUR("3"), reason="x", reference="race"),
+        exchange.bring_over,
+        lambda: exchange.change(anna.customer_id, "USD", token, actor="customer"),
+        lambda: begin(open_one),
+    ]
+
+    def act(verb) -> str:
+        with app.app_context():
+            try:
+                verb()
+            except (CurrencyError, Outdated, InsufficientFunds, RefundError, ServiceError, payments.NotPayable, payments.QuoteExpired) as refused:
+                return type(refused).__name__
+            return "done"
+
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(act, acts))
+        assert set(outcomes) <= {"done", "CurrencyError", "Outdated", "InsufficientFunds", "RefundError", "ServiceError", "NotPayable", "QuoteExpired"}
+    changed = db.scalar("select count(*) from conversions where chosen")
+    assert wallet.state(anna.customer_id).currency == ("USD" if changed else "EUR")
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+# Pages
+
+
+def test_the_page_shows_and_changes(owner: Browser, anna: User):
+    fund(anna.customer_id, 100_00)
+    services.order(anna.customer_id, "vps-4", 1)
+    shown = owner.get("/balance/currency?currency=USD").text
+    assert '82<span class="minor">.57' in shown  # 76.20 × 1.0837
+    assert "Your renewals afterwards" in shown
+    token = shown.split('name="quote" value="')[1].split('"')[0]
+    assert owner.submit("/balance/currency", {"currency": "USD", "preview": "1"}).status_code == 200
+    assert owner.submit("/balance/currency", {"currency": "USD", "quote": "old"}).status_code == 422
+    assert owner.submit("/balance/currency", {"currency": "USD", "quote": token}).status_code == 303
+    balance = owner.get("/balance").text
+    assert 'data-currency="USD"' in balance
+    assert "Your account is in USD since" in balance
+    assert "Not now." in owner.get("/balance/currency").text
+    letter = db.row("select subject, body_text from mails where kind = 'currency_changed'")
+    assert letter.subject == "Your account is in USD now"
+    assert "became" in letter.body_text
+
+
+def test_both_sides_of_a_change_are_in_the_history_and_in_its_files(owner: Browser, anna: User):
+    with clock.travel(clock.now() - timedelta(days=40)):
+        publish_rates()
+        fund(anna.customer_id, 100_00)
+    turn(anna, "USD")
+    now, before = owner.get("/transactions").text, owner.get("/transactions?currency=EUR").text
+    assert "108.37" in now
+    assert "became" in now
+    assert "−100.00" in before
+    assert "In EUR" in now
+    assert ",EUR," in owner.get("/transactions.csv?currency=EUR").text
+    assert ",USD," in owner.get("/transactions.csv").text
+    day = (clock.today() - timedelta(days=20)).isoformat()
+    assert "100.00" in owner.get(f"/transactions?as_of={day}").text.split("your balance was")[1][:60]
+    assert owner.get("/transactions?currency=XXX").status_code == 200
+
+
+# Rates
+
+
+def test_an_operator_confirms_a_move_for_one_currency(app):
+    with clock.travel(NOON):
+        fx.import_feed(feed("2026-10-29", USD="1.1", GBP="0.84"))
+        with pytest.raises(fx.FeedRefused, match="flask rates fetch --confirm USD"):
+            fx.import_feed(feed(USD="2", GBP="0.85"))
+        with pytest.raises(fx.FeedRefused, match="USD moved"):
+            fx.import_feed(feed(USD="2", GBP="0.85"), confirmed=["GBP"])
+        assert fx.import_feed(feed(USD="2", GBP="0.85"), confirmed=["USD"]).added == 2
+    assert [row.currency for row in db.rows("select currency from rates where confirmed")] == ["USD"]
