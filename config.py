@@ -100,6 +100,7 @@ class Settings:
     stripe_secret_key: str = ""
     stripe_webhook_secret: str = ""
     stripe_api_base: str = STRIPE_API
+    stripe_methods: str = ""
     paypal_client_id: str = ""
     paypal_secret: str = ""
     paypal_webhook_id: str = ""
@@ -194,6 +195,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         stripe_secret_key=environ.get("STRIPE_SECRET_KEY", ""),
         stripe_webhook_secret=environ.get("STRIPE_WEBHOOK_SECRET", ""),
         stripe_api_base=environ.get("STRIPE_API_BASE", STRIPE_API),
+        stripe_methods=environ.get("STRIPE_METHODS", ""),
         paypal_client_id=environ.get("PAYPAL_CLIENT_ID", ""),
         paypal_secret=environ.get("PAYPAL_SECRET", ""),
         paypal_webhook_id=environ.get("PAYPAL_WEBHOOK_ID", ""),

@@ -176,7 +176,7 @@ def test_what_works_is_first_and_the_rest_says_why_not(owner: Browser):
     page = text(owner.get(f"/invoices/{order(owner, '8', 'EUR')}/pay"))
     assert page.index("Bank card") < page.index("Cryptocurrency")
     assert "Instant · no fee" in page
-    assert "From 10.00 EUR" in page
+    assert "From € 10.00" in page
 
 
 @pytest.mark.parametrize("method", ["", "nothing", "sandbox-crypto", "balance"])

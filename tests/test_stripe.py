@@ -1,5 +1,6 @@
 """Stripe: the real SDK against a Stripe on the loopback. What it is asked, how its failures read, and what its amounts mean."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import pytest
 import stripe
 from flask import Flask
 from stripe import HTTPClient
+from stripe.params.checkout import _session_create_params
 
 from app import clock, db, gateways, payments
 from app.customers import User
+from app.formats import formats
 from app.gateways import stripe as adapter
+from app.gateways import stripe_methods
 from app.gateways.base import Charge, GatewayError, Redirect
 from app.gateways.stripe import Stripe, from_stripe, gateway_exponent, to_stripe
 from app.money import Money
@@ -187,19 +191,60 @@ def test_stripes_own_exponents_are_not_those_of_iso():
 @pytest.mark.parametrize(
     ("country", "amount", "offered"),
     [
-        ("NL", Money.of("25", "EUR"), {"card", "ideal"}),
-        ("BE", Money.of("25", "EUR"), {"card", "bancontact"}),
-        ("PL", Money.of("25", "PLN"), {"card", "blik", "p24"}),
-        ("PL", Money.of("25", "EUR"), {"card", "p24"}),
-        ("AT", Money.of("25", "EUR"), {"card", "eps"}),
-        (None, Money.of("25", "USD"), {"card"}),
-        ("DE", Money.of("0.40", "EUR"), set()),
+        ("NL", Money.of("25", "EUR"), {"ideal", "sepa_debit"}),
+        ("BE", Money.of("25", "EUR"), {"bancontact", "sepa_debit"}),
+        ("AT", Money.of("25", "EUR"), {"eps", "sepa_debit"}),
+        ("PT", Money.of("25", "EUR"), {"multibanco", "sepa_debit"}),
+        ("FI", Money.of("25", "EUR"), {"mobilepay", "sepa_debit"}),
+        ("PL", Money.of("25", "PLN"), {"blik", "p24"}),
+        ("PL", Money.of("25", "EUR"), {"p24", "sepa_debit"}),
+        ("CH", Money.of("25", "CHF"), {"twint"}),
+        ("SE", Money.of("25", "SEK"), {"swish"}),
+        ("DK", Money.of("25", "DKK"), {"mobilepay"}),
+        ("US", Money.of("25", "EUR"), set()),
+        (None, Money.of("25", "USD"), set()),
+        ("DE", Money.of("10000", "EUR"), {"sepa_debit"}),
+        ("DE", Money.of("10000.01", "EUR"), set()),
+        ("CH", Money.of("5000.01", "CHF"), set()),
+        ("DE", Money.of("0.49", "EUR"), None),
+        ("DE", Money.of("0.50", "EUR"), {"sepa_debit"}),
     ],
 )
-def test_methods_are_offered_where_they_work_and_the_others_say_why(gateway: Stripe, country: str | None, amount: Money, offered: set[str]):
-    methods = gateway.methods(country, amount)
-    assert {method.name for method in methods if not method.unavailable} == offered
-    assert all(method.unavailable[0].isupper() for method in methods if method.name not in offered)
+def test_methods_are_offered_where_they_work_and_the_others_say_why(gateway: Stripe, country: str | None, amount: Money, offered: set[str] | None):
+    methods, cards = gateway.methods(country, amount), {"card", "device"}
+    works = set() if offered is None else offered | cards
+    assert {method.name for method in methods if not method.unavailable} == works
+    assert all(method.unavailable[0].isupper() for method in methods if method.name not in works)
+
+
+def test_why_a_method_is_not_offered_is_said_in_words_and_in_the_readers_own_amounts(gateway: Stripe):
+    def why(name: str, country: str, amount: Money, locale: str = "pl") -> str:
+        return next(method for method in gateway.methods(country, amount) if method.name == name).reason(formats(locale, "UTC").money)
+
+    assert why("ideal", "DE", Money.of("25", "EUR")) == "Only for payers in the Netherlands"
+    assert why("blik", "PL", Money.of("25", "EUR")) == "Only for payments in PLN"
+    assert why("blik", "PL", Money.of("1.99", "PLN")) == "From 2,00\N{NO-BREAK SPACE}zł"
+    assert why("sepa_debit", "DE", Money.of("10000.01", "EUR"), "de") == "Up to 10.000,00\N{NO-BREAK SPACE}€"
+    assert why("p24", "PL", Money.of("25", "USD")) == "Only for payments in EUR or PLN"
+
+
+def test_every_row_of_the_table_is_known_to_stripe_and_says_what_a_customer_needs():
+    written = inspect.getsource(_session_create_params)
+    known = written[written.index("allowed_payment_method_types") : written.index("automatic_tax:")]
+    for row in stripe_methods.ROWS:
+        method = row.method
+        assert f'"{row.stripe}"' in known
+        assert all((method.label, method.mark, method.detail, method.settles_in))
+        assert bool(method.countries) == bool(method.where)
+        assert method.rate_held or method.waiting
+    assert {"giropay", "sofort", "klarna"}.isdisjoint(method.name for method in stripe_methods.offered())
+    assert [method.name for method in stripe_methods.offered("klarna, card")] == ["card", "klarna"]
+    with pytest.raises(ValueError, match="STRIPE_METHODS names giropay"):
+        stripe_methods.offered("card,giropay")
+
+
+def test_apple_pay_opens_the_same_page_as_a_card():
+    assert adapter._session_params(charge(method="device"))["allowed_payment_method_types"] == ["card"]
 
 
 # What becomes of it

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import config
 from app.gateways import sandbox
 from app.gateways.bank import Bank
-from app.gateways.base import Gateway, Method
+from app.gateways.base import Gateway, Method, WayBack
 from app.money import Money
 
 _gateways: dict[str, Gateway] = {}
@@ -17,7 +17,7 @@ def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, 
     if settings.stripe_secret_key:
         from app.gateways.stripe import Stripe  # here, not above: its SDK takes half a second to import
 
-        built.append(Stripe(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base))
+        built.append(Stripe(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base, settings.stripe_methods))
     if settings.paypal_client_id:
         from app.gateways.paypal import PayPal
 
@@ -58,3 +58,15 @@ def methods(country: str | None, amount: Money) -> list[Method]:
     """Every method of every gateway, each judged for this payer and amount; the ones that work come first."""
     found = [method for gateway in _gateways.values() for method in gateway.methods(country, amount)]
     return sorted(found, key=lambda method: bool(method.unavailable))
+
+
+def method(gateway: str, name: str, amount: Money) -> Method | None:
+    """The method of a payment that was started some time ago, None where it is not carried any more."""
+    found = get(gateway)
+    return next((one for one in found.methods(None, amount) if one.name == name), None) if found else None
+
+
+def way_back(gateway: str, method: str) -> WayBack:
+    """How a payment by this method goes back the way it came; never, where its gateway is not configured any more."""
+    found = get(gateway)
+    return found.way_back(method) if found else WayBack(0)

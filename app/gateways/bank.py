@@ -6,7 +6,7 @@ There is no processor to ask. What arrived is learnt from the bank's statements 
 from collections.abc import Mapping, Sequence
 
 from app import remittance
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Instructions, Method, RefundSnapshot, Snapshot
+from app.gateways.base import BadSignature, Charge, Event, GatewayError, Instructions, Method, RefundSnapshot, Snapshot, WayBack
 from app.money import Money
 from config import BankAccount
 
@@ -18,7 +18,6 @@ class Bank:
 
     name = "bank"
     grows = False
-    refund_window_days = 0
 
     def __init__(self, accounts: Sequence[BankAccount]) -> None:
         self._accounts = {account.currency: account for account in accounts}
@@ -58,3 +57,8 @@ class Bank:
         """A transfer is not turned round by a machine: it goes back as a payout by hand."""
         del reference, amount, key
         raise GatewayError("A bank transfer goes back by a transfer of ours, made by hand.", permanent=True)
+
+    def way_back(self, method: str) -> WayBack:
+        """Never: statements name an account, and it may be nobody's we know."""
+        del method
+        return WayBack(0)

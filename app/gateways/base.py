@@ -1,11 +1,11 @@
-"""What every gateway is: five verbs, and the values they take and return.
+"""What every gateway is: six verbs, and the values they take and return.
 
 A gateway carries money between a customer and a processor and knows nothing else: no ledger, no Flask, no database, no other gateway.
 It returns values; only `payments.apply` changes anything.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -42,8 +42,25 @@ class BadSignature(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """How money that came by a method goes back the way it came: within `days` of its arrival, never where that is 0, and not before `wait` days.
+
+    `why` is the sentence that says why it waits.
+    """
+
+    days: int
+    wait: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
-    """What the customer clicks. `currencies` and `countries` None means all; limits are in minor units per currency."""
+    """What the customer clicks. `currencies` and `countries` None means all; limits are in minor units per currency, `where` names the countries.
+
+    `unavailable` says why it is not offered; where that is an amount, it ends before it and `limit` is the amount, to be written as its reader
+    writes amounts. `waiting` says what is waited for and how long, where the money does not come at once; `same_as` names the method whose page it
+    opens, which is no way out when that one failed.
+    """
 
     name: str
     label: str
@@ -59,6 +76,10 @@ class Method:
     unavailable: str = ""
     rate_held: bool = True
     """Whether the rate that is shown is the one that counts. Where the money takes days, it is the rate of the day it arrives."""
+    limit: Money | None = None
+    where: str = ""
+    waiting: str = ""
+    same_as: str = ""
 
     @property
     def key(self) -> str:
@@ -67,18 +88,28 @@ class Method:
 
     def judged(self, country: str | None, amount: Money) -> "Method":
         """This method, with the reason it is not available for this payer and amount, if there is one."""
-        return replace(self, unavailable=self.unavailable or self._refusal(country, amount))
+        if self.unavailable:
+            return self
+        if refusal := self._refusal(country, amount):
+            return replace(self, unavailable=refusal)
+        limit = self._bound(amount)
+        return replace(self, unavailable="From" if limit > amount else "Up to", limit=limit) if limit else self
+
+    def reason(self, write: Callable[[int, str], str]) -> str:
+        """Why it is not available, with its amount as `write` puts minor units and a currency."""
+        return f"{self.unavailable} {write(self.limit.minor, self.limit.currency)}" if self.limit else self.unavailable
 
     def _refusal(self, country: str | None, amount: Money) -> str:
         if self.currencies is not None and amount.currency not in self.currencies:
             return f"Only for payments in {_either(sorted(self.currencies))}" if len(self.currencies) <= FEW else f"Not for payments in {amount.currency}"
         if self.countries is not None and country not in self.countries:
-            return f"Only for payers in {_either(sorted(self.countries))}"
-        if amount.minor < (self.minimums or {}).get(amount.currency, 0):
-            return f"From {Money((self.minimums or {})[amount.currency], amount.currency)}"
-        if amount.minor > (self.maximums or {}).get(amount.currency, amount.minor):
-            return f"Up to {Money((self.maximums or {})[amount.currency], amount.currency)}"
+            return f"Only for payers in {self.where or _either(sorted(self.countries))}"
         return ""
+
+    def _bound(self, amount: Money) -> Money | None:
+        """The smallest or largest amount, where this one is beyond it."""
+        least, most = (self.minimums or {}).get(amount.currency, 0), (self.maximums or {}).get(amount.currency, amount.minor)
+        return Money(least, amount.currency) if amount.minor < least else Money(most, amount.currency) if amount.minor > most else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +216,12 @@ class Snapshot:
 
 
 class Gateway(Protocol):
-    """The five verbs. Each may raise GatewayError; none opens a transaction of ours.
+    """The six verbs. Each may raise GatewayError; none opens a transaction of ours.
 
-    `refund_window_days` is how long a payment can go back the way it came, 0 where it never can; `grows` says whether a payment that is
-    paid may still receive more, and is therefore watched on.
+    `grows` says whether a payment that is paid may still receive more, and is therefore watched on.
     """
 
     name: str
-    refund_window_days: int
     grows: bool
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
@@ -212,7 +241,11 @@ class Gateway(Protocol):
         ...
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
-        """Send money back; the same key again sends nothing new and returns the same."""
+        """Send money back; the same key again, however much later, sends nothing new and returns the same."""
+        ...
+
+    def way_back(self, method: str) -> WayBack:
+        """How a payment by a method goes back, also by one that is not offered any more. No network."""
         ...
 
 

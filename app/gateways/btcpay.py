@@ -15,7 +15,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import NO_ANSWER, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.gateways.base import NO_ANSWER, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
 from app.money import CURRENCIES, Money
 
 SIGNATURE_HEADER = "btcpay-sig"
@@ -36,7 +36,6 @@ class BTCPay:
     """The gateway to one store. `webhook_secrets` may hold two, by comma, while one is being replaced."""
 
     name = "btcpay"
-    refund_window_days = 0
     grows = True
 
     def __init__(self, url: str, store_id: str, api_key: str, webhook_secrets: str) -> None:
@@ -88,6 +87,11 @@ class BTCPay:
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
         raise GatewayError("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer.", permanent=True, detail=f"{key}: {amount} of {reference}")
+
+    def way_back(self, method: str) -> WayBack:
+        """Never."""
+        del method
+        return WayBack(0)
 
     def _verify(self, body: bytes, header: str) -> None:
         for secret in self._webhook_secrets:

@@ -16,7 +16,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State
+from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack
 from app.money import CURRENCIES, Money
 
 LIVE_API = "https://api.nowpayments.io"
@@ -35,7 +35,6 @@ class NOWPayments:
     """The gateway to one NOWPayments account."""
 
     name = "nowpayments"
-    refund_window_days = 0
     grows = True
 
     def __init__(self, api_key: str, ipn_secret: str, callback_url: str, api_base: str = LIVE_API) -> None:
@@ -88,6 +87,11 @@ class NOWPayments:
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
         raise GatewayError("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer.", permanent=True, detail=f"{key}: {amount} of {reference}")
+
+    def way_back(self, method: str) -> WayBack:
+        """Never."""
+        del method
+        return WayBack(0)
 
     def _paid_for(self, order_id: str) -> Iterator[dict[str, Any]]:
         since = (clock.now() - SEARCH_BACK).date().isoformat()

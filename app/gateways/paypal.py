@@ -28,7 +28,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, DisputeSnapshot, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, read_json
+from app.gateways.base import BadSignature, Charge, DisputeSnapshot, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
 from app.money import AmountError, Money
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ KEY_LIFE = timedelta(hours=6)
 SEARCH_BACK = timedelta(hours=48)
 """How far back PayPal's own list of events is searched for a payment of ours whose order we never heard of."""
 TOKEN_MARGIN_S = 60
+REFUND_DAYS = 180
 CERTIFICATE_NAME = "messageverificationcerts.paypal.com"
 MOST_CERTIFICATES = 16
 
@@ -62,7 +63,6 @@ class PayPal:
     """The gateway to one PayPal account. `merchant_id`, when given, is checked on every order and webhook."""
 
     name = "paypal"
-    refund_window_days = 180
     grows = False
 
     def __init__(self, client_id: str, secret: str, webhook_id: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
@@ -116,6 +116,11 @@ class PayPal:
         if answer.status == 422:
             raise _refused(answer.body, "PayPal refused to send this money back.")
         return _refund(answer.body, amount, key)
+
+    def way_back(self, method: str) -> WayBack:
+        """As long as PayPal refunds a capture."""
+        del method
+        return WayBack(REFUND_DAYS)
 
     # Webhooks
 

@@ -17,6 +17,7 @@ from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
 from app import clock
+from app.gateways import stripe_methods
 from app.gateways.base import (
     NO_ANSWER,
     SIGNATURE_TOLERANCE_S,
@@ -30,6 +31,7 @@ from app.gateways.base import (
     RefundSnapshot,
     Snapshot,
     State,
+    WayBack,
     read_json,
 )
 from app.money import CURRENCIES, Money, UnknownCurrency, exponent
@@ -43,43 +45,22 @@ _ZERO_DECIMAL = frozenset({"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA
 _THREE_DECIMAL = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 _LARGEST = 99_999_999
 
-_MINIMUMS = {
-    **dict.fromkeys(("USD", "EUR", "CHF", "CAD", "AUD", "SGD", "JPY"), 50),
-    "GBP": 30,
-    "DKK": 2_50,
-    "NOK": 3_00,
-    "SEK": 3_00,
-    "MXN": 10_00,
-    "HKD": 4_00,
-    "PLN": 2_00,
-    "CZK": 15_00,
-}
-_EURO = frozenset({"EUR"})
-METHODS = (
-    Method("card", "Bank card", "CARD", "Visa, Mastercard, American Express, Apple Pay, Google Pay", "Instant", "stripe", minimums=_MINIMUMS),
-    Method("ideal", "iDEAL", "iDEAL", "Netherlands", "Instant", "stripe", currencies=_EURO, countries=frozenset({"NL"})),
-    Method("bancontact", "Bancontact", "BC", "Belgium", "Instant", "stripe", currencies=_EURO, countries=frozenset({"BE"})),
-    Method("eps", "EPS", "EPS", "Austria", "Instant", "stripe", currencies=_EURO, countries=frozenset({"AT"})),
-    Method("blik", "BLIK", "BLIK", "Poland", "Within a minute", "stripe", currencies=frozenset({"PLN"}), countries=frozenset({"PL"})),
-    Method("p24", "Przelewy24", "P24", "Poland", "Within minutes", "stripe", currencies=frozenset({"PLN", "EUR"}), countries=frozenset({"PL"})),
-)
-_LABELS = {"card": "Bank card", **{method.name: method.label for method in METHODS}}
 _LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
 
 _EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds"]
 
 
 class Stripe:
-    """The gateway to one Stripe account. `webhook_secrets` may hold two, by comma, while one is being replaced."""
+    """The gateway to one Stripe account. `webhook_secrets` may hold two, by comma, while one is being replaced; `methods` names those offered, by comma."""
 
     name = "stripe"
-    refund_window_days = 180
     grows = False
 
-    def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com") -> None:
+    def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com", methods: str = "") -> None:
         self._secret_key = secret_key
         self._webhook_secrets = [secret.strip() for secret in webhook_secrets.split(",") if secret.strip()]
         self._api_base = api_base
+        self._methods = stripe_methods.offered(methods)
         self.live = "_live_" in secret_key
 
     @cached_property
@@ -90,7 +71,7 @@ class Stripe:
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """What this account may offer, each judged for this payer and amount; Checkout itself decides last."""
-        return [self._fitting(method.judged(country, amount), amount) for method in METHODS]
+        return [self._fitting(method.judged(country, amount), amount) for method in self._methods]
 
     def checkout(self, charge: Charge) -> Redirect:
         """The hosted page of this charge."""
@@ -129,6 +110,10 @@ class Stripe:
                 {"idempotency_key": f"{key}:refund"},
             )
         return _refund(refund)
+
+    def way_back(self, method: str) -> WayBack:
+        """How a payment by a method goes back, by the table."""
+        return stripe_methods.way_back(method)
 
     def _fitting(self, method: Method, amount: Money) -> Method:
         if method.unavailable:
@@ -243,10 +228,12 @@ def gateway_exponent(currency: str) -> int:
 
 
 def _session_params(charge: Charge) -> SessionCreateParams:
+    row = stripe_methods.BY_NAME.get(charge.method)
+    stripe_type = row.stripe if row else charge.method
     params: SessionCreateParams = {
         "mode": "payment",
         "client_reference_id": charge.id,
-        "allowed_payment_method_types": [charge.method],
+        "allowed_payment_method_types": [stripe_type],
         "line_items": [
             {
                 "quantity": 1,
@@ -268,7 +255,7 @@ def _session_params(charge: Charge) -> SessionCreateParams:
         "success_url": charge.return_url,
         "cancel_url": charge.cancel_url,
     }
-    if charge.method == "card":
+    if stripe_type == "card":
         params["payment_method_options"] = {"card": {"request_three_d_secure": "automatic"}}
     if charge.email:
         params["customer_email"] = charge.email
@@ -320,7 +307,7 @@ def _label(charge: Any) -> str:
         return ""
     card = getattr(details, "card", None)
     if card is None:
-        return _LABELS.get(str(details.type), str(details.type))
+        return stripe_methods.LABELS.get(str(details.type), str(details.type))
     wallet = getattr(getattr(card, "wallet", None), "type", "")
     by = {"apple_pay": " by Apple Pay", "google_pay": " by Google Pay"}.get(wallet, "")
     return f"{str(card.brand).title()} •••• {card.last4}{by}"

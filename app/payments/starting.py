@@ -231,7 +231,8 @@ def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
     if found is None or gateway is None:
         raise NotPayable("Choose one of the methods.")
     if found.unavailable:
-        raise NotPayable(f"{found.label} is not available here: {found.unavailable[0].lower()}{found.unavailable[1:]}.")
+        reason = found.reason(formats(bill.locale, bill.timezone).money)
+        raise NotPayable(f"{found.label} is not available here: {reason[0].lower()}{reason[1:]}.")
     return found, gateway
 
 

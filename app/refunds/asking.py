@@ -10,7 +10,7 @@ from app import clock, db, payments, wallet
 from app.money import Money
 from app.refunds import book
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, Source, margin_of, payout_of, source
+from app.refunds.sources import SOURCES, Source, margin_of, payout_of, source, waits_until
 
 DAILY = 3
 """Requests of one customer within a day."""
@@ -52,6 +52,8 @@ def approve(number: str, *, actor: str, note: str = "") -> str:
         book.require(row, "requested")
         if row.disputed:
             raise RefundError("The payment is disputed: it cannot go back twice.", "answer")
+        if opens_at := waits_until(row):
+            raise RefundError(f"Its bank can still take the payment back. It can be refunded from {opens_at:%-d %B %Y} on.", "answer")
         if not db.execute(_APPROVE, id=row.id, actor=actor, now=clock.now()):
             raise RefundError("You have approved it already. Another person has to approve it too.", "answer")
         given = db.scalar("select count(*) from refund_approvals where refund_id = %(id)s", id=row.id)

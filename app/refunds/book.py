@@ -195,7 +195,8 @@ def exchanged(line: tuple[int, int], amount: Money, payout: Money, margin: int =
 
 _LOCK = """
 select r.id, r.number, r.payment_id, r.lot_id, r.customer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.way, r.iban, r.holder, r.margin, r.attempted_at,
-  r.approvals_needed, r.gateway_reference as refund_reference, p.gateway, p.gateway_reference, p.paid_at, coalesce(b.invoice_number, b.proforma_number) as document,
+  r.approvals_needed, r.gateway_reference as refund_reference, p.gateway, p.method, p.gateway_reference, p.paid_at,
+  coalesce(b.invoice_number, b.proforma_number) as document,
   case when p.payer_id = r.customer_id then p.method_label else 'the payer''s own method' end as method_label,
   exists (select from disputes d where d.payment_id = p.id and d.state = 'open') as disputed
 from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id where r.number = %(number)s for no key update of r

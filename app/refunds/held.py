@@ -16,7 +16,6 @@ from app.payments import Payment
 from app.refunds import book
 from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
 from app.refunds.book import RefundError, Step
-from app.refunds.sources import ONE_WAY
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +94,7 @@ def _money(row: db.Row) -> Money | None:
 
 def _detour(row: db.Row) -> str:
     """Why this money cannot go back the way it came, or nothing."""
-    gateway = gateways.get(row.gateway)
-    days = gateway.refund_window_days if gateway and row.method not in ONE_WAY else 0
+    days = gateways.way_back(row.gateway, row.method).days
     if not days:
         return f"{row.method_label} cannot send money back where it came from, so it goes to an account its payer names."
     if row.created_at + timedelta(days=days) < clock.now():
@@ -119,6 +117,9 @@ def release(number: str, decision: str, *, actor: str, reason: str, iban: str = 
             raise RefundError(f"{number} is {row.state} already.", "decision")
         if (row.amount is None) != (decision == "dismiss"):
             raise RefundError("No money came with it, so it can only be put aside." if row.amount is None else "Money cannot be put aside: credit it or send it back.", "decision")
+        opens_at = row.held_at + timedelta(days=gateways.way_back(row.gateway, row.method).wait)
+        if decision == "return" and opens_at > clock.now():
+            raise RefundError(f"Its bank can still take the payment back. It can be sent back from {opens_at:%-d %B %Y} on.", "decision")
         row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
         needed = row.approvals_needed if decision == "return" else _needed(row, "source")
         _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}", actor)

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock, db, fx, gateways
+from app.formats import formats
 from app.money import Money
-
-ONE_WAY = frozenset({"crypto", "transfer"})
-"""Methods that cannot send money back to where it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +110,16 @@ def margin_in(row: db.Row, taken: Money) -> int:
     return margin_of(row, min(taken.minor, row.credited)) if taken.currency == row.currency else 0
 
 
-def _closes_at(row: db.Row) -> datetime:
-    gateway = gateways.get(row.gateway)
-    days = gateway.refund_window_days if gateway else 0
+def waits_until(row: db.Row) -> datetime | None:
+    """From when on a payment can go back, where it cannot yet; of a row with its gateway, its method and when it was paid."""
     paid_at: datetime = row.paid_at
-    return paid_at + timedelta(days=0 if row.method in ONE_WAY else days)
+    opens_at = paid_at + timedelta(days=gateways.way_back(row.gateway, row.method).wait)
+    return opens_at if opens_at > clock.now() else None
+
+
+def _closes_at(row: db.Row) -> datetime:
+    paid_at: datetime = row.paid_at
+    return paid_at + timedelta(days=gateways.way_back(row.gateway, row.method).days)
 
 
 def _detour(row: db.Row) -> str:
@@ -135,6 +138,8 @@ def _obstacle(row: db.Row, detour: str) -> str:
         return str(row.frozen_reason)
     if row.owed:
         return "A dispute left a debt. Settle it first, then the rest can go back."
+    if opens_at := waits_until(row):
+        return f"{gateways.way_back(row.gateway, row.method).why} {formats(row.locale, row.timezone).date(opens_at)}."
     if row.payer_id != row.customer_id and detour:
         return "Paid by somebody else: it can only go back the way it came, and that way is closed."
     return ""
@@ -143,7 +148,8 @@ def _obstacle(row: db.Row, detour: str) -> str:
 SOURCES = """
 select p.id as payment_id, p.public_id, coalesce(b.invoice_number, b.proforma_number) as number, l.id as lot_id, p.method,
   case when p.payer_id = l.customer_id then p.method_label else 'the payer''s own method' end as method_label, p.paid_at, p.payer_id, p.gateway, p.gateway_reference,
-  p.received, c.currency as account_currency, l.customer_id, l.continues, l.paid, l.paid_currency, l.credited, l.currency, l.remaining, l.frozen_reason,
+  p.received, c.currency as account_currency, l.customer_id, b.locale, b.timezone, l.continues, l.paid, l.paid_currency, l.credited, l.currency, l.remaining,
+  l.frozen_reason,
   coalesce(r.on_hold, 0)::bigint as on_hold, coalesce(r.returned, 0)::bigint as returned, coalesce(r.paid_out, 0)::bigint as paid_out, r.open_number, r.refused,
   (select coalesce(sum(o.payout), 0) from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent', 'settled'))::bigint as payouts,
   coalesce(k.moved, 0)::bigint as moved, coalesce(k.paid, 0)::bigint as moved_paid,

@@ -118,11 +118,20 @@ def test_a_refund_is_sent_once_per_key(rig: Rig):
     assert rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1") == first
 
 
+def test_every_method_says_how_its_money_goes_back_and_so_does_one_that_is_gone(rig: Rig):
+    ways = [rig.gateway.way_back(method.name) for method in rig.gateway.methods("DE", EUR_25)]
+    assert all(way.days == 0 or way.wait < way.days for way in ways)
+    assert all(bool(way.wait) == bool(way.why) for way in ways)
+    gone, windows = rig.gateway.way_back("method-of-old"), [way.days for way in ways if way.days]
+    assert gone.days == min(windows, default=0)
+    assert gone.wait == max(way.wait for way in ways)
+
+
 @only(*INEXACT)
 def test_what_has_no_way_back_says_so(rig: Rig):
     reference = open_session(rig)
     rig.pay(reference)
-    assert rig.gateway.refund_window_days == 0
+    assert rig.gateway.way_back(rig.method.partition("-")[2]).days == 0
     with pytest.raises(GatewayError, match="bank transfer") as refused:
         rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1")
     assert refused.value.permanent
