@@ -50,7 +50,7 @@ def balance(user: User) -> int:
 
 
 def suspense() -> int:
-    return -db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id where a.kind = 'gateway'")
+    return db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id where a.kind = 'suspense'")
 
 
 # Once made
