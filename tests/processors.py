@@ -1,11 +1,13 @@
 """Every processor at once: each on the loopback in the house's own place, its clock ours, its books beside ours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
 
 from flask import Flask
 
-from app import db, gateways
+from app import clock, db, gateways
 from tests.gateways.rigs import BTCPayRig, NOWPaymentsRig, PayPalRig, SandboxRig, StripeRig, Webhook
 from tests.pay import processor
 
@@ -47,3 +49,30 @@ where a.kind = 'gateway' and a.key = %(gateway)s group by a.currency
 def theirs(rig: Rig) -> dict[str, int]:
     """What the processor's books say that it holds for us."""
     return {currency: sums.held for currency, sums in rig.books().items() if sums.held}
+
+
+class Time:
+    """One clock for the house and for the processors, whose threads know nothing of a test's own."""
+
+    def __init__(self, rigs: dict[str, Rig]) -> None:
+        self._ahead = timedelta()
+        for rig in rigs.values():
+            if not isinstance(rig, SandboxRig):
+                rig.fake.answer = self._told(rig.fake.answer)
+
+    @contextmanager
+    def at(self, when: datetime) -> Iterator[None]:
+        """Let it be that moment everywhere."""
+        before, self._ahead = self._ahead, when - clock.now()
+        try:
+            with clock.travel(when):
+                yield
+        finally:
+            self._ahead = before
+
+    def _told(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def answered(*call: Any) -> Any:
+            with clock.travel(clock.now() + self._ahead):
+                return answer(*call)
+
+        return answered

@@ -1,6 +1,8 @@
 """The endpoint that processors speak to: kept and answered at once, refused unless proven, never a session, never a redirect."""
 
 import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
@@ -10,7 +12,9 @@ from app import clock, db, payments, wallet
 from app.customers import User
 from app.gateways.sandbox import SIGNATURE_HEADER, sign
 from app.money import Money
+from tests.conftest import BERLIN, person
 from tests.pay import again, begin, carry, choose, processor, topup
+from tests.processors import deliveries, everywhere, ours, theirs
 
 BODY = b'{"id": "sbe_1", "type": "payment.paid", "created": 1790000000, "account": "acct_sandbox", "reference": "sb_1"}'
 
@@ -87,3 +91,29 @@ def test_nothing_secret_is_logged(app: Flask, anonymous: FlaskClient, caplog: py
         anonymous.post("/webhooks/sandbox", data=BODY, headers=signed(app) | {"authorization": "Bearer canary-7"})
     assert "canary-7" not in caplog.text
     assert processor(app).secret not in caplog.text
+
+
+def test_a_flood_from_everywhere_shuffled_and_repeated_credits_each_once(app: Flask):
+    """What `benchmarks/webhooks.py` does with ten thousand, with 400, the inbox worked meanwhile."""
+    with everywhere(app) as rigs:
+        people = [person(f"payer-{number}", profile=BERLIN) for number in range(5)]
+        for number in range(100):
+            rig = list(rigs.values())[number % 5]
+            rig.pay(begin(topup(people[number % 5], Money(20_00 + number, "EUR")), rig.method).gateway_reference or "")
+        waiting = [(name, *webhook) for name, rig in rigs.items() for webhook in deliveries(rig, 80)]
+        random.Random(5).shuffle(waiting)
+
+        def deliver(share: int) -> set[int]:
+            with app.app_context():
+                answers = {app.test_client().post(f"/webhooks/{name}", data=body, headers=headers).status_code for name, body, headers in waiting[share::3]}
+                payments.process_due()
+            return answers
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(deliver, range(3))) == [{200}] * 3
+        payments.process_due()
+        assert [tuple(row) for row in db.rows("select state, count(*) from payments group by 1")] == [("paid", 100)]
+        assert db.scalar("select count(*) from webhooks where state <> 'done'") == 0
+        assert db.scalar("select count(*) from transfers where kind = 'topup'") == 100
+        assert sum(wallet.state(user.customer_id or 0).available for user in people) == sum(20_00 + number for number in range(100))
+        assert {name: theirs(rig) for name, rig in rigs.items()} == {name: ours(name) for name in rigs}
