@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ import config
 from app import clock, customers, db, exchange, fx, ledger, payments, refunds, services, wallet
 from app.customers import User
 from app.exchange import CurrencyError, Outdated
+from app.gateways.base import Snapshot
 from app.ledger import InsufficientFunds
 from app.money import Money
 from app.refunds import RefundError
@@ -285,9 +287,7 @@ def test_issued_papers_and_past_movements_stay_as_they_were(app, anna):
 def test_eight_at_once_lose_no_cent(app, anna):
     fund(anna.customer_id, 400_00)
     payment = paid(app, anna, EUR("100"))
-    open_one = topup(anna, EUR("20"))
     ip = services.order(anna.customer_id, "ip", 1)
-    token = exchange.preview(customers.get(anna.customer_id), "USD").token
     acts = [
         lambda: services.order(anna.customer_id, "ip", 1),
         lambda: services.renew(ip.id),
@@ -295,25 +295,66 @@ def test_eight_at_once_lose_no_cent(app, anna):
         lambda: refunds.request(anna.customer_id, payment.public_id, EUR("10"), ""),
         lambda: payments.grant_bonus(anna.customer_id, EUR("3"), reason="x", reference="race"),
         exchange.bring_over,
-        lambda: exchange.change(anna.customer_id, "USD", token, actor="customer"),
-        lambda: begin(open_one),
+        lambda: turn(anna, "USD"),
+        lambda: topped_up(anna),
     ]
 
-    def act(verb) -> str:
-        with app.app_context():
-            try:
-                verb()
-            except (CurrencyError, Outdated, InsufficientFunds, RefundError, ServiceError, payments.NotPayable, payments.QuoteExpired) as refused:
-                return type(refused).__name__
-            return "done"
+    def act(verb) -> None:
+        with app.app_context(), suppress(CurrencyError, Outdated, InsufficientFunds, RefundError, ServiceError, payments.NotPayable, payments.QuoteExpired):
+            verb()
 
     for _ in range(3):
         with ThreadPoolExecutor(8) as pool:
-            outcomes = list(pool.map(act, acts))
-        assert set(outcomes) <= {"done", "CurrencyError", "Outdated", "InsufficientFunds", "RefundError", "ServiceError", "NotPayable", "QuoteExpired"}
-    changed = db.scalar("select count(*) from conversions where chosen")
-    assert wallet.state(anna.customer_id).currency == ("USD" if changed else "EUR")
-    assert [str(fault) for fault in ledger.check()] == []
+            list(pool.map(act, acts))
+        assert [str(fault) for fault in ledger.check()] == []
+        assert db.scalar("select count(*) from conversions where chosen") <= 1
+    for case in refunds.queue():
+        refunds.decline(case.refund.number, actor=SAM, answer="No")
+    if wallet.state(anna.customer_id).currency == "EUR":
+        turn(anna, "USD")
+    exchange.bring_over()
+    assert wallet.state(anna.customer_id).currency == "USD"
+    assert all(ledger.balance(account) == 0 for account in wallet.histories(anna.customer_id, "EUR").values())
+    # What came in, by whichever way, is what was spent and what is there: the exchange of the euro closes over the customer's accounts.
+    through = db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id join transfers t on t.id = e.transfer_id "
+                        "where a.kind = 'fx' and a.currency = 'EUR' and t.kind = 'conversion'")  # fmt: skip
+    assert through == db.scalar("select sum(q.pay_amount)::bigint from conversions v join quotes q on q.id = v.quote_id")
+
+
+def topped_up(user: User) -> None:
+    """Twenty euro by card, told of twice."""
+    payment = begin(payments.order_topup(user.customer_id, EUR("20")))
+    for _ in range(2):
+        payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=payment.money, paid_at=clock.now()))
+
+
+FAULTS = {
+    "lots": "lot 2 does not go on where lot 1 ended",
+    "paid": "lot 1 was paid with 10000, and what goes on of it with 10001",
+    "quote": "conversion 1 moves 10000 into 10837, its quote says 10000 into 10838",
+}
+PLANTED = {
+    "lots": "update lots set payment_id = null where id = 2",
+    "paid": "update lots set paid = 10001 where id = 2",
+    "quote": "update quotes set credit_amount = 10838",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_proof_names_what_a_conversion_must_not_do(app, anna, vandal, fault):
+    paid(app, anna, EUR("100"))
+    turn(anna, "USD")
+    assert [str(found) for found in ledger.check()] == []
+    vandal.execute(PLANTED[fault])
+    assert f"conversion: {FAULTS[fault]}" in [str(found) for found in ledger.check()]
+
+
+@pytest.mark.parametrize("statement", ["delete from conversions", "update conversions set rate = 2"])
+def test_a_conversion_is_history(anna, superuser, statement):
+    fund(anna.customer_id, 100_00)
+    turn(anna, "USD")
+    with pytest.raises(psycopg.errors.RestrictViolation, match="append-only"):
+        superuser.execute(statement)
 
 
 # Pages

@@ -44,7 +44,7 @@ def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]
         done += high - low
         if progress:
             progress(done, total)
-    for statement in (_PAYMENTS, _NUMBERS):
+    for statement in (_PAYMENTS, _CONVERSIONS, _NUMBERS):
         yield from _faults(statement)
 
 
@@ -210,6 +210,27 @@ where case when p.state in ('paid', 'partially_refunded', 'refunded', 'disputed'
   then c.times is distinct from 1 or c.amount is distinct from p.credited
   else c.times is not null end
 order by p.id
+"""
+
+# A conversion moves what its quote says, and a lot that goes on is of the same money: no more was paid for its parts than for the whole.
+_CONVERSIONS = """
+with moved as (
+  select v.id, q.pay_amount, q.credit_amount, coalesce(-sum(e.amount) filter (where e.currency = q.pay_currency), 0) as taken,
+    coalesce(sum(e.amount) filter (where e.currency = q.credit_currency), 0) as given
+  from conversions v join quotes q on q.id = v.quote_id
+  left join entries e on e.transfer_id = v.transfer_id and e.account_id in (select id from accounts where customer_id = v.customer_id and kind in ('wallet', 'bonus'))
+  group by v.id, q.id
+)
+select 'conversion' as kind, format('conversion %%s moves %%s into %%s, its quote says %%s into %%s', id, taken, given, pay_amount, credit_amount) as what
+from moved where (taken, given) <> (pay_amount, credit_amount)
+union all
+select 'conversion', format('lot %%s does not go on where lot %%s ended', n.id, l.id)
+from lots n join lots l on l.id = n.continues
+where (n.customer_id, n.kind, n.paid_currency) <> (l.customer_id, l.kind, l.paid_currency) or n.payment_id is distinct from l.payment_id
+  or n.expires_at is distinct from l.expires_at or not exists (select from allocations a where a.lot_id = l.id and a.transfer_id = n.transfer_id)
+union all
+select 'conversion', format('lot %%s was paid with %%s, and what goes on of it with %%s', l.id, l.paid, sum(n.paid))
+from lots n join lots l on l.id = n.continues group by l.id having sum(n.paid) > l.paid
 """
 
 _NUMBERS = """

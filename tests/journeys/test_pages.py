@@ -9,10 +9,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import CDPSession, Page, expect
 
+from app import services
 from app.customers import Profile, User
 from tests.conftest import BERLIN, person
 from tests.journeys.conftest import Browsers, Site
+from tests.pay import publish_rates
 from tests.test_access_matrix import TABLE, House
+from tests.trade import fund, offer_plans
 from tests.world import Things, furnish
 
 FILES = {
@@ -116,6 +119,25 @@ def test_every_page_is_fit_for_everybody(browsers: Browsers, site: Site, things:
 def test_the_pages_of_a_customer_who_has_nothing_yet(browsers: Browsers, axe: Axe) -> None:
     page = browsers.window(person("nele", verified=False, profile=Profile()))
     assert examine(page, ["/balance", "/add-funds", "/invoices", "/profile", "/notifications"], axe) == {}
+
+
+def test_changing_the_currency_from_its_page(browsers: Browsers, axe: Axe) -> None:
+    user = person("dora", profile=BERLIN)
+    assert user.customer_id
+    publish_rates()
+    offer_plans()
+    fund(user.customer_id, 1_284_60)
+    for plan in ("vps-4", "ip"):
+        services.order(user.customer_id, plan, 1, label=f"{plan}-dora")
+    page = browsers.window(user)
+    assert examine(page, ["/balance/currency", "/balance/currency?currency=PLN"], axe) == {}
+    page.goto("/balance/currency")
+    page.get_by_label("From EUR to").select_option("PLN")
+    page.get_by_text("Your renewals afterwards").wait_for()
+    page.get_by_role("button", name="Change to PLN").click()
+    page.get_by_text("Your account is in PLN since").wait_for()
+    assert page.locator("#balance-chip").inner_text().startswith(("PLN", "Balance"))
+    assert examine(page, ["/balance", "/transactions?currency=EUR", "/balance/currency"], axe) == {}
 
 
 def test_the_pages_of_a_visitor(browsers: Browsers, site: Site, things: Things, axe: Axe) -> None:
