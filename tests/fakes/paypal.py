@@ -27,8 +27,6 @@ from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
 
 CERT_URL = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-fake-1"
 SIGNED_FOR = "messageverificationcerts.paypal.com"
-ORDER_KEYS, PAYMENT_KEYS = timedelta(hours=6), timedelta(days=45)
-"""How long a PayPal-Request-Id is remembered."""
 CAME = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"})
 CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
 KEPT_BY_US = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"})
@@ -114,7 +112,7 @@ class PayPal(Loopback):
 
     def __post_init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[str, tuple[datetime, int, object]] = {}
+        self._kept: dict[str, tuple[int, object]] = {}
         super().__post_init__()
 
     # What happens at PayPal, and the webhooks it writes about it.
@@ -193,6 +191,10 @@ class PayPal(Loopback):
         capture["status"] = "REVERSED"
         self.happened("PAYMENT.CAPTURE.REVERSED", capture)
 
+    def forget_keys(self) -> None:
+        """So much time passes that no PayPal-Request-Id is remembered: six hours for orders, 45 days for refunds."""
+        self._kept.clear()
+
     def books(self) -> dict[str, Sums]:
         """What it holds for us in the currencies that were paid, in its own view."""
         came = [capture for capture in self.captures.values() if capture["status"] in CAME]
@@ -250,11 +252,10 @@ class PayPal(Loopback):
         key = f"{call.path} {call.headers['paypal-request-id']}"
         if len(call.headers["paypal-request-id"]) > 108:
             raise Refusal(400, {"name": "INVALID_REQUEST"})
-        life = ORDER_KEYS if call.path.startswith("/v2/checkout/") else PAYMENT_KEYS
-        if key not in self._kept or self._kept[key][0] + life < clock.now():
+        if key not in self._kept:
             status, said = self._write(call)
-            self._kept[key] = clock.now(), status, _shown(said)
-        return self._kept[key][1:]
+            self._kept[key] = status, _shown(said)
+        return self._kept[key]
 
     def _write(self, call: Call) -> tuple[int, object]:
         steps = call.path.split("/")

@@ -159,6 +159,10 @@ class Stripe:
         """Every event that has happened, newest first, as the events list gives them."""
         return self.events[::-1]
 
+    def forget_keys(self) -> None:
+        """A day passes, and no idempotency key is remembered."""
+        self._kept.clear()
+
     def books(self) -> dict[str, Sums]:
         """What it holds for us, in its own view."""
         paid = [session["payment_intent"] for session in self.sessions.values() if (session["payment_intent"] or {}).get("status") == "succeeded"]

@@ -53,6 +53,10 @@ class Traits:
         """Any bytes under a right signature, as a processor with a fault of its own might send."""
         raise NotImplementedError
 
+    def forget_keys(self) -> None:
+        """So much time passes that the processor remembers none of our keys."""
+        self.fake.forget_keys()
+
     def books(self) -> dict[str, Sums]:
         """What the processor holds for us, per currency, by its own books."""
         found: dict[str, Sums] = self.fake.books()
@@ -104,6 +108,9 @@ class SandboxRig(Traits):
     def raw(self, body: bytes) -> Webhook:
         """Any bytes, rightly signed."""
         return self.signed(body)
+
+    def forget_keys(self) -> None:
+        """It never does."""
 
     def books(self) -> dict[str, Sums]:
         """What the pretend processor holds for us, read from its own tables."""

@@ -15,6 +15,7 @@ from tests.gateways.conftest import only
 from tests.gateways.rigs import PayPalRig
 from tests.gateways.test_conformance import EUR_25, charge, open_session, tell_all
 from tests.pay import again, begin, topup
+from tests.processors import ours, theirs
 
 pytestmark = only("paypal")
 
@@ -174,15 +175,6 @@ def test_the_token_is_kept_and_renewed_once_when_it_is_refused(rig: PayPalRig):
         rig.gateway.lookup(reference)
 
 
-@pytest.mark.parametrize("mode", ["500", "429", "html", "junk", "redirect", "drop-before"])
-def test_no_answer_is_never_a_verdict(rig: PayPalRig, mode: str):
-    reference = open_session(rig)
-    rig.fake.script.append(mode)
-    with pytest.raises(GatewayError, match="does not answer") as silent:
-        rig.gateway.lookup(reference)
-    assert not silent.value.permanent
-
-
 def test_what_cannot_be_written_is_refused_and_never_rounded(rig: PayPalRig):
     assert [to_paypal(Money.of(*amount)) for amount in (("2500", "HUF"), ("500", "JPY"), ("0.10", "EUR"), ("12", "USD"))] == ["2500", "500", "0.10", "12.00"]
     for amount in (Money.of("2500.50", "HUF"), Money.of("1.250", "KWD"), Money.of("10", "RON")):
@@ -198,7 +190,19 @@ def test_what_cannot_be_written_is_refused_and_never_rounded(rig: PayPalRig):
 
 @pytest.mark.parametrize(
     ("issue", "words", "permanent"),
-    [("REFUND_TIME_LIMIT_EXCEEDED", "180 days", True), ("TRANSACTION_DISPUTED", "disputed", True), ("PENDING_CAPTURE", "not settled", False), ("NEW_ISSUE", "refused", True)],
+    [
+        ("REFUND_TIME_LIMIT_EXCEEDED", "180 days", True),
+        ("TRANSACTION_DISPUTED", "disputed", True),
+        ("CAPTURE_FULLY_REFUNDED", "in full", True),
+        ("REFUND_AMOUNT_EXCEEDED", "more than is left", True),
+        ("PARTIAL_REFUND_NOT_ALLOWED", "as a whole", True),
+        ("MAX_NUMBER_OF_REFUNDS_EXCEEDED", "too many parts", True),
+        ("REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK", "taken this payment back", True),
+        ("REFUND_CAPTURE_CURRENCY_MISMATCH", "the currency it came in", True),
+        ("PENDING_CAPTURE", "not settled", False),
+        ("REFUND_FAILED_INSUFFICIENT_FUNDS", "not enough money", False),
+        ("NEW_ISSUE", "refused", True),
+    ],
 )
 def test_a_refused_refund_says_why(rig: PayPalRig, issue: str, words: str, permanent: bool):
     reference = open_session(rig)
@@ -221,3 +225,147 @@ def test_refunds_stop_at_what_was_captured_and_their_events_point_to_the_payment
     assert event.kind == "PAYMENT.CAPTURE.REFUNDED"
     after = rig.gateway.lookup(event.reference)
     assert (after.reference, after.state, after.received) == (reference, "paid", EUR_25)
+
+
+# What has come back of a capture since
+
+
+def captured(rig: PayPalRig) -> str:
+    """An order of 25 euro that was paid."""
+    reference = open_session(rig)
+    rig.pay(reference)
+    rig.gateway.lookup(reference)
+    return reference
+
+
+def disputes(rig: PayPalRig, reference: str) -> list[tuple[str, str]]:
+    """State and amount of each dispute that moved money."""
+    return [(one.state, str(one.amount)) for one in rig.gateway.lookup(reference).disputes]
+
+
+def test_an_inquiry_takes_nothing_until_it_is_a_claim(rig: PayPalRig):
+    reference = captured(rig)
+    dispute = rig.fake.dispute(reference, "25.00", stage="INQUIRY")
+    assert disputes(rig, reference) == []
+    with pytest.raises(GatewayError, match="disputed"):
+        rig.gateway.refund(reference, EUR_25, "refund:1")
+    rig.fake.escalate(dispute)
+    assert disputes(rig, reference) == [("open", "25.00 EUR")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        ("RESOLVED_SELLER_FAVOUR", "won"),
+        ("CANCELED_BY_BUYER", "won"),
+        ("RESOLVED_WITH_PAYOUT", "won"),
+        ("RESOLVED_BUYER_FAVOUR", "lost"),
+        ("ACCEPTED", "lost"),
+        ("NEW_ONE", "open"),
+    ],
+)
+def test_what_paypal_calls_the_outcome(rig: PayPalRig, outcome: str, state: str):
+    reference = captured(rig)
+    rig.fake.resolve(rig.fake.dispute(reference, "25.00"), outcome)
+    found = rig.gateway.lookup(reference)
+    assert [(one.state, one.amount) for one in found.disputes] == [(state, EUR_25)]
+    assert found.refunds == (), "what a claim took is written beside the refunds, and is the same money"
+    assert (found.state, found.received) == ("paid", EUR_25)
+
+
+def test_a_claim_that_ends_with_a_part_takes_the_part(rig: PayPalRig, demo_customer):
+    payment = credited(rig, demo_customer)
+    dispute = rig.fake.dispute(payment.gateway_reference, "25.00")
+    tell_all(rig)
+    assert wallet.state(demo_customer.customer_id).available == 0
+    rig.fake.resolve(dispute, "RESOLVED_BUYER_FAVOUR", "10.00")
+    tell_all(rig)
+    tell_all(rig)
+    assert wallet.state(demo_customer.customer_id).available == 15_00
+    assert theirs(rig) == ours("paypal")
+
+
+def test_a_lost_claim_that_is_won_on_appeal_comes_back(rig: PayPalRig, demo_customer):
+    payment = credited(rig, demo_customer)
+    dispute = rig.fake.dispute(payment.gateway_reference, "25.00")
+    rig.fake.resolve(dispute, "RESOLVED_BUYER_FAVOUR", reverses=False)
+    tell_all(rig)
+    assert (again(payment).state, wallet.state(demo_customer.customer_id).available) == ("disputed", 0)
+    rig.fake.escalate(dispute, "PRE_ARBITRATION")
+    tell_all(rig)
+    rig.fake.resolve(dispute, "RESOLVED_SELLER_FAVOUR")
+    tell_all(rig)
+    assert (again(payment).state, wallet.state(demo_customer.customer_id).available) == ("paid", 25_00)
+    assert theirs(rig) == ours("paypal")
+
+
+def credited(rig: PayPalRig, user):
+    """A payment of 25 euro that was credited."""
+    payment = begin(topup(user, EUR_25), rig.method)
+    rig.pay(payment.gateway_reference)
+    tell_all(rig)
+    return payment
+
+
+def test_money_taken_back_without_a_word_is_lost_as_far_as_it_was_not_refunded(rig: PayPalRig, demo_customer):
+    payment = credited(rig, demo_customer)
+    rig.fake.refund_by_hand(payment.gateway_reference, "5.00")
+    tell_all(rig)
+    rig.fake.take_back(payment.gateway_reference)
+    tell_all(rig)
+    tell_all(rig)
+    assert (again(payment).state, wallet.state(demo_customer.customer_id).available) == ("disputed", 0)
+    assert disputes(rig, payment.gateway_reference) == [("lost", "20.00 EUR")]
+
+
+def test_a_capture_that_names_another_payee_is_not_credited(rig: PayPalRig, demo_customer):
+    payment = begin(topup(demo_customer, EUR_25), rig.method)
+    rig.pay(payment.gateway_reference)
+    rig.gateway.lookup(payment.gateway_reference)
+    (capture,) = rig.fake.captures.values()
+    capture["payee"] = {"merchant_id": "THIEF"}
+    assert "THIEF" in rig.gateway.lookup(payment.gateway_reference).fault
+    tell_all(rig)
+    assert (again(payment).state, wallet.state(demo_customer.customer_id).available) == ("review", 0)
+
+
+def test_what_was_paid_counts_though_paypal_changes_it_into_another_currency(rig: PayPalRig, demo_customer):
+    rig.fake.holds = "USD"
+    payment = credited(rig, demo_customer)
+    (capture,) = rig.fake.captures.values()
+    assert "exchange_rate" in capture["seller_receivable_breakdown"]
+    paid = again(payment)
+    assert (paid.received, paid.received_currency, paid.fee, paid.fee_currency) == (25_00, "EUR", 62, "EUR")
+    assert theirs(rig) == ours("paypal") == {"EUR": 24_38}
+
+
+def test_an_app_that_may_not_read_disputes_takes_payments_all_the_same(rig: PayPalRig, caplog):
+    rig.fake.reads_disputes = False
+    reference = captured(rig)
+    assert (rig.gateway.lookup(reference).state, rig.gateway.lookup(reference).disputes) == ("paid", ())
+    assert "does not let us read disputes" in caplog.text
+
+
+def test_money_that_just_came_waits_for_nothing_but_its_capture(rig: PayPalRig):
+    reference = open_session(rig)
+    rig.pay(reference)
+    assert rig.gateway.lookup(reference).state == "paid"
+    assert not [path for path in rig.fake.paths("GET") if "disputes" in path]
+
+
+def test_an_order_is_not_made_twice_when_its_key_is_forgotten(rig: PayPalRig):
+    asked = charge()
+    reference = rig.gateway.checkout(asked).reference
+    rig.fake.forget_keys()
+    with pytest.raises(GatewayError, match="taken this payment before") as refused:
+        rig.gateway.checkout(asked)
+    assert refused.value.permanent
+    assert list(rig.fake.orders) == [reference]
+
+
+def test_news_without_a_capture_in_them_lead_to_their_order_and_foreign_ones_nowhere(rig: PayPalRig):
+    reference = captured(rig)
+    over = rig.fake.happened("CHECKOUT.PAYMENT-APPROVAL.REVERSED", {"order_id": reference, "purchase_units": []})
+    assert rig.gateway.read_event(*rig.signed(json.dumps(over).encode())).reference == reference
+    other = rig.fake.happened("CUSTOMER.DISPUTE.CREATED", {"disputed_transactions": [{"seller_transaction_id": "3C1", "seller": {"merchant_id": "THIEF"}}]})
+    assert "THIEF" in rig.gateway.read_event(*rig.signed(json.dumps(other).encode())).fault
