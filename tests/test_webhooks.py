@@ -117,3 +117,35 @@ def test_a_flood_from_everywhere_shuffled_and_repeated_credits_each_once(app: Fl
         assert db.scalar("select count(*) from transfers where kind = 'topup'") == 100
         assert sum(wallet.state(user.customer_id or 0).available for user in people) == sum(20_00 + number for number in range(100))
         assert {name: theirs(rig) for name, rig in rigs.items()} == {name: ours(name) for name in rigs}
+
+
+def test_many_without_a_signature_are_told_to_stop_and_a_genuine_one_is_never_refused(app: Flask, anonymous: FlaskClient):
+    answers = [anonymous.post("/webhooks/sandbox", data=BODY, headers={SIGNATURE_HEADER: "t=1,v1=00"}) for _ in range(62)]
+    assert [answer.status_code for answer in answers] == [400] * 60 + [429] * 2
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert anonymous.post("/webhooks/sandbox", data=BODY, headers=signed(app)).status_code == 200
+    assert anonymous.post("/webhooks/sandbox", data=BODY, headers={SIGNATURE_HEADER: "t=1,v1=00"}, environ_base={"REMOTE_ADDR": "192.0.2.7"}).status_code == 400
+
+
+def test_poison_keeps_nothing_else_from_its_work(app: Flask, anonymous: FlaskClient, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")))
+    choose(app, payment, "approve")
+    foreign = BODY.replace(b"acct_sandbox", b"acct_other").replace(b"sbe_1", b"sbe_2")
+    unknown = BODY.replace(b"payment.paid", b"moon.landed").replace(b"sbe_1", b"sbe_3")
+    for body, status in ((b"{", 400), (b"x" * 10_000_000, 413), (foreign, 200), (unknown, 200)):
+        assert anonymous.post("/webhooks/sandbox", data=body, headers=signed(app, body)).status_code == status
+    carry(app)
+    assert again(payment).state == "paid"
+    assert sorted(row.state for row in db.rows("select state from webhooks")) == ["done", "ignored", "parked"]
+
+
+def test_an_answer_that_cannot_be_of_its_payment_is_parked_at_once_with_its_sentence(app: Flask, demo_customer: User):
+    payment, other = begin(topup(demo_customer, Money.of("25", "EUR"))), begin(topup(demo_customer, Money.of("26", "EUR")))
+    with db.transaction():
+        db.execute("update payments set gateway_reference = 'sb_elsewhere' where id = %(id)s", id=payment.id)
+    body = BODY.replace(b"sb_1", (payment.gateway_reference or "").encode())
+    inbox_id = payments.receive("sandbox", body, signed(app, body))
+    assert payments.process(inbox_id) == "parked"
+    assert "is sb_elsewhere at sandbox, not sb_" in db.scalar("select error from webhooks where id = %(id)s", id=inbox_id)
+    assert payments.process_due() == {}
+    assert (again(other).state, wallet.state(demo_customer.customer_id or 0).available) == ("created", 0)

@@ -46,13 +46,15 @@ on conflict (gateway, event_id) do update set gateway = excluded.gateway returni
 def process(inbox_id: int) -> str:
     """Look up what one webhook is about and apply it; the webhook's state after. One that is not new any more is left alone.
 
-    A try that fails is counted and repeated later; the fifth parks the webhook for the operator.
+    A try that fails is counted and repeated later; the fifth parks the webhook for the operator, as does at once an answer that cannot be of its payment.
     """
     row = db.row("select id, gateway, reference, tries, state from webhooks where id = %(id)s", id=inbox_id)
     if row is None or row.state != "new":
         return row.state if row else "missing"
     try:
         return _look_into(row)
+    except settling.Refused as error:
+        return _put_off(row, str(error), final=True)  # the same answer would come again
     except GatewayError as error:
         return _put_off(row, error.detail)
     except Exception as error:
@@ -92,9 +94,9 @@ def _look_into(row: db.Row) -> str:
 _CLOSE = "update webhooks set state = %(state)s, error = %(error)s, tries = tries + 1, processed_at = %(now)s where id = %(id)s"
 
 
-def _put_off(row: db.Row, error: str) -> str:
+def _put_off(row: db.Row, error: str, *, final: bool = False) -> str:
     tries = row.tries + 1
-    state = "parked" if tries >= MOST_TRIES else "new"
+    state = "parked" if final or tries >= MOST_TRIES else "new"
     with db.transaction():
         db.execute(_PUT_OFF, id=row.id, state=state, tries=tries, error=error[:500], due_at=clock.now() + FIRST_WAIT * 4 ** (tries - 1))
     if state == "parked":

@@ -134,14 +134,14 @@ where state in ('created', 'unknown', 'pending')
 order by state in ('created', 'unknown', 'pending') desc, id desc
 """
 _DUE = "select "
-# Open payments every minute at first and every quarter of an hour at most; the given up, and the paid
-# ones that may still receive more, ever more seldom, twice as late each time.
+# Open payments every minute at first and every quarter of an hour at most; the given up, and those that came
+# and may still receive more, ever more seldom, twice as late each time.
 _DUE_FROM = """
 from payments
 where (state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
   or (state in ('failed', 'expired') and gateway_reference is not null and created_at > %(since)s
     and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
-  or (state = 'paid' and gateway = any(%(growing)s) and paid_at > %(watched)s
+  or (state in ('paid', 'review') and gateway = any(%(growing)s) and coalesce(paid_at, created_at) > %(watched)s
     and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
 order by checked_at limit %(limit)s
 """

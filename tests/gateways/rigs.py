@@ -294,6 +294,10 @@ class StripeRig(Traits):
         """The bank decides."""
         self.fake.close_dispute(dispute, "won" if won else "lost")
 
+    def answer_with(self, mode: str) -> None:
+        """Every coming answer fails so."""
+        self.fake.script += [mode] * 40
+
     def lose_refund_answer(self) -> None:
         """Send the next refund, and let nobody hear of it: the session is read first."""
         self.fake.script += ["", "drop-after", "drop-before", "drop-before"]
@@ -313,6 +317,10 @@ class LoopbackRig(Traits):
     def come_back(self) -> None:
         """It answers again."""
         self.fake.script.clear()
+
+    def answer_with(self, mode: str) -> None:
+        """Every coming answer fails so."""
+        self.fake.script += [mode] * 40
 
 
 class PayPalRig(LoopbackRig):

@@ -11,6 +11,7 @@ from tests.gateways.conftest import only
 from tests.gateways.rigs import BTCPayRig, NOWPaymentsRig
 from tests.gateways.test_conformance import EUR_25, suspense, tell_all
 from tests.pay import again, begin, topup
+from tests.processors import ours, theirs
 
 
 @pytest.fixture
@@ -163,6 +164,60 @@ def test_two_payments_of_one_order_are_both_credited(rig: NOWPaymentsRig, paymen
     rig.fake.pay(payment.gateway_reference, "finished", again=True)
     tell_all(rig)
     assert stands(payment) == ("paid", 5000, 5000)
+
+
+@only("nowpayments")
+@pytest.mark.parametrize("told", [tell_all, lambda _: look(40)], ids=["by webhook", "by looking"])
+def test_a_short_payment_that_is_finished_after_all_waits_whole_for_a_person(rig: NOWPaymentsRig, payment, told):
+    rig.fake.pay(payment.gateway_reference, "partially_paid", share=0.8)
+    tell_all(rig)
+    assert (stands(payment), suspense()) == (("review", None, 0), 2000)
+    rig.fake.pay(payment.gateway_reference, "finished")
+    told(rig)
+    told(rig)
+    assert (stands(payment), suspense()) == (("review", None, 0), 2500)
+    assert theirs(rig) == ours("nowpayments")
+
+
+@only("nowpayments")
+@pytest.mark.parametrize("before", ["failed", "expired", "refunded"])
+def test_money_of_a_second_try_counts_whatever_became_of_the_first(rig: NOWPaymentsRig, payment, before: str):
+    rig.fake.pay(payment.gateway_reference, before)
+    tell_all(rig)
+    rig.fake.pay(payment.gateway_reference, "finished", again=True)
+    assert look(40) == {"paid": 1}
+    assert stands(payment) == ("paid", 2500, 2500)
+    assert theirs(rig) == ours("nowpayments")
+
+
+@only("nowpayments")
+def test_a_second_payment_of_a_paid_order_is_found_without_a_webhook(rig: NOWPaymentsRig, payment):
+    rig.fake.pay(payment.gateway_reference, "finished")
+    assert look(2) == {"paid": 1}
+    rig.fake.pay(payment.gateway_reference, "finished", again=True)
+    assert look(30) == {"paid": 1}
+    assert stands(payment) == ("paid", 5000, 5000)
+    assert theirs(rig) == ours("nowpayments")
+
+
+@only("btcpay")
+def test_coins_that_are_never_confirmed_bring_nothing(rig: BTCPayRig, payment):
+    rig.fake.send(payment.gateway_reference, "25.00", settled=False)
+    rig.fake.spoil(payment.gateway_reference)
+    assert look(2) == {"failed": 1}
+    assert stands(payment) == ("failed", None, 0)
+    assert theirs(rig) == ours("btcpay") == {}
+
+
+@only("btcpay")
+@pytest.mark.parametrize(("worth", "late", "ends"), [("20.00", False, 2000), ("27.50", False, 2750), ("25.00", True, 2500)])
+def test_looking_alone_finds_too_little_too_much_and_too_late(rig: BTCPayRig, payment, worth: str, late: bool, ends: int):
+    if late:
+        rig.fake.expire(payment.gateway_reference)
+    rig.fake.send(payment.gateway_reference, worth, late=late)
+    assert look(2) == {"paid": 1}
+    assert stands(payment) == ("paid", ends, ends)
+    assert theirs(rig) == ours("btcpay")
 
 
 @pytest.mark.parametrize(
