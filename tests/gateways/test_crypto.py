@@ -108,7 +108,7 @@ def test_more_money_in_a_moved_market_waits_too_and_is_held_once(rig: BTCPayRig,
     tell_all(rig)
     tell_all(rig)
     assert stands(payment) == ("paid", 2000, 2000)
-    assert suspense() == 2500
+    assert suspense() == 500
 
 
 @only("btcpay")
