@@ -211,9 +211,9 @@ def webhooks_replay(inbox_id: int) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would become of each line and write nothing.")
 def bank_import(file: Path, *, dry_run: bool) -> None:
-    """Book a statement (camt.052, .053, .054 or MT940) and credit what can be matched; exit code 1 when something was refused.
+    """Book a statement (camt.052, .053, .054 or MT940) and credit what can be matched; exit code 1 when a statement is missing or a line was refused.
 
-    A line that was booked before is not booked again, from whichever file it comes.
+    A file that is damaged, not ours or does not add up is refused whole. A line that was booked before is not booked again, from whichever file it comes.
     """
     with _refusals(bank.FileRefused), _bar("Importing", "lines") as show:
         report = bank.import_file(file.read_bytes(), file.name, dry_run=dry_run, progress=show)
@@ -223,7 +223,7 @@ def bank_import(file: Path, *, dry_run: bool) -> None:
         click.echo(line)
     if dry_run:
         click.echo("Nothing was written.")
-    if report.refused:
+    if report.refused or report.missing:
         sys.exit(1)
 
 
@@ -234,6 +234,8 @@ def bank_unmatched() -> None:
     for line in waiting:
         click.echo(f"{line.id:>6}  {line.booked_on}  {line.money!s:>16}  {line.sender or 'unknown sender'}  {line.sender_account}  {line.remittance}  ({line.reason})")
     click.echo(f"{len(waiting)} in suspense.")
+    for gap in bank.gaps():
+        click.echo(f"MISSING: {gap.sentence}")
 
 
 @bank_commands.command("match")

@@ -60,12 +60,16 @@ class Style:
     id: str = "STMT-1"
     opening: int = 1_000_00
     closing: int | None = None
+    number: int | None = None
+    opened: str = ""
+    day: str = "2026-11-20"
 
 
 GERMAN = Style()
 DUTCH = Style(version="08", deep_amounts=False, id="NL-2026-1120")
 POLISH = Style(version="08", prefix="ns2:", currency="PLN", account=PLN_ACCOUNT, id="WB/2026/231")
 ADVICE = Style(report="054", id="ADV-1")
+INTRADAY = Style(report="052", id="INTRA-1")
 _ROOTS = {"053": ("BkToCstmrStmt", "Stmt"), "054": ("BkToCstmrDbtCdtNtfctn", "Ntfctn"), "052": ("BkToCstmrAcctRpt", "Rpt")}
 
 
@@ -73,10 +77,11 @@ def camt(entries: list[Transfer | Batch], style: Style = GERMAN) -> bytes:
     """A camt file of one statement."""
     root, report = _ROOTS[style.report]
     closing = style.opening + sum(entry.minor for entry in entries if not isinstance(entry, Transfer) or entry.status == "BOOK") if style.closing is None else style.closing
-    balances = "" if style.report == "054" else _balance("OPBD", style.opening, style) + _balance("CLBD", closing, style)
+    balances = "" if style.report == "054" else _balance("OPBD", style.opening, style, style.opened) + _balance("CLBD", closing, style)
     account = f"<Acct><Id><IBAN>{style.account}</IBAN></Id><Ccy>{style.currency}</Ccy></Acct>"
+    number = f"<ElctrncSeqNb>{style.number}</ElctrncSeqNb>" if style.number else ""
     booked = "".join(_entry(entry, style) for entry in entries)
-    inner = f"<GrpHdr><MsgId>M</MsgId></GrpHdr><{report}><Id>{style.id}</Id><CreDtTm>2026-11-20T21:00:00</CreDtTm>{account}{balances}{booked}</{report}>"
+    inner = f"<GrpHdr><MsgId>M</MsgId></GrpHdr><{report}><Id>{style.id}</Id>{number}<CreDtTm>2026-11-20T21:00:00</CreDtTm>{account}{balances}{booked}</{report}>"
     text = f"<Document><{root}>{inner}</{root}></Document>"
     space = f"urn:iso:std:iso:20022:tech:xsd:camt.{style.report}.001.{style.version}"
     if style.prefix:
@@ -93,8 +98,8 @@ def _side(minor: int) -> str:
     return f"<CdtDbtInd>{'CRDT' if minor >= 0 else 'DBIT'}</CdtDbtInd>"
 
 
-def _balance(code: str, minor: int, style: Style) -> str:
-    return f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{_amount(minor, style.currency)}{_side(minor)}<Dt><Dt>2026-11-20</Dt></Dt></Bal>"
+def _balance(code: str, minor: int, style: Style, day: str = "") -> str:
+    return f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{_amount(minor, style.currency)}{_side(minor)}<Dt><Dt>{day or style.day}</Dt></Dt></Bal>"
 
 
 def _entry(entry: Transfer | Batch, style: Style) -> str:
@@ -132,24 +137,26 @@ def _detail(transfer: Transfer, style: Style) -> str:
     )
 
 
-def mt940(transfers: list[Transfer], form: str = "german", opening: int = 1_000_00, account: str = "37040044/0532013000EUR", closing: int | None = None) -> bytes:
+def mt940(
+    transfers: list[Transfer], form: str = "german", opening: int = 1_000_00, account: str = "37040044/0532013000EUR", closing: int | None = None, day: str = "2026-11-20"
+) -> bytes:
     """An MT940 statement; `form` is ``german`` (?20…), ``slashes`` (/EREF/…) or ``polish`` (~20…)."""
     end = opening + sum(transfer.minor for transfer in transfers) if closing is None else closing
-    lines = [":20:STARTUMS", f":25:{account}", ":28C:231/1", f":60F:{_mt_balance(opening)}"]
+    lines = [":20:STARTUMS", f":25:{account}", ":28C:231/1", f":60F:{_mt_balance(opening, day)}"]
     for transfer in transfers:
         mark = ("R" if transfer.reversal else "") + ("C" if (transfer.minor > 0) != transfer.reversal else "D")
         day = transfer.day.replace("-", "")
         bank = f"//{transfer.reference}" if transfer.reference else ""
         lines += [f":61:{day[2:]}{day[4:]}{mark}{_comma(abs(transfer.minor))}NTRFNONREF{bank}", f":86:{_told(transfer, form)}"]
-    return "\r\n".join([*lines, f":62F:{_mt_balance(end)}", "-"]).encode()
+    return "\r\n".join([*lines, f":62F:{_mt_balance(end, day)}", "-"]).encode()
 
 
 def _comma(minor: int) -> str:
     return str(Decimal(minor).scaleb(-2)).replace(".", ",")
 
 
-def _mt_balance(minor: int) -> str:
-    return f"{'C' if minor >= 0 else 'D'}261120EUR{_comma(abs(minor))}"
+def _mt_balance(minor: int, day: str) -> str:
+    return f"{'C' if minor >= 0 else 'D'}{day.replace('-', '')[2:]}EUR{_comma(abs(minor))}"
 
 
 def _told(transfer: Transfer, form: str) -> str:

@@ -1,6 +1,7 @@
 """Bank transfers: every line of every file once, its money to whom the reference names, the rest in sight."""
 
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -11,14 +12,14 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import bank, clock, db, invoicing, ledger, payments, remittance, wallet
+from app import bank, clock, db, invoicing, ledger, payments, refunds, remittance, wallet
 from app.bank import BankError, FileRefused
 from app.customers import User
 from app.gateways.base import Instructions
 from app.invoicing import Bill, Line
 from app.money import Money
 from app.payments import book
-from tests.banks import ADVICE, DUTCH, GERMAN, POLISH, Batch, Transfer, camt, mt940
+from tests.banks import ADVICE, DUTCH, EUR_ACCOUNT, GERMAN, INTRADAY, POLISH, Batch, Style, Transfer, camt, mt940
 from tests.conftest import BERLIN, person
 from tests.pay import publish_rates, topup
 
@@ -291,12 +292,51 @@ RETURNS = {
 }
 
 
+def test_a_return_that_comes_before_its_transfer_takes_it_back_all_the_same(demo_customer: User, bill: Bill):
+    take(camt([RETURNS["RRTN"](100_00)], replace(GERMAN, id="2")))
+    take(camt([paying(bill, end_to_end="E2E-7")]))
+    assert (balance(demo_customer), held("suspense"), held("bank"), db.scalar("select state from payments")) == (0, 0, 0, "taken_back")
+    assert bank.unmatched() == []
+
+
+def test_a_service_bill_paid_by_what_is_taken_back_stays_paid_and_is_owed(demo_customer: User):
+    assert demo_customer.customer_id
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id, "vps-7", "EUR", [Line("VPS M", 10_00)])
+    take(camt([paying(bill, end_to_end="E2E-7")]))
+    take(camt([RETURNS["RRTN"](bill.total)], replace(GERMAN, id="2")))
+    assert (bill_now(bill).status, balance(demo_customer), held("debt")) == ("paid", 0, -bill.total)
+    take(camt([Transfer(50_00, text="anna")], replace(GERMAN, id="3")))
+    assert (balance(demo_customer), held("debt")) == (50_00 - bill.total, 0), "the debt is settled first"
+
+
+def test_a_part_that_is_taken_back_is_due_again(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, 60_00, end_to_end="E2E-7")]))
+    assert book.due(bill) == Money(40_00, "EUR")
+    take(camt([RETURNS["RRTN"](60_00)], replace(GERMAN, id="2")))
+    assert (book.due(bill), bill_now(bill).status) == (Money(100_00, "EUR"), "unpaid")
+
+
+def test_what_was_taken_back_cannot_be_refunded_and_an_open_refund_of_it_ends(demo_customer: User, bill: Bill):
+    assert demo_customer.customer_id
+    take(camt([paying(bill, end_to_end="E2E-7")]))
+    number = refunds.request(demo_customer.customer_id, db.scalar("select public_id from payments"), Money(30_00, "EUR"), "", iban=EUR_ACCOUNT, holder="Anna")
+    take(camt([RETURNS["RRTN"](100_00)], replace(GERMAN, id="2")))
+    (refund,), (source,) = refunds.of_customer(demo_customer.customer_id), refunds.refundable(demo_customer.customer_id)
+    assert (refund.number, refund.state, source.refundable.minor, held("debt"), balance(demo_customer)) == (number, "declined", 0, 0, 0)
+    assert source.reason == "The sender's bank took this transfer back."
+
+
 @pytest.mark.parametrize("how", RETURNS)
 def test_a_transfer_that_is_taken_back_takes_its_credit_back(demo_customer: User, bill: Bill, how: str):
     take(camt([paying(bill, end_to_end="E2E-7")]))
     report = take(camt([RETURNS[how](100_00)], replace(GERMAN, id="2")))
     assert (report.counts, balance(demo_customer), held("debt"), held("suspense"), held("bank")) == ({"returned": 1}, 0, 0, 0, 0)
-    assert db.scalar("select state from payments") == "refunded"
+    assert (db.scalar("select state from payments"), bill_now(bill).status, bill_now(bill).invoice_number) == ("taken_back", "refunded", "INV-2026-000001")
+    assert db.scalar("select note from payment_events order by id desc limit 1") == "The sender's bank took 100.00 EUR back."
+    (letter,) = db.rows("select subject, body_text from mails where kind = 'transfer_returned'")
+    assert letter.subject == "Your transfer of €\xa0100.00 was taken back"
+    assert "The documents of INV-2026-000001 stay as they are." in letter.body_text
     assert whole()
 
 
@@ -344,6 +384,105 @@ def test_a_batch_told_in_full_and_then_as_a_sum_counts_once(demo_customer: User,
     take(camt([batch], ADVICE))
     assert take(camt([replace(batch, shown=False)])).counts == {"duplicate": 1}
     assert held("bank") == -105_00
+
+
+SUM = Batch((Transfer(100_00, text="anna", sender="Jan"), Transfer(5_00, text="who", sender="Ida", iban="NL91ABNA0417164300")), reference="BATCH-9")
+TOLD = {
+    "052": lambda batch: camt([replace(batch, shown=False)], INTRADAY),
+    "053": lambda batch: camt([replace(batch, shown=False)]),
+    "053 in full": lambda batch: camt([batch]),
+    "054": lambda batch: camt([batch], ADVICE),
+    "MT940": lambda batch: mt940([Transfer(105_00, text="SAMMLER", reference=batch.reference, iban="", sender="")]),
+}
+
+
+@pytest.mark.parametrize(
+    "order", [("052", "053", "054"), ("054", "053"), ("053", "054", "053"), ("MT940", "054", "053"), ("054", "MT940"), ("MT940", "053 in full"), ("053", "MT940")]
+)
+@pytest.mark.parametrize("reference", ["BATCH-9", ""])
+def test_a_sum_and_its_transfers_are_the_same_money(demo_customer: User, order: tuple[str, ...], reference: str):
+    batch = replace(SUM, reference=reference)
+    for kind in order:
+        take(TOLD[kind](batch), kind)
+    told = {"054", "053 in full"} & set(order)
+    assert (held("bank"), balance(demo_customer), held("suspense")) == (-105_00, 100_00 if told else 0, 5_00 if told else 105_00)
+    assert [line.amount for line in bank.unmatched()] == ([5_00] if told else [105_00])
+    assert whole()
+
+
+def test_a_sum_that_was_told_with_its_charges_leaves_the_fee(demo_customer: User):
+    batch = replace(SUM, charges=1_20)
+    take(camt([replace(batch, shown=False)]))
+    take(camt([batch], ADVICE))
+    assert (held("bank"), balance(demo_customer), held("suspense"), held("fees")) == (-103_80, 100_00, 5_00, -1_20)
+
+
+def test_a_sum_that_was_credited_by_hand_is_not_credited_again(demo_customer: User):
+    take(TOLD["053"](SUM))
+    (line,) = bank.unmatched()
+    bank.match_by_hand(line.id, "anna", actor="sven", reason="she showed the slip")
+    assert take(TOLD["054"](SUM)).counts == {"duplicate": 2}
+    assert (balance(demo_customer), held("bank")) == (105_00, -105_00)
+
+
+def test_a_transfer_of_which_little_was_said_is_credited_when_more_is(demo_customer: User, bill: Bill):
+    said = paying(bill, reference="R-1", end_to_end="E-1")
+    take(camt([replace(said, structured="", end_to_end="", iban="", sender="")]))
+    assert held("suspense") == 100_00
+    assert take(camt([said], ADVICE)).counts == {"matched": 1}
+    assert (bill_now(bill).status, held("suspense"), held("bank")) == ("paid", 0, -100_00)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_mt940_beside_camt_counts_once_where_the_banks_reference_is_in_one_only(demo_customer: User, order: tuple[int, int]):
+    lines = [Transfer(30_00, text="login anna, für März", sender="Jan"), Transfer(30_00, text="login anna, für April", sender="Jan"), Transfer(7_00, end_to_end="E-9", text="anna")]
+    files = [camt([replace(line, reference=f"R{place}") for place, line in enumerate(lines)]), mt940([replace(line, text=line.text.replace("ä", "ae")) for line in lines])]
+    for place in order:
+        take(files[place])
+    assert (balance(demo_customer), held("bank")) == (67_00, -67_00)
+
+
+# One statement after the other
+
+
+def day(number: int, opening: int, minor: int, **more) -> bytes:
+    return camt(
+        [Transfer(minor, text="x", reference=f"D{number}", day=f"2026-11-{number:02d}")], replace(GERMAN, number=number, day=f"2026-11-{number:02d}", opening=opening, **more)
+    )
+
+
+def test_a_missing_statement_is_told_until_it_came(app: Flask):
+    assert take(day(2, 100_00, 10_00)).missing == []
+    missing = take(day(4, 130_00, 5_00)).missing
+    assert missing == [
+        f"{EUR_ACCOUNT}: it ended with 110.00 EUR on 2026-11-02, and the statement of 2026-11-04 begins with 130.00 EUR: 20.00 EUR are not told. Import the missing file."
+    ]
+    assert "MISSING: " in app.test_cli_runner().invoke(args=["bank", "unmatched"]).output
+    assert take(day(4, 130_00, 5_00)).missing == missing, "the same file again does not hide it"
+    assert take(day(3, 110_00, 20_00)).missing == []
+    assert take(day(1, 90_00, 10_00)).missing == []
+
+
+def test_a_number_that_is_left_out_is_told_though_the_balance_goes_on(app: Flask):
+    take(day(2, 100_00, 10_00))
+    assert take(day(4, 110_00, 5_00)).missing == [f"{EUR_ACCOUNT}: statement 3 of 2026 never came. Import the missing file."]
+
+
+def test_a_month_over_its_days_and_another_format_are_no_gap(app: Flask):
+    lines = [Transfer(10_00, text="x", reference=f"D{number}", day=f"2026-11-{number:02d}") for number in (2, 3, 4)]
+    for place, line in enumerate(lines):
+        take(camt([line], replace(GERMAN, number=place + 1, day=line.day, opening=100_00 + place * 10_00)))
+    assert take(camt(lines, replace(GERMAN, opening=100_00, opened="2026-11-02", day="2026-11-30"))).missing == []
+    assert take(mt940([lines[2]], opening=120_00, day="2026-11-04")).missing == []
+    assert held("bank") == -30_00
+
+
+def test_several_statements_of_a_day_in_one_file(app: Flask):
+    first, second = (
+        camt([Transfer(minor, text="x", reference=str(minor))], replace(GERMAN, opening=opening, id=str(minor))).decode() for minor, opening in ((5_00, 100_00), (7_00, 105_00))
+    )
+    both = first.replace("</BkToCstmrStmt>", second[second.index("<Stmt>") : second.index("</Stmt>") + 7] + "</BkToCstmrStmt>")
+    assert (take(both.encode()).missing, held("bank")) == ([], -12_00)
 
 
 def test_equal_transfers_of_one_day_are_as_many_as_the_fullest_file_has(demo_customer: User):
@@ -398,21 +537,20 @@ def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask,
 # What is refused
 
 
-def test_an_account_that_is_not_ours_is_refused_by_name(app: Flask):
-    report = take(camt([Transfer(5_00)], replace(GERMAN, account="DE02120300000000202051", id="X-1")))
-    assert report.refused == ["Statement X-1: DE02120300000000202051 is not one of our accounts. BANK_ACCOUNTS names those that are."]
-    assert held("bank") == 0
-
-
-def test_a_statement_whose_balances_do_not_agree_is_refused_whole(demo_customer: User, bill: Bill):
-    report = take(camt([paying(bill)], replace(GERMAN, closing=1_234_00)))
-    assert report.refused == ["Statement STMT-1 is not whole: 1000.00 EUR and 100.00 EUR do not make 1234.00 EUR. Nothing of it was booked."]
-    assert balance(demo_customer) == 0
-
-
-def test_a_statement_of_another_currency_is_refused(app: Flask):
-    report = take(camt([Transfer(5_00)], replace(GERMAN, currency="USD")))
-    assert "is in USD; our account DE89370400440532013000 is kept in EUR" in report.refused[0]
+@pytest.mark.parametrize(
+    ("style", "says"),
+    [
+        (replace(GERMAN, account="DE02120300000000202051", id="X-1"), "X-1: DE02120300000000202051 is not one of our accounts. BANK_ACCOUNTS names those that are."),
+        (replace(GERMAN, closing=1_234_00), "STMT-1 is not whole: 1000.00 EUR and 100.00 EUR do not make 1234.00 EUR. Nothing was booked."),
+        (replace(GERMAN, currency="USD"), "is in USD; our account DE89370400440532013000 is kept in EUR"),
+    ],
+)
+def test_a_file_of_which_a_part_is_wrong_is_refused_whole(demo_customer: User, bill: Bill, style: Style, says: str):
+    good, bad = camt([paying(bill)]).decode(), camt([paying(bill)], style).decode()
+    both = good.replace("</BkToCstmrStmt>", bad[bad.index("<Stmt>") : bad.index("</Stmt>") + 7] + "</BkToCstmrStmt>")
+    with pytest.raises(FileRefused, match=re.escape(says)):
+        take(both.encode())
+    assert (held("bank"), balance(demo_customer), db.scalar("select count(*) from bank_statements")) == (0, 0, 0)
 
 
 BOMB = b'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><Document><BkToCstmrStmt><Stmt><Id>&b;</Id></Stmt></BkToCstmrStmt></Document>'
@@ -423,6 +561,7 @@ REFUSED = {
     "another XML": (b"<rss><channel/></rss>", "no camt"),
     "too large": (b"<" + b" " * (20 * 1024 * 1024), "larger than 20 MB"),
     "no statement at all": (b"hello", "no MT940"),
+    "nothing": (b" \r\n", "The file is empty"),
     "half an MT940": (mt940([Transfer(5_00)])[:-60], "cut off"),
 }
 
@@ -434,25 +573,25 @@ def test_a_file_that_cannot_be_trusted_is_refused_with_a_sentence(app: Flask, wh
         take(data)
 
 
-def test_a_bad_line_stops_nothing_and_is_listed(demo_customer: User, bill: Bill):
+def test_a_line_nobody_can_read_refuses_the_file(demo_customer: User, bill: Bill):
     data = camt([paying(bill), Transfer(5_00, text="anna")]).replace(b">5.00<", b">5.001<")
-    report = take(data)
-    assert (report.counts, balance(demo_customer)) == ({"matched": 1}, 100_00)
-    assert report.refused == ["STMT-1, entry 2: 5.001 is not an amount of EUR."]
+    with pytest.raises(FileRefused, match=r"Nothing was booked: STMT-1, entry 2: 5.001 is not an amount of EUR\.$"):
+        take(data)
+    assert balance(demo_customer) == 0
 
 
-def test_a_line_that_cannot_be_booked_stops_nothing_and_is_listed(demo_customer: User, bill: Bill, monkeypatch: pytest.MonkeyPatch):
-    book = bank.booking.book
+def test_a_line_that_cannot_be_credited_waits_and_stops_nothing(demo_customer: User, bill: Bill, monkeypatch: pytest.MonkeyPatch):
+    take_in = payments.take_in
 
-    def strict(lines, file):
-        if any(line.detail.remittance == "poison" for line in lines):
+    def strict(arrivals):
+        if any(arrival.received.minor == 5_00 for arrival in arrivals):
             raise ledger.LedgerError("no")
-        return book(lines, file)
+        return take_in(arrivals)
 
-    monkeypatch.setattr(bank.booking, "book", strict)
-    report = take(camt([Transfer(5_00, text="poison"), paying(bill), Transfer(6_00, text="anna")]))
-    assert (report.counts, balance(demo_customer)) == ({"matched": 2}, 106_00)
-    assert report.refused == ["2026-11-20 5.00 EUR Anna Kowalska poison: it could not be booked (LedgerError: no)"]
+    monkeypatch.setattr(payments, "take_in", strict)
+    report = take(camt([Transfer(5_00, text="anna"), paying(bill), Transfer(6_00, text="anna")]))
+    assert (report.counts, report.refused, balance(demo_customer), held("bank")) == ({"matched": 2, "suspense": 1}, [], 106_00, -111_00)
+    assert [line.reason for line in bank.unmatched()] == ["It could not be credited (LedgerError: no)"]
 
 
 def test_what_is_not_booked_yet_is_left_for_later(bill: Bill):

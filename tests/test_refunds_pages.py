@@ -151,11 +151,11 @@ def test_only_support_has_the_queue_in_its_navigation(owner, staff):
 def test_a_debt_stands_on_the_balance_page_until_a_top_up_settles_it(app, anna, owner):
     payment = paid(app, anna, EUR("50"))
     services.order(anna.customer_id, "vps-4", 1)
-    assert "is owed after a dispute" not in owner.get("/balance").text
+    assert "is owed for a payment that was taken back" not in owner.get("/balance").text
     refunds.open_dispute(payment.public_id, EUR("50"), reference="dp_1", reason="fraud")
-    assert "€\N{NO-BREAK SPACE}23.80 is owed after a dispute." in owner.get("/balance").text
+    assert "€\N{NO-BREAK SPACE}23.80 is owed for a payment that was taken back." in owner.get("/balance").text
     paid(app, anna, EUR("30"))
-    assert "is owed after a dispute" not in owner.get("/balance").text
+    assert "is owed for a payment that was taken back" not in owner.get("/balance").text
     assert "Settles what a dispute left owing" in owner.get("/transactions").text
 
 

@@ -5,29 +5,32 @@ What nobody can be named for waits in suspense, in sight. Files may overlap, com
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
 
 import psycopg
 
 import config
-from app import customers, db, invoicing, payments
-from app.bank import booking, camt, matching, mt940
+from app import customers, db, invoicing, ledger, payments
+from app.bank import booking, camt, continuity, mt940
 from app.bank.booking import Booked
-from app.bank.keys import Keys, Line
-from app.bank.matching import Match
+from app.bank.continuity import Gap, gaps
+from app.bank.keys import Booking, Line, bookings
+from app.bank.known import Memory
+from app.bank.matching import RULES, Match
 from app.bank.statements import FileRefused, Statement, compact
 from app.money import Money
 from config import BankAccount
 
-__all__ = ["BankError", "Booked", "FileRefused", "Line", "Report", "Waiting", "import_file", "match_by_hand", "read", "unmatched"]
+__all__ = ["BankError", "Booked", "FileRefused", "Gap", "Line", "Report", "Waiting", "gaps", "import_file", "match_by_hand", "read", "unmatched"]
 
 log = logging.getLogger(__name__)
 
 LARGEST_FILE = 20 * 1024 * 1024
 CHUNK = 500
-"""Lines booked in one transaction."""
+"""Entries booked in one transaction."""
+MOST_FAULTS = 5
 
 Progress = Callable[[int, int], None]
 
@@ -38,12 +41,13 @@ class BankError(ValueError):
 
 @dataclass(slots=True)
 class Report:
-    """What an import did: counts and sums of what became of the lines, and everything that was not taken, in sentences."""
+    """What an import did: counts and sums of what became of the lines, what was not taken, and what is missing between statements, in sentences."""
 
     counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict[str, int]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     not_booked: int = 0
 
     def add(self, booked: Sequence[Booked]) -> None:
@@ -63,6 +67,7 @@ class Report:
         yield f"{'refused':<10}{len(self.refused):>7}"
         if self.not_booked:
             yield f"{self.not_booked} not booked by the bank yet, left for a later statement."
+        yield from (f"MISSING: {sentence}" for sentence in self.missing)
         yield from (f"Refused: {sentence}" for sentence in self.refused)
         yield from (f"In suspense: {sentence}" for sentence in self.waiting)
 
@@ -91,6 +96,8 @@ def read(data: bytes) -> list[Statement]:
     if len(data) > LARGEST_FILE:
         raise FileRefused("The file is larger than 20 MB. Ask the bank for one per day.")
     plain = data.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    if not plain:
+        raise FileRefused("The file is empty.")
     if plain.startswith(b"<"):
         if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
             raise FileRefused("The file declares a document type. A statement needs none, so it is not read.")
@@ -104,28 +111,34 @@ def read(data: bytes) -> list[Statement]:
 def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> Report:
     """Book what is new in a bank's file and credit what can be matched. Opens a transaction for every few hundred lines.
 
-    `progress` is told (lines done, lines in all). Raises FileRefused when nothing of the file can be read; a statement that is not whole or
-    not ours, and a line that cannot be booked, are in the report and stop nothing else. A dry run reports the same and writes nothing.
+    `progress` is told (lines done, lines in all). Raises FileRefused, with nothing booked, when anything of the file is damaged, not ours or does
+    not add up. A dry run does it all in one transaction and takes it back, so it says what would happen to the last line.
     """
-    report, entries = Report(), list[list[Line]]()
-    keys = Keys()
-    for statement in read(data):
-        report.not_booked += statement.not_booked
-        report.refused += statement.faults
-        try:
-            account = _account(statement)
-            _check(statement)
-        except FileRefused as refusal:
-            report.refused.append(str(refusal))
-            continue
-        entries += keys.lines(statement, account)
-    total, done = sum(map(len, entries)), 0
-    for chunk in _chunks(entries):
-        _take_chunk(chunk, name, report, dry_run=dry_run)
-        done += sum(map(len, chunk))
-        if progress:
-            progress(done, total)
+    statements = [(statement, _account(statement)) for statement in read(data)]
+    for statement, _ in statements:
+        _check(statement)
+    report, entries = Report(), [entry for statement, account in statements for entry in bookings(statement, account)]
+    report.not_booked = sum(statement.not_booked for statement, _ in statements)
+    if dry_run:
+        with suppress(_TakenBack), db.transaction():
+            booking.lock()
+            memory = Memory()
+            report.add(booking.book(memory.look(entries), memory, name)[0])
+            continuity.remember(statements, name)
+            report.missing = [gap.sentence for gap in gaps()]
+            raise _TakenBack
+        ledger.forget_accounts()
+        return report
+    _take_all(entries, name, report, progress)
+    if not report.refused:
+        with db.transaction():
+            continuity.remember(statements, name)
+    report.missing = [gap.sentence for gap in gaps()]
     return report
+
+
+class _TakenBack(Exception):
+    """The end of a dry run."""
 
 
 def _account(statement: Statement) -> BankAccount:
@@ -148,53 +161,61 @@ def _same(account: BankAccount, said: str) -> bool:
 
 
 def _check(statement: Statement) -> None:
-    """Opening balance and entries make the closing balance, where all are there. Raises FileRefused."""
-    if statement.opening is None or statement.closing is None or statement.faults or statement.not_booked:
+    """Every line could be read, and opening balance and entries make the closing balance, where both are told. Raises FileRefused."""
+    if statement.faults:
+        raise FileRefused(f"Nothing was booked: {'; '.join(fault.rstrip('.') for fault in statement.faults[:MOST_FAULTS])}.")
+    if statement.opening is None or statement.closing is None or statement.not_booked:
         return
     booked = sum(entry.amount for entry in statement.entries)
     if statement.opening + booked != statement.closing:
         opening, moved, closing = (Money(minor, statement.currency) for minor in (statement.opening, booked, statement.closing))
-        raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing of it was booked.")
+        raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing was booked.")
 
 
-def _chunks(entries: Sequence[list[Line]]) -> Iterator[list[list[Line]]]:
-    """Whole entries, about `CHUNK` lines at a time."""
-    waiting = iter(entries)
-    while chunk := list(islice(waiting, CHUNK)):
-        yield chunk
+def _take_all(entries: Sequence[Booking], name: str, report: Report, progress: Progress | None) -> None:
+    memory, total, done = Memory(), sum(len(entry.lines) for entry in entries), 0
+    for first in range(0, len(entries), CHUNK):
+        chunk = entries[first : first + CHUNK]
+        _take_chunk(chunk, name, report, memory)
+        done += sum(len(entry.lines) for entry in chunk)
+        if progress:
+            progress(done, total)
 
 
-def _take_chunk(entries: list[list[Line]], name: str, report: Report, *, dry_run: bool) -> None:
-    """Book entries in one transaction; when one of them cannot be, the halves, down to the one, which is then listed."""
+def _take_chunk(entries: Sequence[Booking], name: str, report: Report, memory: Memory) -> None:
+    """Book entries in one transaction; when one of them cannot be, the halves, down to the one, which then waits uncredited."""
     try:
-        report.add(_foresee(entries) if dry_run else _book(entries, name))
+        _book(entries, name, report, memory)
     except psycopg.OperationalError:
         raise
     except Exception as fault:
         if len(entries) > 1:
             half = len(entries) // 2
-            _take_chunk(entries[:half], name, report, dry_run=dry_run)
-            _take_chunk(entries[half:], name, report, dry_run=dry_run)
+            _take_chunk(entries[:half], name, report, memory)
+            _take_chunk(entries[half:], name, report, memory)
             return
+        log.exception("A line of %s could not be credited.", name)
+        _park(entries, name, report, memory, f"It could not be credited ({type(fault).__name__}: {fault})")
+
+
+def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory, why: str) -> None:
+    """Book an entry without crediting it; if not even that can be done, list it."""
+    try:
+        _book(entries, name, report, memory, why)
+    except psycopg.OperationalError:
+        raise
+    except Exception as fault:
         log.exception("A line of %s could not be booked.", name)
-        report.refused += [f"{line.says}: it could not be booked ({type(fault).__name__}: {fault})" for line in entries[0]]
+        report.refused += [f"{line.says}: it could not be booked ({type(fault).__name__}: {fault})" for line in entries[0].lines]
 
 
-def _book(entries: list[list[Line]], name: str) -> list[Booked]:
+def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory, uncredited: str = "") -> None:
     with db.transaction():
         booking.lock()
-        fresh, known = booking.unknown(entries)
-        return [*(booking.book(fresh, name) if fresh else ()), *(Booked(line, "duplicate") for line in known)]
-
-
-def _foresee(entries: list[list[Line]]) -> list[Booked]:
-    """What `_book` would do, as far as it can be said without doing it."""
-    fresh, known = booking.unknown(entries)
-    incoming = [line for line in fresh if line.kind == "credit"]
-    matches = zip(incoming, matching.match(incoming), strict=True)
-    booked = [Booked(line, "matched", found.rule) if isinstance(found, Match) else Booked(line, "suspense", found) for line, found in matches]
-    others = [Booked(line, {"charge": "charge", "return": "returned"}.get(line.kind, "suspense"), booking.OUTGOING) for line in fresh if line.kind != "credit"]
-    return [*booked, *others, *(Booked(line, "duplicate") for line in known)]
+        found = memory.look(entries)
+        booked, met = booking.book(found, memory, name, uncredited)
+    memory.met |= met
+    report.add(booked)
 
 
 _UNMATCHED = """
@@ -233,4 +254,4 @@ def _named(login: str, number: str) -> Match:
     bill = invoicing.find(customer_id, number) if number else None
     if number and bill is None:
         raise BankError(f"{login} has no bill {number}.")
-    return Match(customer_id, bill.id if bill else None, matching.RULES[5])
+    return Match(customer_id, bill.id if bill else None, RULES[5])

@@ -1,14 +1,16 @@
 """Lines of the bank into the books: what arrived the moment it is read, whose it is as soon as that is known.
 
-``bank −, suspense +`` for every line at once, so that the bank's balance in our books is the bank's own; then ``suspense −, wallet +`` for what is matched.
+``bank −, suspense +`` for every entry at once, so that the bank's balance in our books is the bank's own; then ``suspense −, wallet +`` for what is
+matched. A sum that is told later stays as it was posted, and its lines take their money from suspense.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app import clock, db, ledger, payments, wallet
+from app import clock, db, ledger, payments, refunds
 from app.bank.keys import Line
+from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
 from app.money import Money
 from app.payments import Arrival, Credited
@@ -19,11 +21,23 @@ NOTHING_RETURNED = "It takes back a transfer that cannot be found."
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What became of a line: matched, suspense, charge, returned or duplicate; `why` is the rule or the sentence why it waits."""
+    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule or the sentence why it waits."""
 
     line: Line
     fate: str
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A line to write: its keys, its entry, and the sum it is a part of, if that is in the books already."""
+
+    line: Line
+    key: bytes
+    entry_key: bytes
+    amount: int
+    reference: str
+    sum: Standing | None
 
 
 def lock() -> None:
@@ -31,46 +45,68 @@ def lock() -> None:
     db.rows("select pg_advisory_xact_lock(hashtextextended('bank lines', 0))")
 
 
-def unknown(entries: Sequence[Sequence[Line]]) -> tuple[list[Line], list[Line]]:
-    """The lines nobody has seen before, and those that are known already."""
-    lines = [line for entry in entries for line in entry]
-    keys, entry_keys = [line.key for line in lines], [line.entry_key for line in lines if line.entry_key]
-    seen = {bytes(row[0]) for row in db.rows(_SEEN, keys=keys, entries=entry_keys)}
-    known = [line for line in lines if line.key in seen or line.entry_key in seen]
-    return [line for line in lines if line.key not in seen and line.entry_key not in seen], known
+def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = "") -> tuple[list[Booked], set[bytes]]:
+    """Book what is new and credit what can be matched; what became of each line, and the entries it was. Within a transaction, behind `lock`.
+
+    With a sentence in `uncredited` all that is new waits in suspense for that reason.
+    """
+    known = [Booked(line, "duplicate") for entry in found if entry.standing and not entry.told for line in entry.booking.lines]
+    fresh = [new for entry in found if entry.standing is None or entry.told for new in _lines(entry, memory)]
+    met = {entry.standing.entry_key for entry in found if entry.standing} | {new.entry_key for new in fresh}
+    if not fresh:
+        return known, met
+    ids = _write(fresh, file)
+    fates = {new.key: Booked(new.line, "charge") if new.line.kind == "charge" else Booked(new.line, "suspense", uncredited or OUTGOING) for new in fresh}
+    if not uncredited:
+        incoming = [new for new in fresh if new.line.kind == "credit"]
+        fates |= _credit(incoming, match([new.line for new in incoming]), ids)
+        fates |= {new.key: done for new in fresh for done in [_undo(new, ids[new.key])] if done}
+    waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.fate == "suspense"]
+    db.execute(_EXPLAIN, ids=[line for line, _ in waiting], reasons=[why for _, why in waiting])
+    _take_back_waiting()
+    return [*(fates[new.key] for new in fresh), *known], met
 
 
-def book(lines: Sequence[Line], file: str) -> list[Booked]:
-    """Book new lines and credit what can be matched; what became of each. Within a transaction, behind `lock`."""
-    posted = ledger.post_many([_arrival(line) for line in lines])
-    rows = [_row(line, transfer.transfer_id) for line, transfer in zip(lines, posted, strict=True)]
-    ids = {bytes(row.line_key): row.id for row in db.rows(_INSERT, rows=json.dumps(rows), file=file, now=clock.now())}
-    incoming = [line for line in lines if line.kind == "credit"]
-    fates = {line.key: Booked(line, "charge") if line.kind == "charge" else Booked(line, "suspense", OUTGOING) for line in lines}
-    fates |= {found.line.key: found for found in _credit(incoming, match(incoming), ids)}
-    fates |= {found.line.key: found for line in lines if line.kind == "return" for found in [_return(line, ids[line.key])]}
-    waiting = [found for found in fates.values() if found.fate == "suspense"]
-    db.execute(_EXPLAIN, ids=[ids[found.line.key] for found in waiting], reasons=[found.why for found in waiting])
-    return [fates[line.key] for line in lines]
+def _lines(found: Found, memory: Memory) -> list[_New]:
+    booking = found.booking
+    keys = memory.keys(booking.lines)
+    entry_key = found.standing.entry_key if found.standing else keys[0]
+    return [_New(line, key, entry_key, booking.amount, booking.reference, found.standing) for line, key in zip(booking.lines, keys, strict=True)]
 
 
-def _arrival(line: Line) -> ledger.Posting:
-    """`bank −, suspense +`; what the bank took for itself is a fee at once."""
-    fee = line.kind == "charge"
+def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:
+    """The lines and their first transfers; their ids by key."""
+    postings = {new.key: posting for new in fresh for posting in [_arrival(new)] if posting}
+    posted = dict(zip(postings, ledger.post_many(list(postings.values())), strict=True)) if postings else {}
+    sums = [new.sum.lines[0] for new in fresh if new.sum]
+    db.execute("update bank_lines set state = 'split', reason = 'Told in full since.' where id = any(%(ids)s)", ids=[row.id for row in sums])
+    rows = [_row(new, posted[new.key].transfer_id if new.key in posted else new.sum.lines[0].transfer_id if new.sum else 0) for new in fresh]
+    return {bytes(row.line_key): row.id for row in db.rows(_INSERT, rows=json.dumps(rows), file=file, now=clock.now())}
+
+
+def _arrival(new: _New) -> ledger.Posting | None:
+    """`bank −, suspense +`; what the bank took for itself is a fee at once. The parts of a sum are in suspense already."""
+    line, fee = new.line, new.line.kind == "charge"
+    if new.sum and not fee:
+        return None
+    source = _suspense(line.currency) if new.sum else ledger.account("bank", line.currency, key=line.account)
     other = ledger.account("fees", line.currency, key="bank") if fee else _suspense(line.currency)
-    lines = [(ledger.account("bank", line.currency, key=line.account), -line.amount), (other, line.amount)]
-    return ledger.Posting(f"bank:{line.key.hex()}", "fee" if fee else "arrived", lines, f"Booked by the bank on {line.booked_on}", posted_at=clock.now())
+    lines = [(source, -line.amount), (other, line.amount)]
+    return ledger.Posting(f"bank:{new.key.hex()}", "fee" if fee else "arrived", lines, f"Booked by the bank on {line.booked_on}", posted_at=clock.now())
 
 
 def _suspense(currency: str) -> int:
     return ledger.account("suspense", currency, key=payments.SUSPENSE)
 
 
-def _row(line: Line, transfer_id: int) -> dict[str, object]:
-    detail = line.detail
+def _row(new: _New, transfer_id: int) -> dict[str, object]:
+    line, detail = new.line, new.line.detail
     return {
-        "line_key": line.key.hex(),
-        "entry_key": line.entry_key.hex() if line.entry_key else None,
+        "line_key": new.key.hex(),
+        "entry_key": new.entry_key.hex(),
+        "entry_amount": new.amount,
+        "entry_reference": new.reference,
+        "part_of": new.sum.lines[0].id if new.sum else None,
         "account": line.account,
         "booked_on": line.booked_on.isoformat(),
         "amount": line.amount,
@@ -81,21 +117,20 @@ def _row(line: Line, transfer_id: int) -> dict[str, object]:
         "sender": detail.sender,
         "sender_account": detail.sender_account,
         "structured": detail.structured,
-        "remittance": detail.remittance,
+        "remittance": detail.remittance or detail.note,
         "deducted": detail.deducted,
         "transfer_id": transfer_id,
         "state": "booked" if line.kind == "charge" else "suspense",
     }
 
 
-def _credit(lines: Sequence[Line], matches: Sequence[Match | str], ids: Mapping[bytes, int]) -> list[Booked]:
+def _credit(fresh: Sequence[_New], matches: Sequence[Match | str], ids: Mapping[bytes, int]) -> dict[bytes, Booked]:
     """Credit the lines that are matched."""
-    found = [(line, whose) for line, whose in zip(lines, matches, strict=True) if isinstance(whose, Match)]
-    arrivals = [arrival(ids[line.key], line.money, whose, line.detail.deducted) for line, whose in found]
-    outcomes = payments.take_in(arrivals)
-    done = {line.key: (whose, outcome) for (line, whose), outcome in zip(found, outcomes, strict=True)}
-    mark([(ids[line.key], outcome, whose.rule) for (line, whose), outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Credited)])
-    return [_fate(line, whose, done.get(line.key)) for line, whose in zip(lines, matches, strict=True)]
+    found = [(new, whose) for new, whose in zip(fresh, matches, strict=True) if isinstance(whose, Match)]
+    outcomes = payments.take_in([arrival(ids[new.key], new.line.money, whose, new.line.detail.deducted) for new, whose in found])
+    done = {new.key: (whose, outcome) for (new, whose), outcome in zip(found, outcomes, strict=True)}
+    mark([(ids[new.key], outcome, whose.rule) for (new, whose), outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Credited)])
+    return {new.key: _fate(new.line, whose, done.get(new.key)) for new, whose in zip(fresh, matches, strict=True)}
 
 
 def _fate(line: Line, whose: Match | str, done: tuple[Match, Credited | str] | None) -> Booked:
@@ -116,43 +151,39 @@ def mark(done: Sequence[tuple[int, Credited, str]], actor: str = "system", reaso
     db.execute(_MARK, rows=json.dumps(rows), actor=actor, reason=reason, now=clock.now())
 
 
-def _return(line: Line, line_id: int) -> Booked:
-    """A transfer was taken back: so is its credit, down to nothing; what is missing then is a debt."""
-    original = db.row(_ORIGINAL, account=line.account, amount=-line.amount, end_to_end=line.detail.end_to_end, bank_reference=line.bank_reference, own=line_id,
-                      sender_account=line.detail.sender_account, text=line.detail.structured or line.detail.remittance)  # fmt: skip
+def _undo(new: _New, line_id: int) -> Booked | None:
+    """A line that undoes another one, if it is found."""
+    if new.line.kind == "return":
+        return Booked(new.line, "returned") if _take_back(line_id) else Booked(new.line, "suspense", NOTHING_RETURNED)
+    return None
+
+
+def _take_back_waiting() -> None:
+    """Returns whose transfer had not been read yet when they came: files may come in any order."""
+    for row in db.rows("select id from bank_lines where state = 'suspense' and kind = 'return' order by id"):
+        _take_back(row.id)
+
+
+def _take_back(line_id: int) -> bool:
+    """A transfer was taken back: so is its credit; False when the transfer is not in the books."""
+    original = db.row(_ORIGINAL, id=line_id)
     if original is None:
-        return Booked(line, "suspense", NOTHING_RETURNED)
+        return False
+    received = Money(original.amount, original.currency)
     if original.state == "matched":
-        _take_back(line, line_id, original)
+        refunds.take_back(original.payment_id, received, reference=f"bank:{line_id}:return", counter=[(_suspense(received.currency), received.minor)])
     db.execute("update bank_lines set state = %(state)s, returned_by = %(own)s where id = %(id)s", state="returned" if original.state == "matched" else "booked",
                own=line_id, id=original.id)  # fmt: skip
-    db.execute("update bank_lines set state = 'booked', rule = 'return', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s",
-               customer=original.customer_id, bill=original.bill_id, payment=original.payment_id, id=line_id)  # fmt: skip
-    return Booked(line, "returned")
+    db.execute(_MARK_RETURN, customer=original.customer_id, bill=original.bill_id, payment=original.payment_id, id=line_id)
+    return True
 
 
-def _take_back(line: Line, line_id: int, original: db.Row) -> None:
-    credited, received = Money(original.credited, original.credited_currency), -line.money
-    counter = [(_suspense(received.currency), received.minor)]
-    if credited.currency != received.currency:
-        counter += [(ledger.account("fx", credited.currency), credited.minor), (ledger.account("fx", received.currency), -received.minor)]
-    wallet.seize(
-        original.customer_id, original.lot_id, credited, reference=f"bank:{line_id}:return", counter=counter, kind="reversal", description="Bank transfer taken back",
-        payment_id=original.payment_id,
-    )  # fmt: skip
-    payments.restate(original.payment_id, returned=credited.minor, disputed=False, text=f"The sender's bank took {received} back.")
-
-
-_SEEN = """
-select line_key from bank_lines where line_key = any(%(keys)s)
-union all select entry_key from bank_lines where entry_key = any(%(entries)s)
-"""
 _INSERT = """
-insert into bank_lines (line_key, entry_key, account, booked_on, amount, currency, kind, bank_reference, end_to_end, sender, sender_account, structured, remittance, deducted,
+insert into bank_lines (line_key, entry_key, entry_amount, entry_reference, part_of, account, booked_on, amount, currency, kind, bank_reference, end_to_end, sender, sender_account, structured, remittance, deducted,
   file, imported_at, transfer_id, state)
-select decode(r.line_key, 'hex'), decode(r.entry_key, 'hex'), r.account, r.booked_on, r.amount, r.currency, r.kind, r.bank_reference, r.end_to_end, r.sender, r.sender_account,
+select decode(r.line_key, 'hex'), decode(r.entry_key, 'hex'), r.entry_amount, r.entry_reference, r.part_of, r.account, r.booked_on, r.amount, r.currency, r.kind, r.bank_reference, r.end_to_end, r.sender, r.sender_account,
   r.structured, r.remittance, r.deducted, %(file)s, %(now)s, r.transfer_id, r.state
-from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, account text, booked_on date, amount bigint, currency text, kind text, bank_reference text,
+from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, entry_amount bigint, entry_reference text, part_of bigint, account text, booked_on date, amount bigint, currency text, kind text, bank_reference text,
   end_to_end text, sender text, sender_account text, structured text, remittance text, deducted bigint, transfer_id bigint, state text)
 returning id, line_key
 """
@@ -164,13 +195,15 @@ update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, rea
   matched_at = %(now)s
 from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, rule text, customer_id bigint, bill_id bigint, payment_id bigint) where l.id = r.id and l.state = 'suspense'
 """
+_MARK_RETURN = """
+update bank_lines set state = 'booked', rule = 'return', reason = '', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
+"""
 # The newest transfer of this amount that the return names: by the payer's reference, by the bank's, or by sender and text.
 _ORIGINAL = """
-select l.id, l.state, l.customer_id, l.bill_id, l.payment_id, p.credited, p.credited_currency, t.id as lot_id
-from bank_lines l left join payments p on p.id = l.payment_id left join lots t on t.payment_id = l.payment_id
-where l.account = %(account)s and l.amount = %(amount)s and l.kind = 'credit' and l.state in ('matched', 'suspense') and l.returned_by is null and l.id <> %(own)s
-  and ((%(end_to_end)s <> '' and l.end_to_end = %(end_to_end)s)
-    or (%(bank_reference)s <> '' and l.bank_reference = %(bank_reference)s)
-    or (%(sender_account)s <> '' and l.sender_account = %(sender_account)s and %(text)s <> '' and (l.structured = %(text)s or l.remittance = %(text)s)))
+select l.id, l.state, l.amount, l.currency, l.customer_id, l.bill_id, l.payment_id
+from bank_lines r join bank_lines l on l.account = r.account and l.amount = -r.amount and l.id <> r.id
+where r.id = %(id)s and l.kind = 'credit' and l.state in ('matched', 'suspense') and l.returned_by is null
+  and ((r.end_to_end <> '' and l.end_to_end = r.end_to_end) or (r.bank_reference <> '' and l.bank_reference = r.bank_reference)
+    or (r.structured <> '' and l.structured = r.structured) or (r.sender_account <> '' and l.sender_account = r.sender_account and r.remittance <> '' and l.remittance = r.remittance))
 order by l.id desc limit 1
 """

@@ -12,8 +12,9 @@ from lxml import etree
 from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
 from app.money import Money
 
-REPORTS = ("Stmt", "Ntfctn", "Rpt")
-OPENING, CLOSING = ("OPBD", "PRCD"), ("CLBD",)
+FORMATS = {"Stmt": "camt.053", "Ntfctn": "camt.054", "Rpt": "camt.052"}
+OPENING, CLOSING, INTERIM = ("OPBD", "PRCD"), ("CLBD",), "ITBD"
+LONGEST_NUMBER = 9
 RETURNS = frozenset({"RRTN", "RPCR", "RPBC", "UPDD", "UPCT", "ARET"})
 FEES = frozenset({"CHRG", "FEES", "COMM", "COMT", "COME"})
 
@@ -23,7 +24,7 @@ Element = etree._Element  # noqa: SLF001 - the library's own name for its elemen
 def read(data: bytes) -> list[Statement]:
     """The statements of a file. Raises FileRefused for what is no such file, or only half of one."""
     root = _root(data)
-    found = [_statement(report) for report in root.iter(*REPORTS)]
+    found = [_statement(report) for report in root.iter(*FORMATS)]
     if not found:
         raise FileRefused("This XML holds no camt.052, .053 or .054 report.")
     return found
@@ -46,9 +47,13 @@ def _statement(report: Element) -> Statement:
     account = compact(report.findtext("Acct/Id/IBAN") or report.findtext("Acct/Id/Othr/Id"))
     currency = report.findtext("Acct/Ccy") or next((amount.get("Ccy", "") for amount in report.iterfind("Bal/Amt")), "")
     currency = currency or next((amount.get("Ccy", "") for amount in report.iterfind("Ntry/Amt")), "")
-    statement = Statement((report.findtext("Id") or "").strip(), account, currency)
-    balances = {_code(balance): balance for balance in report.iterfind("Bal")}
-    statement.opening, statement.closing = (_balance(balances, codes) for codes in (OPENING, CLOSING))
+    number = (report.findtext("ElctrncSeqNb") or report.findtext("LglSeqNb") or "").strip()
+    statement = Statement((report.findtext("Id") or "").strip(), account, currency, FORMATS[report.tag], full=report.tag == "Stmt")
+    statement.number = int(number) if number.isdecimal() and len(number) < LONGEST_NUMBER else None
+    try:
+        _take_balances(statement, report)
+    except ValueError as fault:
+        statement.faults.append(f"{statement.id}, balances: {fault}")
     for place, entry in enumerate(report.iterfind("Ntry"), 1):
         try:
             _take(statement, entry, (report.findtext("CreDtTm") or "")[:10])
@@ -57,13 +62,27 @@ def _statement(report: Element) -> Statement:
     return statement
 
 
+def _take_balances(statement: Statement, report: Element) -> None:
+    """Opening and closing balance; one page of several begins or ends with an interim one."""
+    interim = [balance for balance in report.iterfind("Bal") if _code(balance) == INTERIM] if statement.full else []
+    opening = next(iter((*_of_code(report, OPENING), *interim)), None)
+    closing = next(iter((*_of_code(report, CLOSING), *reversed(interim))), None)
+    if opening is not None and closing is not None and opening is not closing:
+        statement.opening, statement.opened_on = _signed(opening, opening.find("Amt")), _balance_day(opening)
+        statement.closing, statement.closed_on = _signed(closing, closing.find("Amt")), _balance_day(closing)
+
+
 def _code(balance: Element) -> str:
     return balance.findtext("Tp/CdOrPrtry/Cd") or balance.findtext("Tp/CdOrPrtry/Prtry") or ""
 
 
-def _balance(balances: dict[str, Element], codes: tuple[str, ...]) -> int | None:
-    balance = next((balances[code] for code in codes if code in balances), None)
-    return None if balance is None else _signed(balance, balance.find("Amt"))
+def _of_code(report: Element, codes: tuple[str, ...]) -> Iterator[Element]:
+    return (balance for code in codes for balance in report.iterfind("Bal") if _code(balance) == code)
+
+
+def _balance_day(balance: Element) -> date | None:
+    day = (balance.findtext("Dt/Dt") or balance.findtext("Dt/DtTm") or "")[:10]
+    return date.fromisoformat(day) if day else None
 
 
 def _signed(holder: Element, amount: Element | None) -> int:
@@ -93,10 +112,10 @@ def _take(statement: Statement, entry: Element, written_on: str) -> None:
             amount=signed,
             booked_on=date.fromisoformat(booked),
             reference=given(entry.findtext("AcctSvcrRef")),
-            returned=entry.findtext("RvslInd") == "true" or _family(entry) in RETURNS,
+            returned=entry.findtext("RvslInd") in {"true", "1"} or _family(entry) in RETURNS,
             fee=_is_fee(entry),
             charges=_charges(entry, statement.currency),
-            details=tuple(_detail(each, statement.currency, signed, alone=alone) for each in transfers),
+            details=tuple(_detail(each, statement, signed, alone=alone) for each in transfers) or (Detail(signed, note=_batch(entry)),),
         )
     )
 
@@ -118,16 +137,24 @@ def _charges(holder: Element, currency: str) -> int:
     return sum(Money.of((amount.text or "").strip(), currency).minor for amount in amounts if amount.get("Ccy") == currency)
 
 
-def _detail(detail: Element, currency: str, entry: int, *, alone: bool) -> Detail:
+def _batch(entry: Element) -> str:
+    """What an entry without its transfers says: of a batch of ours the name of the file it came in."""
+    paths = ("AddtlNtryInf", "NtryDtls/Btch/MsgId", "NtryDtls/Btch/PmtInfId")
+    return " ".join(text.strip() for path in paths for text in _texts(entry, path) if text.strip())
+
+
+def _detail(detail: Element, statement: Statement, entry: int, *, alone: bool) -> Detail:
+    currency, who = statement.currency, _counterparty(detail, statement.account, incoming=entry > 0)
     amount = entry if alone else _own_amount(detail, currency, entry)
     return Detail(
         amount=amount,
         bank_reference=given(detail.findtext("Refs/AcctSvcrRef")),
         end_to_end=given(detail.findtext("Refs/EndToEndId")) or given(detail.findtext("Refs/UETR")),
-        sender=_party(detail, "Dbtr" if entry > 0 else "Cdtr"),
-        sender_account=_account(detail, "DbtrAcct" if entry > 0 else "CdtrAcct"),
+        sender=_party(detail, who),
+        sender_account=_account(detail, f"{who}Acct"),
         structured=next((text.strip() for text in _texts(detail, "RmtInf/Strd/CdtrRefInf/Ref")), ""),
         remittance=_remittance(detail),
+        note=" ".join(text.strip() for text in _texts(detail, "AddtlTxInf") if text.strip()),
         deducted=_deducted(detail, currency, amount),
         returned=detail.find("RtrInf") is not None or _family(detail) in RETURNS,
     )
@@ -152,6 +179,12 @@ def _deducted(detail: Element, currency: str, amount: int | None) -> int:
     return max(0, Money.of((sent.text or "").strip(), currency).minor - amount)
 
 
+def _counterparty(detail: Element, own: str, *, incoming: bool) -> str:
+    """The side that is not us. What comes back bears the parties of the transfer it undoes, so there we stand where the other is expected."""
+    expected, other = ("Dbtr", "Cdtr") if incoming else ("Cdtr", "Dbtr")
+    return other if _account(detail, f"{expected}Acct") == own else expected
+
+
 def _party(detail: Element, who: str) -> str:
     found = detail.findtext(f"RltdPties/{who}/Nm") or detail.findtext(f"RltdPties/{who}/Pty/Nm")
     return (found or detail.findtext(f"RltdPties/Ultmt{who}/Nm") or detail.findtext(f"RltdPties/Ultmt{who}/Pty/Nm") or "").strip()
@@ -162,7 +195,7 @@ def _account(detail: Element, whose: str) -> str:
 
 
 def _remittance(detail: Element) -> str:
-    paths = ("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf", "AddtlTxInf")
+    paths = ("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf")
     return " ".join(text.strip() for path in paths for text in _texts(detail, path) if text.strip())
 
 

@@ -1,28 +1,21 @@
-"""Which line of which file is which: the same transfer comes in several files, each time a little different, and counts once.
+"""What a bank booked, entry by entry and line by line, as it is kept: an entry is one movement of the account, its lines are the transfers it is made of."""
 
-A line is known by the bank's own reference, else by the payer's, else by all it says; the n-th equal line of a file is the n-th of its kind.
-An entry with a reference is known as a whole, too: a batch may come with its transfers in one file and as a sum in the next.
-"""
-
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from hashlib import sha256
 
 from app.bank.statements import Detail, Entry, Statement, compact
 from app.money import Money
 from config import BankAccount
 
 ODD_BATCH = "The transfers of this batch do not add up to what was booked."
+FEES = "Charges of the batch"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One transfer of ours to book: signed minor units, and the keys by which it is known."""
+    """One transfer of ours to book, in signed minor units. `returned` says that it undoes another one, `doubt` why nobody may be credited for it."""
 
-    key: bytes
-    entry_key: bytes | None
     account: str
     currency: str
     kind: str
@@ -30,6 +23,7 @@ class Line:
     amount: int
     bank_reference: str
     detail: Detail
+    returned: bool = False
     doubt: str = ""
 
     @property
@@ -38,44 +32,62 @@ class Line:
         return Money(self.amount, self.currency)
 
     @property
+    def text(self) -> str:
+        """All that is said of it."""
+        return f"{self.detail.remittance} {self.detail.note} {self.detail.end_to_end} {self.detail.structured}"
+
+    @property
     def says(self) -> str:
         """The line in a few words, for reports."""
-        said = self.detail.structured or self.detail.remittance or self.detail.end_to_end
+        said = self.detail.structured or self.detail.remittance or self.detail.end_to_end or self.detail.note
         return f"{self.booked_on} {self.money} {self.detail.sender} {said}".strip()
 
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What tells it from another line of its entry's account, day and amount: the bank's reference, else the payer's, else all it says."""
+        detail = self.detail
+        own: tuple[str, ...] = ("text", detail.sender_account, compact(detail.sender), compact(detail.structured), compact(detail.remittance or detail.note))
+        if detail.end_to_end:
+            own = ("payer", detail.end_to_end, detail.sender_account)
+        if self.bank_reference:
+            own = ("bank", self.bank_reference)
+        return (self.account, self.booked_on, self.amount, *own)
 
-class Keys:
-    """Gives the lines of one file their keys; lines that are equal are told apart by their order."""
 
-    def __init__(self) -> None:
-        self._seen: Counter[tuple[object, ...]] = Counter()
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One entry of an account: the bank's reference and signed amount of the whole, and its lines."""
 
-    def lines(self, statement: Statement, account: BankAccount) -> Iterator[list[Line]]:
-        """The lines of each entry of a statement."""
-        for entry in statement.entries:
-            yield list(self._of_entry(entry, account))
+    account: str
+    currency: str
+    booked_on: date
+    amount: int
+    reference: str
+    lines: tuple[Line, ...]
 
-    def _of_entry(self, entry: Entry, account: BankAccount) -> Iterator[Line]:
-        entry_key = self._key(account.number, entry.booked_on, entry.amount, "entry", entry.reference) if entry.reference else None
+    @property
+    def batch(self) -> bool:
+        """Whether it is told transfer by transfer."""
+        return len(self.lines) > 1
+
+    @property
+    def references(self) -> set[str]:
+        """The bank's own names for it."""
+        return {self.reference, *(() if self.batch else (self.lines[0].bank_reference,))} - {""}
+
+
+def bookings(statement: Statement, account: BankAccount) -> Iterator[Booking]:
+    """The entries of a statement of one of our accounts."""
+    for entry in statement.entries:
         details, doubt = _split(entry)
-        for detail in details:
-            amount = entry.amount if detail.amount is None else detail.amount
-            reference = detail.bank_reference or (entry.reference if len(details) == 1 else "")
-            kind = _kind(entry, detail, amount)
-            own = self._key(account.number, entry.booked_on, amount, *_identity(reference, detail))
-            yield Line(own, entry_key, account.number, account.currency, kind, entry.booked_on, amount, reference, detail, doubt)
-
-    def _key(self, *facts: object) -> bytes:
-        self._seen[facts] += 1
-        return sha256("|".join(str(fact) for fact in (*facts, self._seen[facts])).encode()).digest()
+        lines = tuple(_line(entry, detail, account, "" if len(details) > 1 else entry.reference, doubt) for detail in details)
+        yield Booking(account.number, account.currency, entry.booked_on, entry.amount, entry.reference, lines)
 
 
-def _identity(reference: str, detail: Detail) -> tuple[str, ...]:
-    if reference:
-        return "bank", reference
-    if detail.end_to_end:
-        return "payer", detail.end_to_end, detail.sender_account
-    return "text", detail.sender_account, compact(detail.sender), compact(detail.structured), compact(detail.remittance)
+def _line(entry: Entry, detail: Detail, account: BankAccount, reference: str, doubt: str) -> Line:
+    amount = entry.amount if detail.amount is None else detail.amount
+    returned = entry.returned or detail.returned
+    return Line(account.number, account.currency, _kind(entry, detail, amount), entry.booked_on, amount, detail.bank_reference or reference, detail, returned, doubt)
 
 
 def _split(entry: Entry) -> tuple[tuple[Detail, ...], str]:
@@ -84,9 +96,9 @@ def _split(entry: Entry) -> tuple[tuple[Detail, ...], str]:
         return entry.details or (Detail(entry.amount),), ""
     amounts = [detail.amount for detail in entry.details]
     known = sum(amount for amount in amounts if amount is not None)
-    if None in amounts or entry.amount not in {known, known - entry.charges}:
+    if None in amounts or 0 in amounts or entry.amount not in {known, known - entry.charges}:
         return (Detail(entry.amount, remittance=" ".join(detail.remittance for detail in entry.details)[:500]),), ODD_BATCH
-    fee = (Detail(entry.amount - known, remittance="Charges of the batch"),) if entry.amount != known else ()
+    fee = (Detail(entry.amount - known, remittance=FEES),) if entry.amount != known else ()
     return entry.details + fee, ""
 
 
@@ -95,4 +107,4 @@ def _kind(entry: Entry, detail: Detail, amount: int) -> str:
         return "credit"
     if entry.returned or detail.returned:
         return "return"
-    return "charge" if entry.fee or (entry.amount > 0 and detail.remittance == "Charges of the batch") else "debit"
+    return "charge" if entry.fee or (entry.amount > 0 and detail.remittance == FEES) else "debit"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app import customers, db, remittance
 from app.bank.keys import Line
 
+CAME_BACK = "A transfer of ours came back."
 RULES = ("reference", "reference in the text", "pro forma number", "login", "known sender", "by hand")
 _PROFORMA = re.compile(r"\bPF[\s\-]?(\d{4})[\s\-]?(\d{6,8})\b")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
@@ -46,13 +47,13 @@ def match(lines: Sequence[Line]) -> list[Match | str]:
 def _by_text(line: Line, known: _Known) -> Match | str | None:
     if line.doubt:
         return line.doubt
-    if line.detail.returned:
-        return "A transfer of ours came back."
+    if line.returned:
+        return CAME_BACK
     return _by_reference(line, known) or _by_proforma(line, known) or _by_login(line, known)
 
 
 def _by_reference(line: Line, known: _Known) -> Match | None:
-    for text, rule in ((line.detail.structured, RULES[0]), (_text(line), RULES[1])):
+    for text, rule in ((line.detail.structured, RULES[0]), (line.text, RULES[1])):
         for reference in remittance.references(text):
             if found := known.references.get(reference):
                 return Match(found.customer_id, found.bill_id, rule)
@@ -76,12 +77,8 @@ def _by_sender(line: Line, senders: Mapping[tuple[str, int, str], Sequence[Match
     return found[0] if found else "Nothing in it names a bill or a login."
 
 
-def _text(line: Line) -> str:
-    return f"{line.detail.remittance} {line.detail.end_to_end} {line.detail.structured}"
-
-
 def _proformas(line: Line) -> Iterator[str]:
-    return (f"PF-{year}-{number}" for year, number in _PROFORMA.findall(_text(line).upper()))
+    return (f"PF-{year}-{number}" for year, number in _PROFORMA.findall(line.text.upper()))
 
 
 def _logins(line: Line) -> Iterator[str]:
@@ -97,7 +94,7 @@ def _logins(line: Line) -> Iterator[str]:
 
 
 def _look_up(lines: Sequence[Line]) -> _Known:
-    references = {reference for line in lines for text in (line.detail.structured, _text(line)) for reference in remittance.references(text)}
+    references = {reference for line in lines for text in (line.detail.structured, line.text) for reference in remittance.references(text)}
     proformas = {number for line in lines for number in _proformas(line)}
     return _Known(
         {row.payment_reference: Match(row.beneficiary_id, row.id, RULES[0]) for row in db.rows(_BY_REFERENCE, references=list(references))},

@@ -16,15 +16,16 @@ _BALANCE = re.compile(r"([CD])(\d{6})([A-Z]{3})(\d+,\d*)")
 _SEPA = re.compile(r"(EREF|KREF|MREF|BREF|SVWZ|ABWA|ABWE|CRED|DEBT|COAM|OAMT|PURP|IBAN|BIC)\+")
 _FIELD = re.compile(r"[?~<](\d{2})")
 _SLASHED = re.compile(r"/(EREF|IBAN|BIC|NAME|REMI|TRTP|CNTP|ORDP|BENM|CSID|MARF|PREF|RTRN|ULTD|PURP|ISDT|ID|ADDR|SVCL|KREF|ROC)/")
+LONGEST_NUMBER = 5
 _TEXT_FIELDS = (*range(20, 30), *range(60, 64))
 
 
 def read(text: str) -> list[Statement]:
     """The statements of a file. Raises FileRefused for what is none, or only half of one."""
     found: list[Statement] = []
-    for tag, value in _fields(text.replace("\r\n", "\n")):
+    for tag, value in _fields(text.replace("\r\n", "\n").replace("\r", "\n")):
         if tag == "20":
-            found.append(Statement("", "", ""))
+            found.append(Statement("", "", "", "MT940", full=True))
         elif found:
             _take(found[-1], tag, value)
     if not found:
@@ -32,6 +33,8 @@ def read(text: str) -> list[Statement]:
     for statement in found:
         if statement.closing is None:
             raise FileRefused(f"Statement {statement.id} has no closing balance: the file is cut off.")
+        if statement.opening is None:
+            raise FileRefused(f"Statement {statement.id} has no opening balance, so nobody can tell whether it is whole.")
     return found
 
 
@@ -47,22 +50,31 @@ def _take(statement: Statement, tag: str, value: str) -> None:
         statement.account = value.strip()
     elif tag in {"28C", "28"}:
         statement.id = value.strip()
+        number = value.strip().partition("/")[0]
+        statement.number = int(number) if number.isdecimal() and len(number) <= LONGEST_NUMBER and int(number) else None
     elif tag in {"60F", "60M"}:
-        statement.opening, statement.currency = _balance(value)
+        statement.opening, statement.opened_on, statement.currency = _balance(value)
     elif tag in {"62F", "62M"}:
-        statement.closing, statement.currency = _balance(value)
+        statement.closing, statement.closed_on, statement.currency = _balance(value)
     elif tag == "61":
         _book(statement, value)
     elif tag == "86" and statement.closing is None and statement.entries:
         _describe(statement, value)
 
 
-def _balance(value: str) -> tuple[int, str]:
+def _balance(value: str) -> tuple[int, date, str]:
     found = _BALANCE.match(value)
     if found is None:
         raise FileRefused(f"“{value}” is no balance.")
-    sign, _, currency, amount = found.groups()
-    return _minor(amount, currency) * (1 if sign == "C" else -1), currency
+    sign, day, currency, amount = found.groups()
+    try:
+        return _minor(amount, currency) * (1 if sign == "C" else -1), _day(day), currency
+    except ValueError as fault:
+        raise FileRefused(f"“{value}” is no balance: {fault}") from fault
+
+
+def _day(text: str) -> date:
+    return date(2000 + int(text[:2]), int(text[2:4]), int(text[4:6]))
 
 
 def _minor(amount: str, currency: str) -> int:
@@ -75,7 +87,7 @@ def _book(statement: Statement, value: str) -> None:
         statement.faults.append(f"{statement.id}: “{value.splitlines()[0]}” is no booking")
         return
     try:
-        valued = date(2000 + int(found["value"][:2]), int(found["value"][2:4]), int(found["value"][4:]))
+        valued = _day(found["value"])
         minor = _minor(found["amount"], statement.currency)
         booked = _entry_day(valued, found["entry"])
     except ValueError as fault:

@@ -12,7 +12,10 @@ class FileRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One transfer. `amount` is signed, in minor units of the account, None where the bank does not say it; `deducted` is what banks on the way kept of it."""
+    """One transfer. `amount` is signed, in minor units of the account, None where the bank does not say it; `deducted` is what banks on the way kept of it.
+
+    `remittance` is what the payer wrote, `note` what the bank says of it in its own words.
+    """
 
     amount: int | None = None
     bank_reference: str = ""
@@ -21,8 +24,14 @@ class Detail:
     sender_account: str = ""
     structured: str = ""
     remittance: str = ""
+    note: str = ""
     deducted: int = 0
     returned: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether the bank says nothing by which anybody could be named."""
+        return not (self.end_to_end or self.sender_account or self.structured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,21 @@ class Entry:
 
 @dataclass(slots=True)
 class Statement:
-    """A piece of an account's history. `opening` and `closing` are booked balances, None where the format has none; `faults` are lines nobody could read."""
+    """A piece of an account's history. `opening` and `closing` are booked balances of `opened_on` and `closed_on`, None where the format has none.
+
+    `number` is the statement's place in the account's series; `full` says that it tells all that was booked, as an advice does not; `faults` are lines nobody could read.
+    """
 
     id: str
     account: str
     currency: str
+    format: str = ""
+    full: bool = False
+    number: int | None = None
     opening: int | None = None
+    opened_on: date | None = None
     closing: int | None = None
+    closed_on: date | None = None
     entries: list[Entry] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     not_booked: int = 0

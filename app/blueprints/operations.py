@@ -42,6 +42,19 @@ GAUGES = (
         "tried",
         "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and due_at <= %(now)s group by 1 order by 1",
     ),
+    (
+        "client_area_bank_suspense_minor",
+        "Bank transfers that wait for a person, in minor units",
+        "currency",
+        "select currency, sum(amount)::bigint from bank_lines where state = 'suspense' group by 1 order by 1",
+    ),
+    (
+        "client_area_bank_suspense_oldest_days",
+        "Days since the oldest of them was booked",
+        "",
+        "select '', coalesce(%(now)s::date - min(booked_on), 0) from bank_lines where state = 'suspense'",
+    ),
+    ("client_area_bank_gaps", "Statements that are missing between those that came", "", "select '', count(*) from bank_gaps"),
     ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
     ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
 )

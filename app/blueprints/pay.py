@@ -32,6 +32,7 @@ WORDS = {
     "dismissed": "Closed",
     "partially_refunded": "Refunded in part",
     "refunded": "Refunded",
+    "taken_back": "Taken back by the sender's bank",
     "disputed": "Disputed with the bank",
 }
 """What the customer reads for each step of a payment."""

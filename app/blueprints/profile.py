@@ -42,6 +42,7 @@ MAILS: Final = {
     "refund_step": ("A refund went a step further", "When it is requested, approved or declined, sent, settled (its receipt) or failed", "Billing address"),
     "currency_changed": ("The currency of your account was changed", "Each time, with what became of the balance and the rate", "Billing address"),
     "dispute_step": ("A payment was disputed", "When your bank takes a payment back, and when it has decided", "Billing address"),
+    "transfer_returned": ("A transfer was taken back", "When the sender's bank takes a transfer back", "Billing address"),
     "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
     "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
     "password_changed": ("Your password was changed", "Each time", "Login address"),

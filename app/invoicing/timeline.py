@@ -47,7 +47,7 @@ _WORDS = {
     "dispute_opened": ("Disputed with the bank", "danger"),
     "dispute_won": ("Dispute won", "credit"),
     "debt_settled": ("Settled what a dispute left owing", ""),
-    "reversal": ("Reversed", ""),
+    "reversal": ("Taken back by the sender's bank", "danger"),
 }
 _CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}
 

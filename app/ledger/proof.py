@@ -206,7 +206,7 @@ with credits as (
 select 'payment' as kind, format('payment %%s is %%s and was credited %%s times, with %%s instead of %%s', p.public_id, p.state, coalesce(c.times, 0), coalesce(c.amount, 0),
   coalesce(p.credited, 0)) as what
 from payments p left join credits c on c.payment_id = p.id
-where case when p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')
+where case when p.state in ('paid', 'partially_refunded', 'refunded', 'disputed', 'taken_back')
   then c.times is distinct from 1 or c.amount is distinct from p.credited
   else c.times is not null end
 order by p.id

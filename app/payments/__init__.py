@@ -6,7 +6,7 @@ return page and the reconciling job are three ways to the same place: `look up`,
 
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, open_of, restate, timeline
+from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, mark_taken_back, open_of, restate, timeline
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
@@ -49,6 +49,7 @@ __all__ = [
     "locked",
     "look_at",
     "look_over",
+    "mark_taken_back",
     "offer_for",
     "open_of",
     "options",

@@ -262,7 +262,7 @@ select p.bill_id, sum(case b.currency when p.received_currency then p.received -
   sum(p.credited)::bigint as credited
 from payments p join bills b on b.id = p.bill_id
 left join lateral (select sum(amount) as amount from held where payment_id = p.id and state <> 'credited') h on true
-where p.bill_id = any(%(bills)s) and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed') and not (p.gateway = 'bank' and p.state = 'refunded')
+where p.bill_id = any(%(bills)s) and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')
 group by p.bill_id
 """
 

@@ -18,6 +18,7 @@ class NotPayable(ValueError):
 OPEN = ("created", "unknown", "pending")
 HELD = ("review", "returned")
 CREDITED = ("paid", "partially_refunded", "refunded", "disputed")
+"""States of a payment whose money arrived; ``taken_back`` is one whose sender's bank took all of it back for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,6 @@ select coalesce(sum(case %(currency)s when p.received_currency then p.received -
 from payments p
 left join lateral (select sum(amount) as amount from held where payment_id = p.id and state <> 'credited') h on true
 where p.bill_id = %(bill_id)s and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')
-  and not (p.gateway = 'bank' and p.state = 'refunded')  -- a transfer that was taken back
 """
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
@@ -218,7 +218,7 @@ returning state
 """
 _RESTATE = """
 update payments set updated_at = %(now)s, state = case
-  when %(disputed)s then 'disputed' when %(returned)s >= credited then 'refunded' when %(returned)s > 0 then 'partially_refunded' else 'paid' end
+  when state = 'taken_back' then state when %(disputed)s then 'disputed' when %(returned)s >= credited then 'refunded' when %(returned)s > 0 then 'partially_refunded' else 'paid' end
 where id = %(id)s returning state, bill_id, public_id
 """
 
@@ -230,4 +230,11 @@ def restate(payment_id: int, *, returned: int, disputed: bool, text: str, actor:
     """
     row = db.rows(_RESTATE, id=payment_id, returned=returned, disputed=disputed, now=clock.now())[0]
     note(payment_id, row.state, text, actor)
-    invoicing.mark_refunded(row.bill_id, row.public_id, refunded=row.state == "refunded")
+    invoicing.mark_refunded(row.bill_id, row.public_id, refunded=row.state in {"refunded", "taken_back"})
+
+
+def mark_taken_back(payment_id: int, text: str) -> None:
+    """The sender's bank took a transfer back: the payment stays taken back, and a top-up it paid is no longer paid. Within a transaction."""
+    row = db.rows("update payments set state = 'taken_back', updated_at = %(now)s where id = %(id)s returning bill_id, public_id", id=payment_id, now=clock.now())[0]
+    note(payment_id, "taken_back", text, "bank")
+    invoicing.mark_refunded(row.bill_id, row.public_id, refunded=True)

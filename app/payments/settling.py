@@ -30,6 +30,7 @@ STEPS: Mapping[str, frozenset[str]] = {
     "paid": frozenset(),
     "partially_refunded": frozenset(),
     "refunded": frozenset(),
+    "taken_back": frozenset(),
     "disputed": frozenset(),
 }
 """Which states of the processor move a payment on; every other one is old news and changes nothing.

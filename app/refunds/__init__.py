@@ -11,6 +11,7 @@ from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
 from app.refunds.held import PAGE as HELD_PAGE
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
+from app.refunds.returned import take_back
 from app.refunds.sources import Source, refundable, source, unused
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "send_back",
     "send_back_due",
     "source",
+    "take_back",
     "unused",
     "win_dispute",
 ]

@@ -137,7 +137,7 @@ def _obstacle(row: db.Row, detour: str) -> str:
     if row.frozen_reason:
         return str(row.frozen_reason)
     if row.owed:
-        return "A dispute left a debt. Settle it first, then the rest can go back."
+        return "A payment that was taken back left a debt. Settle it first, then the rest can go back."
     if opens_at := waits_until(row):
         return f"{gateways.way_back(row.gateway, row.method).why} {formats(row.locale, row.timezone).date(opens_at)}."
     if row.payer_id != row.customer_id and detour:
