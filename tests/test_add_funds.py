@@ -286,7 +286,7 @@ def test_another_name_of_this_host_is_kept_on_the_way(app: Flask, owner: Browser
         ("pending", "is on its way", True),
         ("decline-funds", "The card has not enough money for this payment", False),
         ("late", "The payment page has closed", False),
-        ("short", "We are looking into this payment", False),
+        ("short", "22.50 arrived, and we are looking at it", False),
     ],
 )
 def test_it_shows_the_true_state_and_asks_on_only_while_that_can_change(app: Flask, owner: Browser, demo_customer: User, choice: str, sentence: str, polls: bool):
