@@ -24,6 +24,8 @@ PROCESSORS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What switches each processor on, and what it cannot do without then."""
 ECB_FEED: Final = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml"
+LOCALES: Final = ("en_GB", "en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
+"""The languages a reader may choose."""
 SELLER_EMAIL: Final = "billing@northbyte.example"
 _ON: Final = frozenset({"1", "on", "true", "yes"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -49,6 +51,7 @@ class Seller:
     email: str = SELLER_EMAIL
     website: str = "northbyte.example"
     accent: str = ""
+    locale: str = "en_GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +273,10 @@ def _percent(text: str) -> int:
 
 def _seller(environ: Mapping[str, str]) -> Seller:
     given_fields = {entry.name: environ.get(f"SELLER_{entry.name.upper()}") for entry in fields(Seller)}
-    return Seller(**{name: value for name, value in given_fields.items() if value})
+    seller = Seller(**{name: value for name, value in given_fields.items() if value})
+    if seller.locale not in LOCALES:
+        raise ConfigError(f"SELLER_LOCALE={seller.locale} is not a language we speak: {_either(list(LOCALES))}.")
+    return seller
 
 
 def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:

@@ -24,9 +24,10 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 import config
-from app import clock, db
+from app import clock, db, languages
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
 
 _ENQUEUE: Final = """
-insert into mails (key, customer_id, kind, recipient, subject, body_text, body_html, attachments, created_at, due_at)
-values (%(key)s, %(customer_id)s, %(kind)s, %(to)s, %(subject)s, %(text)s, %(html)s, %(attachments)s, %(now)s, %(now)s)
+insert into mails (key, customer_id, kind, recipient, language, subject, body_text, body_html, attachments, created_at, due_at)
+values (%(key)s, %(customer_id)s, %(kind)s, %(to)s, %(language)s, %(subject)s, %(text)s, %(html)s, %(attachments)s, %(now)s, %(now)s)
 on conflict (key) do nothing
 """
 _CLAIM: Final = """
@@ -68,7 +69,7 @@ where id in (select id from mails where sent_at is null and due_at <= %(now)s or
 """
 _FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
 _LIST: Final = """
-select id, key, kind, recipient, subject, body_text, body_html, created_at, sent_at, error,
+select id, key, kind, recipient, language, subject, body_text, body_html, created_at, sent_at, error,
   (select coalesce(jsonb_agg(file - 'base64'), '[]') from jsonb_array_elements(attachments) file) as attachments
 from mails
 """
@@ -110,6 +111,7 @@ class Mail:
     key: str
     kind: str
     recipient: str
+    language: str
     subject: str
     text: str
     html: str | None
@@ -125,8 +127,9 @@ class Mail:
 
 
 class Composed(NamedTuple):
-    """A mail's subject and its two bodies."""
+    """A mail's language, its subject and its two bodies."""
 
+    language: str
     subject: str
     text: str
     html: str
@@ -137,10 +140,9 @@ def is_address(text: str) -> bool:
     return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None and ".." not in text
 
 
-def send(kind: str, to: str, *, key: str, customer_id: int | None = None, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
-    """Compose ``templates/mail/<kind>`` and put it into the outbox. Within a transaction."""
-    composed = compose(kind, attachments=list(attachments), **context)
-    enqueue(kind, to, composed.subject, composed.text, composed.html, customer_id=customer_id, key=key, attachments=attachments)
+def send(kind: str, to: str, *, locale: str, key: str, customer_id: int | None = None, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
+    """Compose ``templates/mail/<kind>`` in the language of the reader's locale and put it into the outbox. Within a transaction."""
+    send_many([Letter(kind, to, locale, key, customer_id, context, attachments)])
 
 
 def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) -> None:
@@ -152,10 +154,11 @@ def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) ->
 
 
 class Letter(NamedTuple):
-    """A mail to be composed: its kind, recipient, key, what its template names, and what travels with it."""
+    """A mail to be composed: its kind, recipient and that reader's locale, its key, what its template names, and what travels with it."""
 
     kind: str
     to: str
+    locale: str
     key: str
     customer_id: int | None
     context: dict[str, object]
@@ -164,27 +167,39 @@ class Letter(NamedTuple):
 
 def send_many(letters: Sequence[Letter]) -> None:
     """`send` for many, in one go. Within a transaction."""
-    composed = [compose(letter.kind, attachments=letter.attachments, **letter.context) for letter in letters]
+    composed = [compose(letter.kind, letter.locale, attachments=letter.attachments, **letter.context) for letter in letters]
     rows = [_outgoing(letter.kind, letter.to, *text, letter.customer_id, letter.key, letter.attachments) for letter, text in zip(letters, composed, strict=True)]
     db.many(_ENQUEUE, rows)
 
 
-def compose(template: str, **context: object) -> Composed:
-    """Render a mail: the first line of its text template is the subject, values are escaped in the HTML one."""
+def compose(template: str, locale: str, **context: object) -> Composed:
+    """Render a mail in the language of a locale: the first line of its text template is the subject, values are escaped in the HTML one."""
     names = {"seller": config.current().seller, "base_url": config.current().base_url, **context}
-    subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
-    return Composed(_UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", _environment().get_template(f"{template}.html").render(names))
+    with languages.speaking(locale) as language:
+        names |= {"language": language, "direction": languages.direction()}
+        subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
+        html = _environment().get_template(f"{template}.html").render(names)
+    return Composed(language, _UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", html)
 
 
 def enqueue(
-    kind: str, to: str, subject: str, text: str, html: str | None = None, *, customer_id: int | None = None, key: str, attachments: Sequence[Attachment | Stored] = ()
+    kind: str,
+    to: str,
+    subject: str,
+    text: str,
+    html: str | None = None,
+    *,
+    language: str = languages.SOURCE,
+    customer_id: int | None = None,
+    key: str,
+    attachments: Sequence[Attachment | Stored] = (),
 ) -> bool:
     """Put one mail into the outbox; False when this key is there already. Raises `MailError`. Within a transaction."""
-    return db.execute(_ENQUEUE, **_outgoing(kind, to, subject, text, html, customer_id, key, attachments)) == 1
+    return db.execute(_ENQUEUE, **_outgoing(kind, to, language, subject, text, html, customer_id, key, attachments)) == 1
 
 
 def _outgoing(
-    kind: str, to: str, subject: str, text: str, html: str | None, customer_id: int | None, key: str, attachments: Sequence[Attachment | Stored] = ()
+    kind: str, to: str, language: str, subject: str, text: str, html: str | None, customer_id: int | None, key: str, attachments: Sequence[Attachment | Stored] = ()
 ) -> dict[str, object]:
     """The row of a mail. Raises `MailError`."""
     if not is_address(to):
@@ -192,7 +207,7 @@ def _outgoing(
     if _UNSAFE.search(subject) or not subject:
         raise MailError(f"not a subject: {subject!r}")
     files = [_kept(file) for file in attachments]
-    values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "subject": subject, "text": text, "html": html}
+    values = {"key": key, "customer_id": customer_id, "kind": kind, "to": to, "language": language, "subject": subject, "text": text, "html": html}
     return values | {"attachments": json.dumps(files), "now": clock.now()}
 
 
@@ -245,7 +260,10 @@ def find(mail_id: int) -> Mail | None:
 def _environment() -> Environment:
     escape = select_autoescape(enabled_extensions=("html",), disabled_extensions=("txt",), default=True)
     loader = FileSystemLoader(TEMPLATES)
-    return Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - escape is the chooser
+    environment = Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - escape is the chooser
+    languages.install(environment)
+    environment.filters.update(strong=Markup("<b>{}</b>").format, mailto=lambda to: Markup('<a href="mailto:{0}">{0}</a>').format(to))
+    return environment
 
 
 def _keep_here(limit: int) -> int:
@@ -288,6 +306,7 @@ def _message(row: db.Row) -> EmailMessage:
     message["Date"] = format_datetime(row.created_at)
     message["Message-ID"] = f"<{hashlib.sha256(row.key.encode()).hexdigest()[:32]}@{settings.mail_from.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
+    message["Content-Language"] = row.language
     message.set_content(row.body_text)
     if row.body_html:
         message.add_alternative(row.body_html, subtype="html")

@@ -18,6 +18,7 @@ from typing import Any
 import config
 from app import clock, customers, db, invoicing, mail, payments, tax, wallet
 from app.formats import formats
+from app.customers import Customer
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
 
@@ -488,7 +489,29 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
     ]
     _write_periods(rows, periods, bills, [renewed.transfer_id for renewed in done])
     db.execute(_EXTEND, services=[renewed.service_id for renewed in done], ends=[renewed.period_end for renewed in done])
+    _tell_renewed(rows, done)
     return done
+
+
+def _tell_renewed(rows: Sequence[db.Row], done: Sequence[Renewed]) -> None:
+    """One mail to each customer about everything of theirs that was just paid. Within a transaction."""
+    theirs: dict[int, list[tuple[db.Row, Renewed]]] = {}
+    for row, renewed in zip(rows, done, strict=True):
+        theirs.setdefault(row.customer_id, []).append((row, renewed))
+    readers = customers.get_many(theirs)
+    mail.send_many(payments.reachable([_renewal_letter(readers[customer_id], renewals) for customer_id, renewals in theirs.items()]))
+
+
+def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed]]) -> mail.Letter:
+    write = formats(customer.locale, customer.timezone)
+    told = [
+        {"label": row.label, "plan": row.plan, "until": write.long_date(renewed.period_end), "price": write.money(renewed.price.minor, renewed.price.currency), "number": renewed.invoice_number}
+        for row, renewed in renewals
+    ]
+    total = sum((renewed.price for _, renewed in renewals[1:]), renewals[0][1].price)
+    context: dict[str, object] = {"name": customer.title or customer.email, "services": told, "total": write.money(total.minor, total.currency)}
+    papers = [mail.Stored(renewed.invoice_number, f"/invoices/{renewed.invoice_number}.pdf") for _, renewed in renewals]
+    return mail.Letter("renewed", customer.email, customer.locale, f"renewed:{renewals[0][1].invoice_number}", customer.id, context, papers)
 
 
 def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
@@ -505,7 +528,8 @@ def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
     mail.inform(
-        "renewal_short", customer.email, key=f"renewal-short:{row.id}:{start}", customer_id=customer.id, name=customer.profile.name, label=row.label, plan=row.plan,
+        "renewal_short", customer.email, locale=customer.locale, key=f"renewal-short:{row.id}:{start}", customer_id=customer.id, name=customer.title or customer.email,
+        label=row.label, plan=row.plan,
         number=bill.number, price=write.money(bill.total, bill.currency), missing=write.money(missing.minor, missing.currency), start=write.long_date(start),
     )  # fmt: skip
 

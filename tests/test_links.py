@@ -335,7 +335,7 @@ def server(monkeypatch: pytest.MonkeyPatch, settings: config.Settings) -> Server
 
 
 def test_the_confirmation_waits_for_its_papers_and_carries_them(app: Flask, anna: User, server: Server) -> None:
-    given = payments.order_for(payments.ask(anna.customer_id or 0, "Anna", None), Money.of("40.00", "EUR"), "", GUEST)
+    given = payments.order_for(payments.ask(anna.customer_id or 0, "Anna", None), Money.of("40.00", "EUR"), "", GUEST, locale="de")
     choose(app, pay_by_link(given), "approve")
     carry(app)
     mail.deliver()
@@ -351,7 +351,7 @@ def test_the_confirmation_waits_for_its_papers_and_carries_them(app: Flask, anna
 
 
 def test_a_paper_that_cannot_be_printed_holds_no_mail_up_for_ever(app: Flask, anna: User, server: Server) -> None:
-    given = payments.order_for(payments.ask(anna.customer_id or 0, "Anna", None), Money.of("40.00", "EUR"), "", GUEST)
+    given = payments.order_for(payments.ask(anna.customer_id or 0, "Anna", None), Money.of("40.00", "EUR"), "", GUEST, locale="de")
     choose(app, pay_by_link(given), "approve")
     carry(app)
     with clock.travel(clock.now() + timedelta(hours=2)):

@@ -130,7 +130,7 @@ def test_a_subject_that_could_forge_a_header_is_refused(app, subject):
 
 
 def test_values_are_escaped_in_html_and_plain_in_text(app):
-    composed = mail.compose("verify", login="<b>{{ 7*7 }}</b>", link="http://localhost/verify/x?a=1&b=2")
+    composed = mail.compose("verify", "en", login="<b>{{ 7*7 }}</b>", link="http://localhost/verify/x?a=1&b=2")
     assert composed.subject == "Confirm your e-mail address"
     assert "&lt;b&gt;{{ 7*7 }}&lt;/b&gt;" in composed.html
     assert "<b>{{ 7*7 }}</b>" in composed.text
@@ -138,7 +138,7 @@ def test_values_are_escaped_in_html_and_plain_in_text(app):
 
 
 def test_a_value_in_the_subject_cannot_break_out_of_it(app):
-    composed = mail.compose("renewal_short", label="vps\r\nBcc: x@example.com", missing="\x85€ 1", **dict.fromkeys(("name", "plan", "start", "price", "number"), "x"))
+    composed = mail.compose("renewal_short", "en", label="vps\r\nBcc: x@example.com", missing="\x85€ 1", **dict.fromkeys(("name", "plan", "start", "price", "number"), "x"))
     assert composed.subject == "vps"
     with db.transaction():
         assert mail.enqueue("renewal_short", "anna@example.com", composed.subject, composed.text, key="k")
@@ -146,7 +146,7 @@ def test_a_value_in_the_subject_cannot_break_out_of_it(app):
 
 @pytest.mark.parametrize("kind", ["verify", "reset", "address_known", "password_changed", "email_changed"])
 def test_every_mail_has_two_bodies_that_say_the_same_and_load_nothing(app, kind):
-    composed = mail.compose(kind, login="nora", link="http://localhost/x", email="new@example.com")
+    composed = mail.compose(kind, "en", login="nora", link="http://localhost/x", email="new@example.com")
     assert "nora" in composed.text
     assert "nora" in composed.html
     assert "src=" not in composed.html

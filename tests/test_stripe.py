@@ -257,7 +257,7 @@ def test_two_events_of_one_payment_credit_once(fake: FakeStripe, alone: Stripe, 
     for event in fake.events:
         assert payments.process(payments.receive("stripe", *fake.webhook(event))) == "done"
     paid = again(payment)
-    assert (times_credited(payment), paid.state, paid.method_label, paid.fee) == (1, "paid", "Visa •••• 4242 by Apple Pay", 60)
+    assert (times_credited(payment), paid.state, paid.method_label, paid.fee) == (1, "paid", "Visa •••• 4242, Apple Pay", 60)
 
 
 def test_a_fee_that_is_known_later_is_booked_once(fake: FakeStripe, alone: Stripe, demo_customer: User):

@@ -75,7 +75,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     open_one = begin(topup(user, Money.of("40.00", "EUR")))
     unpaid = topup(user, Money.of("25.00", "EUR"))
     asked = payments.ask(user.customer_id, "Anna", None)
-    given = pay_by_link(payments.order_for(asked, Money.of("12.00", "EUR"), "", GUEST, "Gustav"))
+    given = pay_by_link(payments.order_for(asked, Money.of("12.00", "EUR"), "", GUEST, "Gustav", locale="de"))
     choose(app, given, "approve")
     carry(app)
     customers.request_verification(user.id)

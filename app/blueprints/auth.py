@@ -182,10 +182,8 @@ def _stop(problem: str | None) -> None:
 
 
 def _register(form: RegisterForm) -> customers.User:
-    tags = {language.replace("_", "-"): language for language in customers.LANGUAGES}
-    locale = tags[request.accept_languages.best_match(tags, "en-GB") or "en-GB"]
     timezone = form.timezone.data if form.timezone.data in customers.timezones() else "UTC"
-    return customers.register(form.login.data or "", form.email.data or "", form.password.data or "", locale=locale, timezone=timezone or "UTC", ip=gate.address())
+    return customers.register(form.login.data or "", form.email.data or "", form.password.data or "", locale=web.preferred_locale(), timezone=timezone or "UTC", ip=gate.address())
 
 
 def _show(name: str, form: Form, status_code: int = 200, *, problem: str = "", **context: Any) -> Response:

@@ -154,7 +154,7 @@ def order(token: str) -> Response:
     if quote.problem or quote.pay is None or not ready:
         return _top_up_page(link, text, currency, quote, form, 422)
     customers.count((f"top-up-link:{link.id}", 30, _WHILE), (f"top-up-link:{customers.network(gate.address())}", 20, _WHILE))
-    made = payments.order_for(link, quote.pay, request.form.get("quote", ""), form.profile(), form.said.data or "")
+    made = payments.order_for(link, quote.pay, request.form.get("quote", ""), form.profile(), form.said.data or "", locale=web.preferred_locale())
     return web.go(made.path)
 
 

@@ -29,7 +29,7 @@ _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 _FAMILIAR_FOR: Final = timedelta(days=30)
 
-_HOLDER: Final = "select id, login, customer_id from users where email = %(email)s and verified_at is not null and id <> %(id)s"
+_HOLDER: Final = "select id, login, locale, customer_id from users where email = %(email)s and verified_at is not null and id <> %(id)s"
 _CONFIRM: Final = "update users set email = %(email)s, verified_at = coalesce(verified_at, %(now)s) where id = %(id)s"
 _STORE_HASH: Final = "update users set password_hash = %(password_hash)s where id = %(id)s"
 _IPS: Final = "select distinct ip from sessions where user_id = %(id)s and created_at > %(since)s"
@@ -120,10 +120,10 @@ def request_reset(name: str, *, ip: str = "") -> None:
     user = find_user(name)
     with db.transaction():
         if user is None:
-            mail.compose("reset", login=name, link=_link("password/reset", "-"))
+            mail.compose("reset", "en", login=name, link=_link("password/reset", "-"))
         else:
             link = _link("password/reset", tokens.issue("reset", user.id, user.email))
-            mail.send("reset", user.email, key=_key("reset", user.id), customer_id=user.customer_id, login=user.login, link=link)
+            mail.send("reset", user.email, locale=user.locale, key=_key("reset", user.id), customer_id=user.customer_id, login=user.login, link=link)
         record("password_reset_requested", user.id if user else None, ip=ip)
 
 
@@ -211,7 +211,7 @@ def _check_current(user: User, password: str, field: str, ip: str) -> None:
 def _set_password(user_id: int, stored: str) -> User:
     db.execute(_STORE_HASH, id=user_id, password_hash=stored)
     user = get_user(user_id)
-    mail.send("password_changed", user.email, key=_key("password", user_id), customer_id=user.customer_id, login=user.login)
+    mail.send("password_changed", user.email, locale=user.locale, key=_key("password", user_id), customer_id=user.customer_id, login=user.login)
     return user
 
 
@@ -219,9 +219,10 @@ def _send_confirmation(user: User, email: str) -> None:
     holder = db.row(_HOLDER, email=email, id=user.id)
     if holder is None:
         token = tokens.issue("verify", user.id, email)
-        mail.send("verify", email, key=_key("verify", user.id), customer_id=user.customer_id, login=user.login, link=_link("verify", token))
+        link = _link("verify", token)
+        mail.send("verify", email, locale=user.locale, key=_key("verify", user.id), customer_id=user.customer_id, login=user.login, link=link)
     else:
-        mail.send("address_known", email, key=_key("known", user.id), customer_id=holder.customer_id, login=holder.login)
+        mail.send("address_known", email, locale=holder.locale, key=_key("known", user.id), customer_id=holder.customer_id, login=holder.login)
 
 
 def _confirm(user_id: int, email: str) -> bool:
@@ -232,7 +233,8 @@ def _confirm(user_id: int, email: str) -> bool:
     before = get_user(user_id)
     db.execute(_CONFIRM, id=user_id, email=email, now=clock.now())
     if before.verified and before.email != email:
-        mail.send("email_changed", before.email, key=_key("email", user_id), customer_id=before.customer_id, login=before.login, email=email)
+        key = _key("email", user_id)
+        mail.send("email_changed", before.email, locale=before.locale, key=key, customer_id=before.customer_id, login=before.login, email=email)
     return True
 
 

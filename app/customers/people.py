@@ -96,7 +96,7 @@ _USER_BY_ID: Final = _USER + "where id = %(id)s"
 _USER_BY_LOGIN: Final = _USER + "where login = %(login)s and disabled_at is null"
 _USER_BY_EMAIL: Final = _USER + "where email = %(email)s and disabled_at is null order by verified_at is null, id desc limit 1"
 _CUSTOMER: Final = """
-select c.*, coalesce(u.email, '') as user_email, coalesce(u.locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone, u.email is null as guest,
+select c.*, coalesce(u.email, '') as user_email, coalesce(u.locale, c.guest_locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone, u.email is null as guest,
        exists (select 1 from users where customer_id = c.id and verified_at is not null) as verified,
        exists (select 1 from accounts where customer_id = c.id) or exists (select 1 from bills where customer_id = c.id) as currency_fixed
 from customers c
@@ -116,8 +116,8 @@ select c.id, u.login, c.currency from users u join customers c on c.id = u.custo
 where u.login = %(login)s and u.role = 'customer' and u.verified_at is not null and u.disabled_at is null and c.closed_at is null and c.currency is not null
 """
 _GUEST: Final = """
-insert into customers (kind, name, company, street, postcode, city, country, billing_email, created_at)
-values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(country)s, %(billing_email)s, %(now)s) returning id
+insert into customers (kind, name, company, street, postcode, city, country, billing_email, guest_locale, created_at)
+values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(country)s, %(billing_email)s, %(locale)s, %(now)s) returning id
 """
 _UPDATE: Final = """
 update customers set kind = %(kind)s, name = %(name)s, company = %(company)s, street = %(street)s, postcode = %(postcode)s, city = %(city)s,
@@ -192,11 +192,10 @@ def find_beneficiary(login: str) -> Beneficiary | None:
     return Beneficiary(*row) if row else None
 
 
-def insert_guest(profile: Profile) -> int:
-    """A customer without a login, who pays for somebody else: what its documents need and where they go. Within a transaction."""
-    return int(
-        db.scalar(_GUEST, now=clock.now(), **{name: getattr(profile, name) for name in ("kind", "name", "company", "street", "postcode", "city", "country", "billing_email")})
-    )
+def insert_guest(profile: Profile, locale: str) -> int:
+    """A customer without a login, who pays for somebody else: what its documents need, where they go and in which language. Within a transaction."""
+    facts = {name: getattr(profile, name) for name in ("kind", "name", "company", "street", "postcode", "city", "country", "billing_email")}
+    return int(db.scalar(_GUEST, locale=locale, now=clock.now(), **facts))
 
 
 def insert_user(

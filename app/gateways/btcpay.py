@@ -137,7 +137,7 @@ class BTCPay:
             state="paid",
             received=value,
             paid_at=min(payment.at for payment in settled),
-            method_label=f"Cryptocurrency, {' and '.join(sorted({payment.coin for payment in settled}))}",
+            method_label=f"Cryptocurrency, {', '.join(sorted({payment.coin for payment in settled}))}",
             fault=told.fault or (_MARKED if invoice.get("additionalStatus") == "Marked" else ""),
             doubt=self._drift(late, invoice["currency"]) if late else "",
         )

@@ -129,7 +129,7 @@ def _snapshot(order_id: str, payments: Sequence[Mapping[str, Any]]) -> Snapshot:
         told,
         received=sum(received[1:], received[0]) if len({money.currency for money in received}) == 1 else None,
         paid_at=min(datetime.fromisoformat(str(payment["created_at"])).astimezone(UTC) for payment in counted),
-        method_label=f"Cryptocurrency, {' and '.join(sorted({str(payment['pay_currency']).upper() for payment in counted}))}",
+        method_label=f"Cryptocurrency, {', '.join(sorted({str(payment['pay_currency']).upper() for payment in counted}))}",
         doubt="" if finished else "less coin came than was asked for, and NOWPayments has not finished the payment",
     )
 

@@ -28,16 +28,17 @@ from app.gateways.base import (
     WayBack,
     read_json,
 )
+from app.languages import N_
 from app.money import Money
 
 SIGNATURE_HEADER = "sandbox-signature"
 
 _EUROPE = frozenset({"EUR", "PLN", "CZK", "GBP", "SEK", "DKK"})
 METHODS = (
-    Method("card", "Bank card", "CARD", "Sandbox: no real money", "Instant", "sandbox"),
+    Method("card", N_("Bank card"), "CARD", "Sandbox: no real money", "Instant", "sandbox"),
     Method("paypal", "PayPal", "PayPal", "Sandbox: no real money", "Instant", "sandbox"),
-    Method("bank", "Online bank transfer", "BANK", "Sandbox: no real money", "Up to a minute", "sandbox", currencies=_EUROPE),
-    Method("crypto", "Cryptocurrency", "BTC", "Sandbox: no real money", "After confirmation", "sandbox", minimums={"EUR": 10_00, "USD": 10_00}),
+    Method("bank", N_("Online bank transfer"), "BANK", "Sandbox: no real money", "Up to a minute", "sandbox", currencies=_EUROPE),
+    Method("crypto", N_("Cryptocurrency"), "BTC", "Sandbox: no real money", "After confirmation", "sandbox", minimums={"EUR": 10_00, "USD": 10_00}),
 )
 
 

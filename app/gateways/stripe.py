@@ -309,7 +309,7 @@ def _label(charge: Any) -> str:
     if card is None:
         return stripe_methods.LABELS.get(str(details.type), str(details.type))
     wallet = getattr(getattr(card, "wallet", None), "type", "")
-    by = {"apple_pay": " by Apple Pay", "google_pay": " by Google Pay"}.get(wallet, "")
+    by = {"apple_pay": ", Apple Pay", "google_pay": ", Google Pay"}.get(wallet, "")
     return f"{str(card.brand).title()} •••• {card.last4}{by}"
 
 

@@ -162,7 +162,7 @@ def issue_service_bill(customer_id: int, title: str, currency: str, lines: Seque
 _BUYERS = """
 select c.id, jsonb_build_object('kind', c.kind, 'name', c.name, 'company', c.company, 'street', c.street, 'postcode', c.postcode, 'city', c.city,
     'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email) as snapshot,
-  c.po_number, coalesce(u.locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone
+  c.po_number, coalesce(u.locale, c.guest_locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone
 from customers c
 left join lateral (select locale, timezone from users where customer_id = c.id order by id limit 1) u on true
 where c.id = any(%(ids)s)

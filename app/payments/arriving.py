@@ -7,24 +7,23 @@ paid when all of it has arrived, and what is above it stays on the balance.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-import config
-from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
+from app import clock, customers, db, fx, invoicing, languages, ledger, mail, wallet
 from app.customers import Customer
 from app.formats import formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
 from app.money import AmountError, Money
-from app.payments import book, links, settling
-from app.payments.settling import Conversion
+from app.payments import book, settling
+from app.payments.settling import Conversion, Fate
 
 log = logging.getLogger(__name__)
 
 BANK = "bank"
 """The gateway that has no processor: the seller's own accounts."""
-LABEL = "Bank transfer"
+LABEL = languages.N_("Bank transfer")
 SUSPENSE = "bank"
 """Key of the suspense accounts that hold what arrived until it finds its customer."""
 
@@ -66,7 +65,9 @@ class _Case:
     settlement: Settlement | None = None
     number: str = ""
     short: bool = False
-    settled: str = ""
+    spare: bool = False
+    uncovered: bool = False
+    settled: Money | None = None
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
@@ -214,7 +215,8 @@ def _counts(case: _Case) -> int:
 def _fate(case: _Case, *, already: bool) -> str:
     """Why the bill is not paid by this, as a sentence, or nothing."""
     bill, writer = case.bill, formats(case.owner.locale, case.owner.timezone)
-    if already or bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
+    case.spare = already or not settling.takes_money(bill)
+    if case.spare:
         return f"{bill.number} was {'paid' if already else bill.status} already, so the money was added to the balance."
     case.short = case.counted < bill.total
     if case.short:
@@ -230,6 +232,7 @@ def _may_settle(case: _Case) -> bool:
     try:
         case.transfer_id = settling.charge(case.bill, f"Paid by {LABEL.lower()}").transfer_id
     except InsufficientFunds:
+        case.uncovered = True
         case.note = f"The money was added to the balance, where it does not cover {case.bill.number} any more."
         return False
     return True
@@ -276,9 +279,8 @@ def _settle_debts(cases: Sequence[_Case]) -> None:
     """What a dispute left owing has the first claim on money that came and paid no bill."""
     owing = {row.customer_id for row in db.rows(_OWING, customers=[case.owner.id for case in cases])}
     for case in cases:
-        settled = wallet.settle_debts(case.owner.id, case.conversion.credited.currency, cause=case.arrival.key, payment_id=case.payment_id) if case.owner.id in owing else None
-        if settled:
-            case.settled = settling.settled_sentence(settled, formats(case.owner.locale, case.owner.timezone))
+        if case.owner.id in owing:
+            case.settled = wallet.settle_debts(case.owner.id, case.conversion.credited.currency, cause=case.arrival.key, payment_id=case.payment_id) or None
 
 
 _OWING = "select customer_id from accounts where kind = 'debt' and balance < 0 and customer_id = any(%(customers)s)"
@@ -287,29 +289,22 @@ _OWING = "select customer_id from accounts where kind = 'debt' and balance < 0 a
 def _tell(cases: Sequence[_Case]) -> None:
     """The history of each payment, and a mail to each payer."""
     now = clock.now()
-    db.many(
-        book.EVENT,
-        [
-            {"payment_id": case.payment_id, "at": now, "state": "paid", "note": f"{case.note} {'' if case.bill.for_another else case.settled}".strip(), "actor": BANK}
-            for case in cases
-        ],
-    )
+    db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": _history(case), "actor": BANK} for case in cases])
     payers = customers.get_many({case.bill.customer_id for case in cases})
     receipts = _receipts([case.number for case in cases if case.number])
-    mail.send_many([_letter(case, payers[case.bill.customer_id], receipts.get(case.number)) for case in cases if mail.is_address(payers[case.bill.customer_id].email)])
+    letters = [_letter(case, payers[case.bill.customer_id], receipts.get(case.number)) for case in cases]
     given = [case for case in cases if case.bill.for_another]
-    mail.send_many(
-        [
-            letter
-            for case in given
-            for letter in settling.to_owner(
-                case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=payers[case.bill.customer_id].guest
-            )
-        ]
-    )
-    for case in cases:
-        if not mail.is_address(payers[case.bill.customer_id].email):
-            log.warning("Payment %s could not be confirmed by mail: no address.", case.public_id)
+    letters += [
+        settling.to_owner(case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=payers[case.bill.customer_id].guest)
+        for case in given
+    ]
+    mail.send_many(settling.reachable(letters))
+
+
+def _history(case: _Case) -> str:
+    if case.settled is None or case.bill.for_another:
+        return case.note
+    return f"{case.note} {settling.settled_sentence(case.settled, formats(case.owner.locale, case.owner.timezone))}".strip()
 
 
 def _receipts(numbers: Sequence[str]) -> dict[str, str]:
@@ -323,19 +318,13 @@ select b.invoice_number, d.number from bills b join documents d on d.bill_id = b
 
 
 def _letter(case: _Case, payer: Customer, receipt: str | None) -> mail.Letter:
-    writer, received, credited = formats(payer.locale, payer.timezone), case.arrival.received, case.conversion.credited
-    kept = f"{writer.money(case.arrival.deducted, received.currency)} was kept by banks on the way." if case.arrival.deducted else ""
-    context = {
-        "number": case.number or case.bill.number,
-        "paid": writer.money(received.minor, received.currency),
-        "credited": writer.money(credited.minor, credited.currency),
-        "paid_at": writer.datetime(case.arrival.paid_at),
-        "method": LABEL.lower(),
-        "rate_note": " ".join(text for text in (case.conversion.rate_note, "" if case.short else case.note, kept) if text),
-        "settled_note": "" if case.bill.for_another else case.settled,
-        "rest": writer.money(case.bill.total - case.counted, case.bill.currency) if case.short else "",
-        "topup": case.bill.kind == "topup" or not case.settlement,
-        "whose": settling.whose(case.bill),
-        "url": config.current().base_url + (links.told_at(case.public_id) if payer.guest else f"/invoices/{case.number or case.bill.number}"),
-    }
-    return mail.Letter("payment_confirmed", payer.email, f"payment:{case.public_id}:confirmed", payer.id, context, settling.papers(case.number, receipt))
+    received, over, currency = case.arrival.received, case.counted - case.bill.total, case.bill.currency
+    fate = Fate(
+        rest=Money(-over, currency) if case.short else None,
+        above=Money(over, currency) if case.number and over > 0 else None,
+        spare=case.spare,
+        uncovered=case.uncovered,
+        deducted=Money(case.arrival.deducted, received.currency) if case.arrival.deducted else None,
+    )
+    bill = replace(case.bill, invoice_number=case.number or None, receipt_number=receipt) if case.settlement else case.bill
+    return settling.confirmation(payer, bill, case.public_id, f"{case.public_id}:confirmed", received, case.conversion, case.arrival.paid_at, LABEL, case.settled, fate)

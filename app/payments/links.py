@@ -140,14 +140,15 @@ def withdraw(customer_id: int, link_id: int) -> bool:
         return db.execute(_REVOKE + "purpose = 'topup' and id = %(id)s", customer_id=customer_id, id=link_id, now=clock.now()) > 0
 
 
-def order_for(link: Link, amount: Money, quote_token: str, payer: Profile, said: str = "") -> Link:
+def order_for(link: Link, amount: Money, quote_token: str, payer: Profile, said: str = "", *, locale: str) -> Link:
     """The bill of a guest who tops somebody up by a link, as the link by which the guest pays it. Opens the transaction.
 
-    The guest becomes a customer without a login: what the documents need, and nothing else. `said` is the name the guest wants the owner to read.
+    The guest becomes a customer without a login: what the documents need, and nothing else. `said` is the name the guest
+    wants the owner to read, `locale` how the guest is written to.
     """
     owner = customers.get(link.customer_id)
     with db.transaction():
-        guest_id = customers.insert_guest(payer)
+        guest_id = customers.insert_guest(payer, locale)
         offer = fx.unseal(quote_token)
         if offer and (offer.pay, offer.credited.currency) == (amount, owner.currency):
             fx.fix(offer, guest_id)

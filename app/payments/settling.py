@@ -1,13 +1,13 @@
 """What a processor says becomes what we hold: one table of steps, and the one place where a payment is credited."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 import config
-from app import clock, customers, db, fx, invoicing, ledger, mail, wallet
+from app import clock, customers, db, fx, invoicing, languages, ledger, mail, wallet
 from app.customers import Customer
 from app.formats import Formats, formats
 from app.gateways.base import Snapshot
@@ -38,6 +38,9 @@ STEPS: Mapping[str, frozenset[str]] = {
 Each state is reached from every state before it and left only for one after it, so all orders of the same news end alike.
 """
 
+
+BALANCE = languages.N_("Account balance")
+"""How a bill was paid that no processor had a part in."""
 
 Follower = Callable[[Payment, Snapshot], None]
 _followers: list[Follower] = []
@@ -191,11 +194,16 @@ def credit_held(payment_id: int, money: Money, number: str) -> Payment:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a received amount becomes on the wallet: the credited money, the ledger lines that pay for it, and the sentence about the rate."""
+    """What a received amount becomes on the wallet: the credited money, the ledger lines that pay for it, and the sentence about the rate.
+
+    `offer` is that rate, None where nothing was converted; `held` says whether it was held for this money.
+    """
 
     credited: Money
     lines: list[tuple[int, int]]
     rate_note: str = ""
+    offer: fx.Offer | None = None
+    held: bool = False
 
 
 def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
@@ -275,19 +283,16 @@ def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money
     return conversion, posted.transfer_id
 
 
-def _settle_debts(payment: Payment, bill: Bill, currency: str, cause: str) -> str:
-    """Settle what a dispute left owing with the money that came, before anything else can have it; the sentence that says so, or nothing."""
+def _settle_debts(payment: Payment, bill: Bill, currency: str, cause: str) -> Money | None:
+    """Settle what a dispute left owing with the money that came, before anything else can have it; how much of it did."""
     settled = wallet.settle_debts(payment.customer_id, currency, cause=cause, payment_id=payment.id)
-    if not settled:
-        return ""
-    sentence = settled_sentence(settled, formats(bill.locale, bill.timezone))
-    if not payment.for_another:  # what the owner of the balance owed is none of the payer's business
-        book.note(payment.id, "paid", sentence)
-    return sentence
+    if settled and not payment.for_another:  # what the owner of the balance owed is none of the payer's business
+        book.note(payment.id, "paid", settled_sentence(settled, formats(bill.locale, bill.timezone)))
+    return settled or None
 
 
 def settled_sentence(settled: Money, writer: Formats) -> str:
-    """What a payment's history and its mail say of the part that settled a debt."""
+    """What a payment's history says of the part that settled a debt."""
     return f"{writer.money(settled.minor, settled.currency)} of it settled what a dispute had left owing."
 
 
@@ -318,12 +323,13 @@ def convert(received: Money, into: str, writer: Formats, held: fx.Offer | None =
     lines = [(ledger.account("fx", received.currency), received.minor), (ledger.account("fx", into), -offer.gross.minor)]
     if offer.spread:
         lines.append((ledger.account("revenue", into, key="exchange"), offer.spread.minor))
-    return Conversion(offer.credited, lines, note if held else f"{note} No rate was held when the money arrived, so it is the rate of that day.")
+    note = note if held else f"{note} No rate was held when the money arrived, so it is the rate of that day."
+    return Conversion(offer.credited, lines, note, offer, held=held is not None)
 
 
 def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
     """Pay the bill with what was just credited and what came for it before, if it still can be paid; the sentence for the timeline."""
-    if bill.status not in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",)):
+    if not takes_money(bill):
         return f"{bill.number} was {bill.status} already, so the money was added to the balance."
     before = book.came_for(bill)
     came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
@@ -348,6 +354,11 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued."
+
+
+def takes_money(bill: Bill) -> bool:
+    """Whether money that comes for this bill pays it: a top-up even after its time is over, as what came is on the balance anyway."""
+    return bill.status in (("unpaid", "expired", "cancelled") if bill.kind == "topup" else ("unpaid",))
 
 
 def charge(bill: Bill, description: str) -> wallet.Spent:
@@ -381,9 +392,12 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
         bill = invoicing.lock(found.id)
         if not bill.unpaid:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
-        spent = charge(bill, "")
-        invoicing.settle(bill, Settlement(clock.now(), "Account balance", source="balance", transfer_id=spent.transfer_id))
-        return invoicing.lock(bill.id)
+        spent, now = charge(bill, ""), clock.now()
+        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
+        bill = invoicing.lock(bill.id)
+        letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
+        mail.send_many(reachable([letter]))
+        return bill
 
 
 def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
@@ -398,36 +412,77 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: str, once: str) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: Money | None, once: str) -> None:
     """The mail to the payer, and to the owner where that is somebody else; `once` is in its key."""
-    payer = customers.get(payment.payer_id)
-    writer, bill = formats(payer.locale, payer.timezone), invoicing.lock(bill.id)
-    rest = book.due(bill) if bill.unpaid else None
-    mail.inform(
-        "payment_confirmed",
-        payer.email,
-        key=f"payment:{once}:confirmed",
-        customer_id=payment.payer_id,
-        number=bill.number,
-        rest=writer.money(rest.minor, rest.currency) if rest else "",
-        paid=writer.money(received.minor, received.currency),
-        credited=writer.money(conversion.credited.minor, conversion.credited.currency),
-        paid_at=writer.datetime(paid_at),
-        method=payment.method_label,
-        rate_note=conversion.rate_note,
-        settled_note="" if payment.for_another else settled,
-        topup=bill.kind == "topup",
-        whose=whose(bill),
-        url=config.current().base_url + (links.told_at(payment.public_id) if payer.guest else f"/invoices/{bill.number}"),
-        attachments=papers(bill.invoice_number, bill.receipt_number),
-    )
+    payer, spare, bill = customers.get(payment.payer_id), not takes_money(bill), invoicing.lock(bill.id)
+    fate = Fate(rest=book.due(bill) if bill.unpaid else None, spare=spare)
+    letters = [confirmation(payer, bill, payment.public_id, f"{once}:confirmed", received, conversion, paid_at, payment.method_label, settled, fate)]
     if payment.for_another:
-        mail.send_many(to_owner(customers.get(payment.customer_id), bill, conversion.credited, paid_at, once, settled, by_link=payment.link_id is not None))
+        owner = customers.get(payment.customer_id)
+        letters.append(to_owner(owner, bill, conversion.credited, paid_at, once, settled, by_link=payment.link_id is not None))
+    mail.send_many(reachable(letters))
 
 
-def whose(bill: Bill) -> str:
-    """Whose balance a bill's money is on, as its payer reads it."""
-    return "the balance of the other account" if bill.for_another else "your balance"
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a bill by money that came, as far as its payer has to be told.
+
+    `rest` is still to be paid, `above` is what came beyond the bill; `spare` says that there was nothing left to pay, `uncovered` that
+    the balance did not cover it any more. `deducted` is what banks kept on the way.
+    """
+
+    rest: Money | None = None
+    above: Money | None = None
+    spare: bool = False
+    uncovered: bool = False
+    deducted: Money | None = None
+
+
+def confirmation(
+    payer: Customer, bill: Bill, public_id: str, key: str, received: Money, conversion: Conversion, paid_at: datetime, method: str, settled: Money | None, fate: Fate
+) -> mail.Letter:
+    """The mail that tells a payer that money arrived and what it became. `bill` as it stands now, `method` the label of the payment's way."""
+    writer = formats(payer.locale, payer.timezone)
+    context: dict[str, object] = {
+        "number": bill.number,
+        "paid": _written(received, writer),
+        "credited": _written(conversion.credited, writer),
+        "paid_at": writer.datetime(paid_at),
+        "method": method,
+        "rate": _rate(conversion, writer),
+        "settled": "" if bill.for_another else _written(settled, writer),
+        "rest": _written(fate.rest, writer),
+        "above": _written(fate.above, writer),
+        "kept": _written(fate.deducted, writer),
+        "spare": fate.spare,
+        "uncovered": fate.uncovered,
+        "added": bill.kind == "topup" or not bill.invoice_number or fate.spare or fate.uncovered,
+        "for_another": bill.for_another,
+        "url": config.current().base_url + (links.told_at(public_id) if payer.guest else f"/invoices/{bill.number}"),
+    }
+    attachments = [] if fate.spare else papers(bill.invoice_number, bill.receipt_number)
+    return mail.Letter("payment_confirmed", payer.email, payer.locale, f"payment:{key}", payer.id, context, attachments)
+
+
+def _written(money: Money | None, writer: Formats) -> str:
+    return writer.money(money.minor, money.currency) if money else ""
+
+
+def _rate(conversion: Conversion, writer: Formats) -> dict[str, object]:
+    """The rate as a mail names it; empty where nothing was converted."""
+    offer = conversion.offer
+    if offer is None:
+        return {}
+    rate, day = writer.rate(Decimal(offer.rate)), writer.date(offer.rate_date)
+    return {"pay": offer.pay.currency, "figure": rate, "into": offer.credited.currency, "source": offer.source, "day": day, "held": conversion.held}
+
+
+def reachable(letters: Sequence[mail.Letter]) -> list[mail.Letter]:
+    """The letters that have an address; one without must not undo the money it is about, so it is logged."""
+    for letter in letters:
+        if not mail.is_address(letter.to):
+            log.warning("%s was not mailed: customer %s has no address", letter.key, letter.customer_id)
+    return [letter for letter in letters if mail.is_address(letter.to)]
 
 
 def papers(invoice_number: str | None, receipt_number: str | None) -> list[mail.Stored]:
@@ -438,17 +493,17 @@ def papers(invoice_number: str | None, receipt_number: str | None) -> list[mail.
     return [mail.Stored(invoice_number, f"{page}.pdf"), mail.Stored(receipt_number, f"{page}/receipt.pdf")]
 
 
-def to_owner(owner: Customer, bill: Bill, credited: Money, paid_at: datetime, key: str, settled: str, *, by_link: bool) -> list[mail.Letter]:
-    """The mail to whom somebody else has topped up, of whom it says only what that payer wanted; none where there is no address."""
+def to_owner(owner: Customer, bill: Bill, credited: Money, paid_at: datetime, key: str, settled: Money | None, *, by_link: bool) -> mail.Letter:
+    """The mail to whom somebody else has topped up, of whom it says only what that payer wanted."""
     writer = formats(owner.locale, owner.timezone)
     context: dict[str, object] = {
-        "credited": writer.money(credited.minor, credited.currency),
+        "credited": _written(credited, writer),
         "paid_at": writer.datetime(paid_at),
-        "settled_note": settled,
+        "settled": _written(settled, writer),
         "by_link": by_link,
         "said": links.said_by_payer(bill.id) if by_link else "",
     }
-    return [mail.Letter("funds_received", owner.email, f"payment:{key}:received", owner.id, context)] if mail.is_address(owner.email) else []
+    return mail.Letter("funds_received", owner.email, owner.locale, f"payment:{key}:received", owner.id, context)
 
 
 _WRITE = """

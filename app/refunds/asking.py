@@ -61,7 +61,7 @@ def approve(number: str, *, actor: str, note: str = "") -> str:
             book.write_step(row.id, "requested", f"Approved by one of {row.approvals_needed} people", actor)
             return "requested"
         book.move(row, "approved", note=note, actor=actor)
-        book.tell(row, "approved", note)
+        book.tell(row, "approved", answer=note)
         return "approved"
 
 
@@ -72,19 +72,22 @@ def decline(number: str, *, actor: str, answer: str) -> None:
     with db.transaction():
         row = book.lock(number)
         if row.state == "approved" and row.attempted_at is None:
-            give_back(row, "declined", answer.strip()[:MOST_WORDS], actor)
+            give_back(row, "declined", answer.strip()[:MOST_WORDS], actor, answered=True)
             return
         book.require(row, "requested")
-        give_back(row, "declined", answer.strip()[:MOST_WORDS], actor)
+        give_back(row, "declined", answer.strip()[:MOST_WORDS], actor, answered=True)
 
 
-def give_back(row: db.Row, state: str, note: str, actor: str) -> None:
-    """Give held money back to the balance and to the payment it came from; a debt has the first claim on it. Within a transaction."""
+def give_back(row: db.Row, state: str, note: str, actor: str, *, answered: bool = False) -> None:
+    """Give held money back to the balance and to the payment it came from; a debt has the first claim on it.
+
+    `answered` says that the note is a person's own words. Within a transaction.
+    """
     held = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:hold")
     wallet.release(held, f"{row.number}:{state}", description=f"Refund {row.number} {state}, back on the balance", actor=actor)
     wallet.settle_debts(row.customer_id, row.currency, cause=f"{row.number}:{state}", payment_id=row.payment_id)
     book.move(row, state, note=note, actor=actor)
-    book.tell(row, state, note)
+    book.tell(row, state, answer=note if answered else "", reason="" if answered else note)
 
 
 def _own_payment(customer_id: int, public_id: str) -> db.Row:

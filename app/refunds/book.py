@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app import clock, customers, db, ledger, mail, payments
 from app.formats import formats
+from app.languages import N_
 from app.money import Money
 
 
@@ -81,6 +82,11 @@ class Case:
     refunds_before: int
     disputes_before: int
 
+
+OTHERS = N_("the payer's own method")
+"""Where a refund goes whose payer is somebody else: what that one paid with is not shown."""
+RETURNED = (N_("expired or canceled card"), N_("lost or stolen card"), N_("insufficient funds"))
+"""Reasons of processors that a mail can name."""
 
 _FIELDS = """
 r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,
@@ -159,13 +165,14 @@ def write_step(refund_id: int, state: str, note: str, actor: str) -> None:
     db.execute(_STEP, id=refund_id, state=state, note=note, actor=actor, now=clock.now())
 
 
-def tell(row: db.Row, state: str, note: str = "") -> None:
-    """Write to the customer about a step. Within a transaction."""
+def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "") -> None:
+    """Write to the customer about a step: `answer` in support's own words, `reason` as the house or a processor says it. Within a transaction."""
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
     target = masked(row.holder, row.iban) if row.way == "bank" else row.method_label
     mail.inform(
-        "refund_step", customer.email, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title, number=row.number, state=state, note=note,
+        "refund_step", customer.email, locale=customer.locale, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title or customer.email, number=row.number,
+        state=state, answer=answer, reason=reason,
         payout=write.money(row.payout, row.payout_currency), amount=write.money(row.amount, row.currency), target=target, document=row.document,
         paid_at=write.date(row.paid_at), at=write.datetime(clock.now()),
     )  # fmt: skip

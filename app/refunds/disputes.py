@@ -5,10 +5,12 @@ debt is open nothing renews by itself and nothing is refunded; the next top-up s
 """
 
 import logging
+from collections.abc import Mapping
 
 from app import clock, customers, db, mail, payments, wallet
 from app.formats import formats
 from app.gateways.base import DisputeSnapshot
+from app.languages import N_
 from app.money import Money
 from app.payments import Payment
 from app.refunds import book
@@ -18,6 +20,20 @@ from app.refunds.sources import SOURCES, margin_in, taken_by
 
 log = logging.getLogger(__name__)
 
+REASONS: Mapping[str, str] = {
+    "fraudulent": N_("the payer does not recognise it"),
+    "unrecognized": N_("the payer does not recognise it"),
+    "debit not authorized": N_("the payer did not allow the debit"),
+    "duplicate": N_("it was charged twice"),
+    "product not received": N_("what was paid for did not arrive"),
+    "product unacceptable": N_("what was paid for is not as described"),
+    "subscription canceled": N_("it was cancelled before"),
+    "credit not processed": N_("a refund did not arrive"),
+    "insufficient funds": N_("the account had not enough money"),
+}
+"""What processors call the reasons of banks, in the words of a mail; of any other word nothing is said there."""
+
+DISPUTED = N_("The payment is disputed with its bank, so it cannot go back twice.")
 FROZEN = "The payment is disputed with its bank."
 GONE = "The payer's bank took this payment back."
 
@@ -71,7 +87,7 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
     if not db.execute(_OPEN, taken=taken.minor, now=clock.now(), **facts):
         return
     for refund in db.rows(_UNSENT, payment=row.payment_id):
-        give_back(book.lock(refund.number), "declined", "The payment is disputed with its bank, so it cannot go back twice.", "system")
+        give_back(book.lock(refund.number), "declined", DISPUTED, "system")
     wallet.seize(
         row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_in(row, taken)),
         payment_id=row.payment_id, description=f"Dispute of the payment by {row.method_label}",
@@ -121,9 +137,10 @@ def _tell(dispute: db.Row, state: str) -> None:
     customer = customers.get(dispute.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
     mail.inform(
-        "dispute_step", customer.email, key=f"dispute:{dispute.reference}:{state}", customer_id=customer.id, name=customer.title, state=state, method=dispute.method_label,
+        "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{state}", customer_id=customer.id, name=customer.title or customer.email, state=state,
+        method=dispute.method_label,
         number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.account_currency),
-        owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=dispute.reason,
+        owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=REASONS.get(dispute.reason.lower(), ""),
     )  # fmt: skip
 
 

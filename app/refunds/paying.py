@@ -153,7 +153,7 @@ def _come_back(row: db.Row, why: str) -> str:
         adopted = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:adopted")
         wallet.forgive(adopted, kind="refund_failed", description=f"Refund {row.number} failed, back on the balance")
         book.move(row, "failed", note=why, actor=row.gateway)
-        book.tell(row, "failed", why)
+        book.tell(row, "failed", reason=why)
     else:
         if row.state == "settled":
             ledger.reverse(sent, f"{row.number}:returned", description=f"Refund {row.number} came back", actor=row.gateway, kind="refund_failed")

@@ -126,6 +126,12 @@ def writer() -> Formats:
     return formats(me.locale, me.timezone) if me else formats("en_GB", "UTC")
 
 
+def preferred_locale() -> str:
+    """The locale the browser asks for among those we ship, else the seller's: for someone whose choice is not known."""
+    tags = {locale.replace("_", "-"): locale for locale in config.LOCALES}
+    return tags.get(request.accept_languages.best_match(tags) or "", config.current().seller.locale)
+
+
 def reader() -> Any:
     """Who is logged in, or None."""
     me = current_user._get_current_object() if hasattr(current_app, "login_manager") else None  # noqa: SLF001 - asked once: the proxy is slow
