@@ -17,8 +17,8 @@ from typing import Any
 
 import config
 from app import clock, customers, db, invoicing, mail, payments, tax, wallet
-from app.formats import formats
 from app.customers import Customer
+from app.formats import formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
 
@@ -505,7 +505,13 @@ def _tell_renewed(rows: Sequence[db.Row], done: Sequence[Renewed]) -> None:
 def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed]]) -> mail.Letter:
     write = formats(customer.locale, customer.timezone)
     told = [
-        {"label": row.label, "plan": row.plan, "until": write.long_date(renewed.period_end), "price": write.money(renewed.price.minor, renewed.price.currency), "number": renewed.invoice_number}
+        {
+            "label": row.label,
+            "plan": row.plan,
+            "until": write.long_date(renewed.period_end),
+            "price": write.money(renewed.price.minor, renewed.price.currency),
+            "number": renewed.invoice_number,
+        }
         for row, renewed in renewals
     ]
     total = sum((renewed.price for _, renewed in renewals[1:]), renewals[0][1].price)

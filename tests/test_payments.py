@@ -482,7 +482,7 @@ def test_killed_after_opening_the_page_reconciling_finds_what_was_paid_there(app
 def test_killed_while_crediting_nothing_half_done_stands_and_the_next_try_does_it(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch, verb: str):
     payment = begin(topup(demo_customer, Money.of("25", "EUR")))
     choose(app, payment, "approve")
-    targets = {"look up": ("app.payments.inbox.settling.take_in",), "settle": ("app.invoicing.settle",), "mail": ("app.mail.send",)}
+    targets = {"look up": ("app.payments.inbox.settling.take_in",), "settle": ("app.invoicing.settle",), "mail": ("app.mail.send_many",)}
 
     def die(*_: object, **__: object) -> None:
         raise Killed

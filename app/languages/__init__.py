@@ -18,8 +18,7 @@ from babel.messages.mofile import write_mo
 from babel.support import Translations
 from jinja2 import Environment
 
-from app.formats import LOCALES
-from app.languages.catalogues import SOURCE, check, extract, faults, read, update
+from app.languages.catalogues import LANGUAGES, SOURCE, check, extract, faults, read, update
 
 __all__ = ["N_", "SOURCE", "check", "direction", "extract", "gettext", "install", "known", "label", "language_of", "ngettext", "read", "speaking", "spoken", "update"]
 
@@ -31,7 +30,7 @@ _language: ContextVar[str] = ContextVar("language", default=SOURCE)
 def language_of(locale: str) -> str:
     """The language we speak to a reader of this locale ("de_CH" is "de"); English for one we do not speak."""
     language = locale.replace("-", "_").partition("_")[0].lower()
-    return language if language in LOCALES else SOURCE
+    return language if language in LANGUAGES else SOURCE
 
 
 @contextmanager

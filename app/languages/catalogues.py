@@ -10,12 +10,14 @@ from babel.messages import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
+import config
 from app import clock
-from app.formats import LOCALES
 
 SOURCE: Final = "en"
 """The language the sentences are written in."""
-TRANSLATED: Final = tuple(language for language in LOCALES if language != SOURCE)
+LANGUAGES: Final = tuple(locale for locale in config.LOCALES if "_" not in locale)
+"""The languages we speak."""
+TRANSLATED: Final = tuple(language for language in LANGUAGES if language != SOURCE)
 FOLDER: Final = Path(__file__).parent.parent.parent / "translations"
 _TEMPLATE: Final = FOLDER / "messages.pot"
 _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
