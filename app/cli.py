@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import bank, clock, customers, demo, exchange, fx, jobs, ledger, payments, refunds, services
+from app import bank, clock, customers, demo, exchange, fx, jobs, languages, ledger, payments, refunds, services
 from app.gateways.base import GatewayError
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -26,12 +26,24 @@ services_commands = AppGroup("services", help="What customers run.")
 payments_commands = AppGroup("payments", help="Money in.")
 webhooks_commands = AppGroup("webhooks", help="What processors told us.")
 bank_commands = AppGroup("bank", help="Bank transfers.")
+translate_commands = AppGroup("translate", help="The catalogues of sentences.")
 user_commands = AppGroup("user", help="Who may log in.")
 
 
 def init(app: Flask) -> None:
     """Give the app its commands."""
-    groups = (demo_commands, ledger_commands, rates_commands, jobs_commands, services_commands, payments_commands, webhooks_commands, bank_commands, user_commands)
+    groups = (
+        demo_commands,
+        ledger_commands,
+        rates_commands,
+        jobs_commands,
+        services_commands,
+        payments_commands,
+        webhooks_commands,
+        bank_commands,
+        translate_commands,
+        user_commands,
+    )
     for group in groups:
         app.cli.add_command(group)
 
@@ -249,6 +261,30 @@ def bank_match(line: int, login: str, number: str, actor: str, reason: str) -> N
     with _refusals(bank.BankError):
         click.echo(bank.match_by_hand(line, login, actor=actor, reason=reason, number=number))
     services.settle_waiting()
+
+
+@translate_commands.command("extract")
+def translate_extract() -> None:
+    """Collect every sentence of the code and the templates into messages.pot."""
+    click.echo(f"{languages.extract()} sentences.")
+
+
+@translate_commands.command("update")
+def translate_update() -> None:
+    """Extract, and give every catalogue the sentences it lacks; what is out of use goes."""
+    for language, lacking in languages.update().items():
+        click.echo(f"{language}: {lacking} to translate")
+
+
+@translate_commands.command("check")
+def translate_check() -> None:
+    """Name what is untranslated, unsure, left over or has other placeholders; exit code 1 when something is."""
+    faults = languages.check()
+    for fault in faults:
+        click.echo(fault, err=True)
+    if faults:
+        sys.exit(1)
+    click.echo("Every sentence is said in every language.")
 
 
 @user_commands.command("create")

@@ -201,7 +201,7 @@ def _bring(customer_id: int, currency: str) -> bool:
 def _tell(customer: Customer, everything: Money, offer: Offer) -> None:
     writer = formats(customer.locale, customer.timezone)
     mail.inform(
-        "currency_changed", customer.email, key=f"currency:{customer.id}:{clock.now().isoformat()}", customer_id=customer.id, name=customer.title,
+        "currency_changed", customer.email, locale=customer.locale, key=f"currency:{customer.id}:{clock.now().isoformat()}", customer_id=customer.id, name=customer.title or customer.email,
         before=offer.pay.currency, after=offer.credited.currency, moved=writer.money(everything.minor, everything.currency) if everything else "",
         became=writer.money(offer.credited.minor, offer.credited.currency), rate=_rate(offer, writer), at=writer.datetime(clock.now()),
         spread=writer.money(offer.spread.minor, offer.spread.currency) if everything and offer.spread else "",

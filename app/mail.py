@@ -306,7 +306,6 @@ def _message(row: db.Row) -> EmailMessage:
     message["Date"] = format_datetime(row.created_at)
     message["Message-ID"] = f"<{hashlib.sha256(row.key.encode()).hexdigest()[:32]}@{settings.mail_from.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message["Content-Language"] = row.language
     message.set_content(row.body_text)
     if row.body_html:
         message.add_alternative(row.body_html, subtype="html")
@@ -318,6 +317,7 @@ def _message(row: db.Row) -> EmailMessage:
         else:
             main, _, sub = file["type"].partition("/")
             message.add_attachment(content, maintype=main, subtype=sub, filename=file["filename"])
+    message["Content-Language"] = row.language  # last: bodies and files take the Content- headers there are for their own
     return message
 
 

@@ -157,7 +157,7 @@ def test_too_little_is_credited_and_the_bill_stays_open_for_the_rest(demo_custom
 def test_too_much_pays_the_bill_and_stays_on_the_balance(demo_customer: User, bill: Bill):
     take(camt([paying(bill, 120_00)]))
     assert (bill_now(bill).status, balance(demo_customer)) == ("paid", 120_00)
-    assert "€\xa020.00 more than it asked for is on the balance." in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
+    assert "That is €\xa020.00 more than INV-" in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
 
 
 def test_a_second_transfer_of_a_paid_bill_lands_on_the_balance(demo_customer: User, bill: Bill):
@@ -212,7 +212,7 @@ def test_a_service_bill_is_paid_and_charged(demo_customer: User):
 def test_banks_on_the_way_keep_something_and_it_is_said(demo_customer: User, bill: Bill):
     take(camt([paying(bill, 85_00, sent=100_00)]))
     assert (balance(demo_customer), bill_now(bill).status) == (85_00, "unpaid")
-    assert "€\xa015.00 was kept by banks on the way." in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
+    assert "Banks on the way kept €\xa015.00 of it." in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
 
 
 # Whose it is

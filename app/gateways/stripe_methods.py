@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.gateways.base import Method, WayBack
+from app.languages import N_
 
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("USD", "EUR", "CHF", "CAD", "AUD", "SGD", "JPY"), 50),
@@ -115,7 +116,7 @@ def _row(
 ROWS = (
     _row("card", "Bank card", "CARD", "Visa, Mastercard, American Express", "Instant", WayBack(CARD_DAYS), kept=True),
     _row(
-        "card", "Apple Pay or Google Pay", "Pay", "Shown where your device has it set up; a card works on the same page", "Instant", WayBack(CARD_DAYS),
+        "card", N_("Apple Pay or Google Pay"), "Pay", "Shown where your device has it set up; a card works on the same page", "Instant", WayBack(CARD_DAYS),
         name="device", same_as="card",
     ),
     _row("ideal", "iDEAL", "iDEAL", "With your Dutch bank", "Instant", _REDIRECT, currencies="EUR", countries="NL", where="the Netherlands"),
@@ -132,7 +133,7 @@ ROWS = (
         "mobilepay", "MobilePay", "MP", "With the MobilePay app", "Instant", _REDIRECT, currencies="DKK EUR", countries="DK FI", where="Denmark or Finland",
     ),  # [K]
     _row(
-        "sepa_debit", "SEPA Direct Debit", "SEPA", "We collect it from your bank account", "About 5 business days",
+        "sepa_debit", N_("SEPA Direct Debit"), "SEPA", "We collect it from your bank account", "About 5 business days",
         WayBack(REDIRECT_DAYS, SEPA_WAIT_DAYS, "For eight weeks a bank can take a direct debit back, so it cannot be refunded before"),
         currencies="EUR", countries=_SEPA, where="the SEPA area", maximums={"EUR": 10_000_00}, days=True, kept=True,
         waiting="Your bank has been asked for the money. That takes about 5 business days, at most 14.",

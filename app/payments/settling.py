@@ -152,7 +152,8 @@ def tell_of_held(payment: Payment, money: Money | None, number: str, state: str,
     payer = customers.get(payment.payer_id)
     writer = formats(payer.locale, payer.timezone)
     mail.inform(
-        "payment_held", payer.email, key=f"{number}:{state}{more.pop('once', '')}", customer_id=payer.id, name=payer.title, state=state, number=payment.bill_number,
+        "payment_held", payer.email, locale=payer.locale, key=f"{number}:{state}{more.pop('once', '')}", customer_id=payer.id, name=payer.title or payer.email,
+        state=state, number=payment.bill_number,
         amount=writer.money(money.minor, money.currency) if money else "", method=payment.method_label, note=more.get("note", ""), target=more.get("target", ""),
         url=config.current().base_url + (links.told_at(payment.public_id) if payer.guest else f"/payments/{payment.public_id}"),
     )  # fmt: skip

@@ -1,0 +1,63 @@
+"""A sample of every mail: the facts each template is given, in every state it can be in."""
+
+from app import mail
+
+_PAYMENT = {
+    "number": "INV-2026-000042", "paid": "€\xa01,250.00", "credited": "€\xa01,151.22", "paid_at": "4 Mar 2026, 14:03", "method": "Bank card", "rate": {}, "settled": "", "rest": "",
+    "above": "", "kept": "", "spare": False, "uncovered": False, "added": True, "for_another": False, "url": "http://localhost/invoices/INV-2026-000042", "attachments": ["i", "r"],
+}  # fmt: skip
+_RATE = {"pay": "USD", "figure": "0.922815", "into": "EUR", "source": "ECB", "day": "3 Mar 2026", "held": False}
+_REFUND = {
+    "name": "Zofia Żuraw", "number": "RF-000007", "payout": "€\xa031.50", "amount": "€\xa032.75", "target": "Visa •••• 4242", "document": "INV-2026-000042", "paid_at": "4 Mar 2026",
+    "at": "9 Mar 2026, 10:15", "answer": "", "reason": "",
+}  # fmt: skip
+_DISPUTE = {"name": "Zofia Żuraw", "method": "Bank card", "number": "INV-2026-000042", "amount": "€\xa050.10", "taken": "€\xa049.90", "owed": "", "reason": ""}
+_FUNDS = {"credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "by_link": False, "said": ""}
+_SHORT = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "start": "4 March 2026", "price": "€\xa023.80", "missing": "€\xa012.40", "number": "PF-2026-000043"}
+_HELD = {"name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "Bank transfer", "note": "", "target": "PayPal", "url": "http://localhost/payments/x"}
+_CURRENCY = {
+    "name": "Zofia Żuraw",
+    "before": "EUR",
+    "after": "PLN",
+    "moved": "€\xa010.00",
+    "became": "PLN\xa042.60",
+    "rate": "1 EUR = 4.26 PLN",
+    "at": "4 Mar 2026",
+    "spread": "PLN\xa00.40",
+}
+_ACCESS = {"login": "zofia", "link": "http://localhost/verify/x", "email": "neu@example.com"}
+
+
+def _renewed(count: int) -> dict[str, object]:
+    services = [{"label": f"vps-{n}", "plan": "VPS 4", "until": f"{n} April 2026", "price": f"€\xa023.8{n}", "number": f"INV-2026-00010{n}"} for n in range(1, count + 1)]
+    return {"name": "Zofia Żuraw", "services": services, "total": "€\xa099.00", "attachments": ["i"] * count}
+
+
+SAMPLES: dict[str, list[dict[str, object]]] = {
+    "payment_confirmed": [
+        _PAYMENT,
+        _PAYMENT | {"rate": _RATE, "settled": "€\xa03.10", "above": "€\xa04.20", "kept": "€\xa05.30", "for_another": True},
+        _PAYMENT | {"rest": "€\xa06.40", "spare": True, "uncovered": True, "attachments": []},
+        _PAYMENT | {"number": "", "added": False, "attachments": []},
+    ],
+    "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
+    "refund_step": [
+        *[_REFUND | {"state": state} for state in ("requested", "approved", "sent", "settled")],
+        _REFUND | {"state": "declined", "answer": "Bitte zuerst kündigen."},
+        _REFUND | {"state": "failed", "reason": "lost or stolen card", "target": "the payer's own method"},
+    ],
+    "dispute_step": [
+        _DISPUTE | {"state": "opened", "owed": "€\xa012.00", "reason": "the payer does not recognise it"},
+        *[_DISPUTE | {"state": state} for state in ("won", "lost")],
+    ],
+    "renewal_short": [_SHORT],
+    "renewed": [_renewed(count) for count in (1, 2, 5)],
+    "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "dismissed")], _HELD | {"state": "held", "amount": ""}],
+    "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
+    **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed")},
+}
+
+
+def compose(kind: str, language: str, sample: dict[str, object]) -> mail.Composed:
+    """One sample as it is written to a reader of a language."""
+    return mail.compose(kind, language, **sample)
