@@ -9,7 +9,6 @@ depends_on = None
 
 UP = """
 alter table mails add column language text not null default 'en';
-alter table mails alter column language drop default;
 
 -- Who has a login speaks the language of its user; a guest that of the browser it came with.
 alter table customers add column guest_locale text;
