@@ -9,6 +9,7 @@ from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
 from app.blueprints.auth import auth
 from app.blueprints.balance import balance
+from app.blueprints.cards import cards
 from app.blueprints.currency import currency
 from app.blueprints.invoices import invoices
 from app.blueprints.links import links
@@ -29,6 +30,7 @@ BLUEPRINTS = (
     invoices,
     balance,
     currency,
+    cards,
     transactions,
     refunds_pages.pages,
     services_pages.pages,

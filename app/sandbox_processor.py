@@ -16,7 +16,7 @@ from typing import TypeVar
 from urllib.request import Request, urlopen
 
 from app import clock, db
-from app.gateways.base import Charge, State
+from app.gateways.base import ASKED_FOR, Charge, KeptCard, Setup, State
 from app.gateways.sandbox import SIGNATURE_HEADER, Contested, ProcessorDown, RefundRefused, SentBack, Session, sign
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,71 @@ CHOICES = {
 _LABELS = {"card": "Visa •••• 4242", "paypal": "PayPal", "bank": "Online bank transfer", "crypto": "Bitcoin"}
 
 
+@dataclass(frozen=True, slots=True)
+class TestCard:
+    """A card a visitor may save and what its bank says when it is charged later: the `code` and `message` of a decline."""
+
+    label: str
+    brand: str
+    last4: str
+    code: str = ""
+    message: str = ""
+
+
+TEST_CARDS = {
+    "good": TestCard("Visa 4242, always works", "visa", "4242"),
+    "asks": TestCard("Mastercard 3184, its bank asks each time", "mastercard", "3184", ASKED_FOR, "The bank wants you to confirm this payment yourself."),
+    "empty": TestCard("Visa 0341, declined later", "visa", "0341", "insufficient_funds", "The card has not enough money for this payment."),
+    "stolen": TestCard("Amex 9979, reported stolen later", "amex", "9979", "stolen_card", "The bank does not accept this card any more."),
+}
+CARD_YEARS = 5
+
+
+class Vault:
+    """The saved cards of the pretend processor."""
+
+    def __init__(self, processor: "PretendProcessor") -> None:
+        self._processor = processor
+
+    def enrol(self, key: str) -> str:
+        """The customer of this key: made of it, so always the same."""
+        self._processor.answer()
+        return f"sbcus_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def open_setup(self, setup: Setup) -> Session:
+        """The session in which a card is saved, made once."""
+        self._processor.answer()
+        columns: dict[str, object] = {"charge_id": setup.id, "method": "card", "title": "Save a card", "amount": None, "currency": None, "return_url": setup.return_url,
+                   "cancel_url": setup.cancel_url, "expires_at": setup.expires_at, "holder": setup.holder, "keeps": True}  # fmt: skip
+        return self._processor.open_with(columns, setup.id)
+
+    def charge(self, charge: Charge) -> Session:
+        """Charge a saved card, once per charge: its bank says yes, no, or that it wants to see the holder."""
+        self._processor.answer()
+        with db.transaction():
+            db.execute(_OPEN, reference=f"sb_{secrets.token_hex(12)}", now=clock.now(), **_columns(charge))
+            row = _held(charge.id)
+            if row.state == "open":
+                self._decide(row, db.row("select * from sandbox_cards where token = %(token)s and holder = %(holder)s", token=charge.card, holder=charge.holder))
+        return self._processor.read(charge.id)
+
+    def forget(self, token: str) -> None:
+        """Delete a card."""
+        self._processor.answer()
+        with db.transaction():
+            db.execute("update sandbox_cards set forgotten_at = %(now)s where token = %(token)s and forgotten_at is null", token=token, now=clock.now())
+
+    def _decide(self, row: db.Row, card: db.Row | None) -> None:
+        gone = card is None or card.forgotten_at is not None
+        found = TEST_CARDS[card.kind] if card is not None and not gone else TestCard("", "", "", "card_gone", "This card cannot be charged any more.")
+        label = f"{card.brand.title()} •••• {card.last4}" if card is not None else row.label
+        paid = not found.code
+        now = clock.now()
+        db.execute(_CHOOSE, reference=row.reference, state="paid" if paid else "failed", next_state=None, next_at=None, received=row.amount if paid else None, label=label,
+                   code=found.code, message=found.message, paid_at=now if paid else None)  # fmt: skip
+        self._processor.tell(row.reference, ("paid" if paid else "failed",), now)
+
+
 class PretendProcessor:
     """The processor's API, as its gateway calls it. `down` makes it unreachable, `slow` leaves refunds pending until somebody settles them."""
 
@@ -72,14 +137,36 @@ class PretendProcessor:
         self.webhook_url = f"{base_url}/webhooks/sandbox"
         self._page_url = f"{base_url}/sandbox/pay/"
         self.down = self.slow = False
+        self._vault = Vault(self)
+
+    @property
+    def cards(self) -> Vault:
+        """Its saved cards."""
+        return self._vault
 
     def open(self, charge: Charge) -> Session:
         """The session of this charge, made once."""
         self._answer()
+        return self.open_with(_columns(charge), charge.id)
+
+    def open_with(self, columns: dict[str, object], charge_id: str) -> Session:
+        """The session of these facts, made once."""
         with db.transaction():
-            db.execute(_OPEN, reference=f"sb_{secrets.token_hex(12)}", now=clock.now(), **_columns(charge))
-            row = db.row(_SESSION, reference=charge.id)
+            db.execute(_OPEN, reference=f"sb_{secrets.token_hex(12)}", now=clock.now(), **columns)
+            row = db.row(_SESSION, reference=charge_id)
         return self._read(row)
+
+    def read(self, charge_id: str) -> Session:
+        """The session of a charge as it stands."""
+        return self._read(db.rows(_SESSION, reference=charge_id)[0])
+
+    def answer(self) -> None:
+        """Raises ProcessorDown while it is switched off."""
+        self._answer()
+
+    def tell(self, reference: str, tells: tuple[str, ...], now: datetime) -> None:
+        """Queue webhooks about a session. Within a transaction."""
+        self._tell(reference, tells, now, now)
 
     def session(self, reference: str) -> Session | None:
         """A session by its reference or by the charge's id."""
@@ -128,22 +215,23 @@ class PretendProcessor:
                 self._say(session, f"dispute.{'won' if won else 'lost'}")
         return session is not None
 
-    def choose(self, reference: str, choice: Choice) -> None:
-        """Let this happen to an open session; nothing for one that is not open any more."""
+    def choose(self, reference: str, choice: Choice, card: str = "good") -> None:
+        """Let this happen to an open session; nothing for one that is not open any more. `card` names the test card where one is to be saved."""
         now = clock.now()
         later = now + SETTLES_AFTER
         with db.transaction():
             row = db.row(_SESSION + " for update", reference=reference)
             if row is None or _state_at(row, now) != "open":
                 return
+            saved = _save(row, TEST_CARDS[card]) if row.keeps and choice.state != "failed" else None
             db.execute(
                 _CHOOSE,
                 reference=row.reference,
                 state=choice.state,
                 next_state=choice.later,
                 next_at=later if choice.later else None,
-                received=row.amount * choice.received_share // 100,
-                label=_LABELS.get(row.method, row.method),
+                received=None if row.amount is None else row.amount * choice.received_share // 100,
+                label=f"{saved.brand.title()} •••• {saved.last4}" if saved else _LABELS.get(row.method, row.method),
                 code=choice.code,
                 message=choice.message,
                 paid_at=now if choice.state == "paid" else None,
@@ -202,6 +290,8 @@ class PretendProcessor:
     def _read(self, row: db.Row) -> Session:
         state = _state_at(row, clock.now())
         paid = state == "paid"
+        if paid and row.amount is None:
+            state, paid = "kept", False
         return Session(
             row.reference,
             row.charge_id,
@@ -217,7 +307,23 @@ class PretendProcessor:
             (row.paid_at or row.next_at) if paid else None,
             _refunds(row),
             _disputes(row),
+            _kept(row) if row.keeps and row.card and state in {"paid", "kept"} else None,
         )
+
+
+def _save(row: db.Row, card: TestCard) -> TestCard:
+    """Save a test card for a session's customer. Within a transaction."""
+    token = f"sbpm_{secrets.token_hex(12)}"
+    kind = next(kind for kind, known in TEST_CARDS.items() if known is card)
+    db.execute("insert into sandbox_cards (token, holder, brand, last4, kind) values (%(token)s, %(holder)s, %(brand)s, %(last4)s, %(kind)s)",
+               token=token, holder=row.holder, brand=card.brand, last4=card.last4, kind=kind)  # fmt: skip
+    db.execute("update sandbox_sessions set card = %(token)s where reference = %(reference)s", token=token, reference=row.reference)
+    return card
+
+
+def _kept(row: db.Row) -> KeptCard:
+    brand, last4 = row.kept_card
+    return KeptCard(row.holder, row.card, brand, last4, 12, row.opened_at.year + CARD_YEARS, f"{brand}-{last4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,18 +391,20 @@ def _columns(charge: Charge) -> dict[str, object]:
         "return_url": charge.return_url,
         "cancel_url": charge.cancel_url,
         "expires_at": charge.expires_at,
+        "holder": charge.holder,
+        "keeps": charge.keep,
     }
 
 
 _SESSION = """
-select s.*,
+select s.*, (select jsonb_build_array(c.brand, c.last4) from sandbox_cards c where c.token = s.card) as kept_card,
   (select jsonb_agg(jsonb_build_array(r.refund, r.key, r.amount, r.state, r.failure) order by r.at, r.refund) from sandbox_refunds r where r.reference = s.reference) as refunds,
   (select jsonb_agg(jsonb_build_array(d.dispute, d.amount, d.state, d.reason) order by d.at, d.dispute) from sandbox_disputes d where d.reference = s.reference) as disputes
 from sandbox_sessions s where %(reference)s in (s.reference, s.charge_id)"""
 
 _OPEN = """
-insert into sandbox_sessions (reference, charge_id, method, title, amount, currency, return_url, cancel_url, opened_at, expires_at)
-values (%(reference)s, %(charge_id)s, %(method)s, %(title)s, %(amount)s, %(currency)s, %(return_url)s, %(cancel_url)s, %(now)s, %(expires_at)s)
+insert into sandbox_sessions (reference, charge_id, method, title, amount, currency, return_url, cancel_url, opened_at, expires_at, holder, keeps)
+values (%(reference)s, %(charge_id)s, %(method)s, %(title)s, %(amount)s, %(currency)s, %(return_url)s, %(cancel_url)s, %(now)s, %(expires_at)s, %(holder)s, %(keeps)s)
 on conflict (charge_id) do nothing
 """
 

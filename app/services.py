@@ -60,6 +60,7 @@ class Service:
     paid_through: date
     price: Money | None
     waiting: str | None
+    card_id: int | None = None
 
     @property
     def renews_on(self) -> date:
@@ -231,8 +232,9 @@ def _at(net: int, currency: str, into: str, rate: Decimal) -> int:
 
 _SERVICES = """
 select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
-  s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
+  s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
+  exists (select from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ready,
   case when b.months = w.months and b.currency = c.currency then b.id end as bill_id,
   case when b.months = w.months and b.currency = c.currency then b.total end as total
 from services s
@@ -293,7 +295,7 @@ def due(on: date) -> list[Service]:
 
 
 def _read(row: db.Row) -> Service:
-    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None)
+    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None, row.card_id)
     return Service(*known)
 
 
@@ -437,6 +439,10 @@ _LOCK_BILLS = "select id from bills where id = any(%(ids)s) order by id for no k
 """Before the money, as whoever pays a waiting bill by card or by hand does it: the other way round two of them would wait for each other."""
 
 
+_BEING_CHARGED = "select bill_id from payments where bill_id = any(%(bills)s) and card_id is not null and state in ('created', 'unknown', 'pending')"
+"""Under the bills' locks: what a saved card is being charged for is not paid from the balance as well."""
+
+
 def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) -> Run:
     try:
         with db.transaction():
@@ -444,7 +450,8 @@ def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) 
             db.execute(_EXTEND_PAID, customers=mine)
             claimed = [row for row in db.rows(_CLAIM_DUE, customers=mine, on=day, months=None) if service_id in {None, row.id}]
             db.rows(_LOCK_BILLS, ids=[row.bill_id for row in claimed])
-            return _renew_claimed(claimed)
+            busy = {row.bill_id for row in db.rows(_BEING_CHARGED, bills=[row.bill_id for row in claimed])}
+            return _renew_claimed([row for row in claimed if row.bill_id is None or row.bill_id not in busy])
     except Exception:
         if service_id is not None:
             log.exception("Service %s could not be renewed.", service_id)
@@ -527,7 +534,8 @@ def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
     bills = _bills(rows, periods, proforma=True)
     _write_periods(rows, periods, bills, [None] * len(bills))
     for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
-        _tell_short(row, bill, Money(missing, bill.currency), start)
+        if not row.card_ready:  # where a card stands in, it is charged next, and a decline has its own mail
+            _tell_short(row, bill, Money(missing, bill.currency), start)
 
 
 def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
@@ -602,6 +610,89 @@ def _write_periods(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]],
     if written != len(rows):
         raise ServiceError("A period of these was paid before.")
 
+
+# What a renewal is paid from
+
+
+def renew_by_card(limit: int = 200) -> dict[str, int]:
+    """Charge the bills of renewals the balance did not cover to the saved cards their owners named; how many came to which state.
+
+    Each bill whole, exactly once, one customer after the other. Opens the transactions, none of them around a processor's call.
+    """
+    tally: dict[str, int] = {}
+    for row in db.rows(_BY_CARD, limit=limit):
+        try:
+            payment = payments.charge_unasked(row.customer_id, row.number, payments.cards.read(row.card_id))
+        except Exception:
+            log.exception("%s could not be charged to a saved card.", row.number)
+            payment = None
+        state = payment.state if payment else "not now"
+        tally[state] = tally.get(state, 0) + 1
+    if tally.get("paid"):
+        settle_waiting()
+    return {state: count for state, count in tally.items() if state != "not now"}
+
+
+_BY_CARD = """
+select s.customer_id, s.card_id, coalesce(b.proforma_number, b.invoice_number) as number
+from services s
+join renewals r on r.service_id = s.id and r.period_start = s.paid_through + 1 and r.transfer_id is null
+join bills b on b.id = r.bill_id and b.status = 'unpaid'
+join saved_cards k on k.id = s.card_id and k.removed_at is null and k.unusable = ''
+join customers c on c.id = s.customer_id and c.currency = b.currency
+where s.status = 'active' and s.auto_renew
+  and not exists (select from accounts d where d.customer_id = s.customer_id and d.kind = 'debt' and d.balance < 0)
+order by s.priority, s.id limit %(limit)s
+"""
+
+
+def card_consent(service: Service, card: payments.Card) -> str:
+    """What a customer agrees to who lets renewals of a service be charged to a card; shown beside the box and kept with the service."""
+    return f"When the balance does not cover a renewal of {service.label}, charge its whole price to {card.label} without asking me each time. I can switch this off at any time."
+
+
+def find(customer_id: int, public_id: str) -> Service | None:
+    """A customer's own service. A stranger's and a missing one are the same None."""
+    return next((service for service in of_customer(customer_id) if service.public_id == public_id and service.status != "terminated"), None)
+
+
+def pay_from(customer_id: int, public_id: str, card_id: str = "") -> Service:
+    """Pay a service's renewals from the balance, or from the balance and then a saved card, to which the customer has agreed. Opens the transaction.
+
+    Raises LookupError for what is not the customer's.
+    """
+    service = find(customer_id, public_id)
+    if service is None:
+        raise LookupError(public_id)
+    with db.transaction():
+        card = payments.cards.claim(customer_id, card_id) if card_id else None
+        if card_id and card is None:
+            raise LookupError(card_id)
+        consent = card_consent(service, card) if card else None
+        db.execute(_PAY_FROM, id=service.id, source="balance_then_card" if card else "balance", card=card.id if card else None, consent=consent, at=clock.now() if card else None)
+    return service
+
+
+_PAY_FROM = "update services set payment_source = %(source)s, card_id = %(card)s, card_consent = %(consent)s, card_consented_at = %(at)s where id = %(id)s"
+
+
+def remove_card(customer_id: int, public_id: str) -> tuple[payments.Card, list[str]] | None:
+    """Remove a customer's own saved card; it, and the labels of the services that are paid from the balance again. None for a stranger's.
+
+    Opens the transaction, and tells the processor after it: if that does not answer, the jobs go on telling it.
+    """
+    with db.transaction():
+        card = payments.cards.retire(customer_id, public_id)
+        if card is None:
+            return None
+        freed = [row.label for row in db.rows(_FREE, card=card.id)]
+    payments.cards.forget_removed()
+    return card, freed
+
+
+_FREE = """
+update services set payment_source = 'balance', card_id = null, card_consent = null, card_consented_at = null where card_id = %(card)s returning label
+"""
 
 # How long the balance lasts
 

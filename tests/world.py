@@ -9,9 +9,10 @@ from app import clock, customers, db, invoicing, payments, refunds, services
 from app.customers import User
 from app.gateways.base import Snapshot
 from app.money import Money
-from app.payments import Payment
+from app.payments import Payment, cards
+from app.sandbox_processor import CHOICES
 from tests.conftest import BERLIN, person
-from tests.pay import begin, carry, choose, of, publish_rates, topup
+from tests.pay import begin, carry, choose, of, processor, publish_rates, topup
 from tests.trade import fund, offer_plans
 
 NOBODYS_NUMBER = "INV-2026-999999"
@@ -35,6 +36,9 @@ class Things:
     topup_link: str
     paid_link: str
     asked: str
+    card: str
+    setup: str
+    service: str
     held: str
 
     def named(self, thing: str) -> str:
@@ -54,6 +58,9 @@ MISSING = {
     "topup_link": "x" * 60,
     "paid_link": "x" * 60,
     "asked": "999999",
+    "card": "card_" + "0" * 32,
+    "setup": "setup_" + "0" * 32,
+    "service": "vps-999999",
     "held": "HM-999999",
     "verify": "x" * 43,
     "reset": "x" * 43,
@@ -78,6 +85,9 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     given = pay_by_link(payments.order_for(asked, Money.of("12.00", "EUR"), "", GUEST, "Gustav", locale="de"))
     choose(app, given, "approve")
     carry(app)
+    saved = cards.add(user.customer_id)
+    processor(app).choose(saved.reference, CHOICES["approve"])
+    carry(app)
     customers.request_verification(user.id)
     customers.request_reset(user.login)
     customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
@@ -96,6 +106,9 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         topup_link=by_link(asked),
         paid_link=payments.told_at(given.public_id).rsplit("/", 1)[1],
         asked=str(asked.id),
+        card=cards.of_customer(user.customer_id)[0].public_id,
+        setup=str(db.scalar("select public_id from card_setups")),
+        service=str(db.scalar("select min(public_id) from services where customer_id = %(id)s", id=user.customer_id)),
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
     )
 

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as Redirect
 
 import config
 from app import customers, invoicing, payments, services, web
-from app.gateways.base import Instructions
+from app.gateways.base import Handoff, Instructions
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
 from app.payments import Payment
@@ -17,6 +17,8 @@ from app.web import gate
 pay = Blueprint("pay", __name__)
 
 BALANCE = "balance"
+CARD = "card:"
+"""Before the id of a saved card, as the form's method."""
 POLL_S = {"created": 2, "unknown": 2, "pending": 2}
 """How long, in seconds, the return page waits before it asks again, by state."""
 WORDS = {
@@ -54,7 +56,7 @@ def leave(number: str) -> Response | Redirect:
     try:
         if method == BALANCE:
             return _from_balance(bill)
-        handoff = payments.start(current_user.customer_id, number, method, request.form.get("quote", ""))
+        handoff = _start(number, method)
     except payments.QuoteExpired:
         return _choices(bill, 422, "The rate was held for 15 minutes, which are over. Here is the rate of this moment: look at it and pay again.")
     except (payments.NotPayable, InsufficientFunds) as problem:
@@ -64,6 +66,16 @@ def leave(number: str) -> Response | Redirect:
     if isinstance(handoff, Instructions):
         return web.go(f"/payments/{handoff.reference}")
     return redirect(local(handoff.url), 303)
+
+
+def _start(number: str, method: str) -> Handoff:
+    """Charge a saved card, or open the processor's page."""
+    whose, quote = current_user.customer_id, request.form.get("quote", "")
+    if method.startswith(CARD):
+        handoff = payments.pay_by_card(whose, number, method.removeprefix(CARD), quote)
+        services.settle_waiting()
+        return handoff
+    return payments.start(whose, number, method, quote, keep="keep" in request.form)
 
 
 @pay.get("/payments/<public_id>")
@@ -114,6 +126,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
     working = [method.key for method in options.methods if not method.unavailable and method.key != failed]
     if options.balance is not None and options.balance >= bill.amount:
         working.insert(0, BALANCE)
+    working += [f"{CARD}{card.public_id}" for card in options.cards]
     return web.page(
         "pay/new.html",
         "quote",
@@ -122,10 +135,16 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         options=options,
         problem=problem or options.problem,
         failed=failed,
-        chosen=chosen if chosen in working else next(iter(working), ""),
+        chosen=chosen if chosen in working else _first(working),
+        consent=payments.cards.consent(),
         waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
         missing=customers.missing_fields(payer),
     )
+
+
+def _first(working: list[str]) -> str:
+    """What is ticked when the page opens: the balance where it covers the bill, else a saved card, else the first that works."""
+    return BALANCE if BALANCE in working else next((key for key in working if key.startswith(CARD)), next(iter(working), ""))
 
 
 def _from_balance(bill: Bill) -> Response:

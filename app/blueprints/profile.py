@@ -40,6 +40,7 @@ MAILS: Final = {
     "funds_received": ("Somebody else topped you up", "Each time, with what was added", "Billing address"),
     "renewed": ("A service was renewed", "Each time money is taken for one, with its invoice", "Billing address"),
     "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),
+    "card_declined": ("A saved card was declined", "When a renewal could not be charged to it, with what to do", "Billing address"),
     "refund_step": ("A refund went a step further", "When it is requested, approved or declined, sent, settled (its receipt) or failed", "Billing address"),
     "currency_changed": ("The currency of your account was changed", "Each time, with what became of the balance and the rate", "Billing address"),
     "dispute_step": ("A payment was disputed", "When your bank takes a payment back, and when it has decided", "Billing address"),

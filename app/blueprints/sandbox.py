@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as Redirect
 import config
 from app import db, sandbox_processor, web
 from app.blueprints.pay import local
-from app.sandbox_processor import CHOICES, PretendProcessor
+from app.sandbox_processor import CHOICES, TEST_CARDS, PretendProcessor
 from app.web.gate import public
 
 sandbox = Blueprint("sandbox", __name__)
@@ -32,7 +32,15 @@ def show(reference: str) -> Response:
     """The hosted page; after "3-D Secure" the bank's question."""
     session = _session(reference)
     step = "challenge" if request.args.get("step") == "3ds" else "choose"
-    return web.page("sandbox/pay.html", session=session, step=step, groups=GROUPS, choices=CHOICES, account=sandbox_processor.after(session))
+    return web.page(
+        "sandbox/pay.html",
+        session=session,
+        step=step,
+        groups=GROUPS,
+        choices=CHOICES,
+        card_options=[(key, card.label) for key, card in TEST_CARDS.items()],
+        account=sandbox_processor.after(session),
+    )
 
 
 @sandbox.post("/sandbox/pay/<reference>")
@@ -47,7 +55,8 @@ def choose(reference: str) -> Redirect:
     if wanted not in CHOICES:
         abort(400)
     processor: PretendProcessor = current_app.extensions["sandbox_processor"]
-    processor.choose(session.reference, CHOICES[wanted])
+    card = request.form.get("card", "good")
+    processor.choose(session.reference, CHOICES[wanted], card if card in TEST_CARDS else "good")
     return redirect(local(session.return_url), 303)
 
 

@@ -2,9 +2,9 @@
 
 from datetime import date
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, abort, request
 
-from app import clock, services, web
+from app import clock, payments, services, web
 from app.money import Money
 from app.payments.limits import at_least
 from app.services import Service
@@ -12,7 +12,6 @@ from app.services import Service
 pages = Blueprint("services", __name__)
 
 KINDS = {"dedicated": "Dedicated server", "vps": "VPS", "licence": "Licence", "ip": "IP address"}
-SOURCES = {"balance": "Balance", "card": "Saved card", "balance_then_card": "Balance, then card"}
 
 
 @pages.get("/services")
@@ -34,9 +33,38 @@ def index() -> Response:
         next_month=sum(renewal.price.minor for renewal in coming),
         renewals=len(coming),
         kinds=KINDS,
-        sources=SOURCES,
+        labels={card.id: card.label for card in payments.cards.of_customer(me.customer_id)},
         currency=me.currency,
     )
+
+
+@pages.get("/services/<public_id>/payment")
+def source(public_id: str) -> Response:
+    """What a service's renewals are paid from."""
+    return _show_source(public_id)
+
+
+@pages.post("/services/<public_id>/payment")
+def pay_from(public_id: str) -> Response:
+    """The balance, or the balance and then a saved card, for which the customer has to agree."""
+    card = request.form.get("source", "").removeprefix("balance")
+    if card and "consent" not in request.form:
+        return _show_source(public_id, 422, "Tick the box: without it nothing is charged to a card.")
+    try:
+        service = services.pay_from(web.reader().customer_id, public_id, card)
+    except LookupError:
+        abort(404)
+    web.toast(f"{service.label} renews from the balance{', then from the saved card' if card else ''}.")
+    return web.go("/services")
+
+
+def _show_source(public_id: str, status_code: int = 200, problem: str = "") -> Response:
+    me = web.reader()
+    service = services.find(me.customer_id, public_id) or abort(404)
+    cards = [card for card in payments.cards.of_customer(me.customer_id) if card.usable]
+    chosen = request.form.get("source") or next((card.public_id for card in cards if card.id == service.card_id), "balance")
+    return web.page("services/source.html", status_code=status_code, service=service, cards=cards, chosen=chosen, problem=problem,
+                    consents=[services.card_consent(service, card) for card in cards])  # fmt: skip
 
 
 def _row(service: Service, today: date, short: dict[int, Money]) -> tuple[Service, int, Money | None]:

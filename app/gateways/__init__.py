@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import config
 from app.gateways import sandbox
 from app.gateways.bank import Bank
-from app.gateways.base import Gateway, Method, WayBack
+from app.gateways.base import Gateway, KeepsCards, Method, WayBack
 from app.money import Money
 
 _gateways: dict[str, Gateway] = {}
@@ -15,9 +15,9 @@ def build(settings: config.Settings, processor: sandbox.Processor) -> dict[str, 
     """The gateways of these settings, real ones first, the bank last. `processor` is the pretend company behind the sandbox."""
     built: list[Gateway] = []
     if settings.stripe_secret_key:
-        from app.gateways.stripe import Stripe  # here, not above: its SDK takes half a second to import
+        from app.gateways.stripe_cards import StripeWithCards  # here, not above: its SDK takes half a second to import
 
-        built.append(Stripe(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base, settings.stripe_methods))
+        built.append(StripeWithCards(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api_base, settings.stripe_methods))
     if settings.paypal_client_id:
         from app.gateways.paypal import PayPal
 
@@ -47,6 +47,17 @@ def use(gateways: Mapping[str, Gateway]) -> None:
 def get(name: str) -> Gateway | None:
     """A configured gateway, or None."""
     return _gateways.get(name)
+
+
+def keeper(name: str) -> KeepsCards | None:
+    """A configured gateway whose processor keeps cards, or None."""
+    found = _gateways.get(name)
+    return found if isinstance(found, KeepsCards) else None
+
+
+def keepers() -> list[str]:
+    """The names of the gateways whose processors keep cards."""
+    return [name for name in _gateways if keeper(name)]
 
 
 def growing() -> list[str]:

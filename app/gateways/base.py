@@ -8,12 +8,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from app.money import Money
 
-State = Literal["open", "pending", "paid", "failed", "expired"]
-"""What a processor can say of a payment; `open` means its page still waits for the customer."""
+State = Literal["open", "pending", "paid", "failed", "expired", "kept"]
+"""What a processor can say of a payment; `open` means its page still waits for the customer. `kept` is no payment: a card was saved without one."""
+
+ASKED_FOR = "authentication_required"
+"""The failure code of a saved card whose bank wants to see its holder: only a page at the processor can do that, never a second try."""
 
 SIGNATURE_TOLERANCE_S = 300
 """How far, in seconds, a webhook's signed time may lie from ours, before or after."""
@@ -116,7 +119,8 @@ class Method:
 class Charge:
     """One payment to be made. `id` is our payment's public id and the idempotency key; the same id always carries the same fields.
 
-    `reference` is what a payer writes on a transfer.
+    `reference` is what a payer writes on a transfer. `holder` is the processor's customer, `keep` asks it to save the card; with `card`, the
+    processor's name of a saved one, nobody is sent to a page, and `unasked` says that nobody is there to be asked.
     """
 
     id: str
@@ -130,6 +134,10 @@ class Charge:
     email: str = ""
     locale: str = "en"
     reference: str = ""
+    holder: str = ""
+    keep: bool = False
+    card: str = ""
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,20 @@ class DisputeSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptCard:
+    """A card that the processor keeps: its names of the holder and the card, and what may be shown. The same card again has the same `fingerprint`."""
+
+    holder: str
+    token: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+    fingerprint: str
+    wallet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What the processor's API says of one payment now.
 
@@ -196,7 +218,8 @@ class Snapshot:
 
     `exact` False means that the payer decided how much to send: what was received is credited as what it is, and `received` may grow.
     `doubt` says why money that did arrive needs a person all the same, such as a rate that has run away.
-    `refunds` and `disputes` are all there are of it.
+    `refunds` and `disputes` are all there are of it. `card` is what was saved with it; `dead_card` says that the one it was charged to
+    will never work again.
     """
 
     reference: str
@@ -213,6 +236,8 @@ class Snapshot:
     doubt: str = ""
     refunds: tuple[RefundSnapshot, ...] = ()
     disputes: tuple[DisputeSnapshot, ...] = ()
+    card: KeptCard | None = None
+    dead_card: bool = False
 
 
 class Gateway(Protocol):
@@ -246,6 +271,43 @@ class Gateway(Protocol):
 
     def way_back(self, method: str) -> WayBack:
         """How a payment by a method goes back, also by one that is not offered any more. No network."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A page on which a card is saved without paying. `id` is ours and the idempotency key, `currency` what it will mostly be charged in."""
+
+    id: str
+    holder: str
+    currency: str
+    return_url: str
+    cancel_url: str
+    expires_at: datetime
+    locale: str = "en"
+
+
+@runtime_checkable
+class KeepsCards(Gateway, Protocol):
+    """What a gateway can do besides, if its processor keeps cards. `lookup` then also answers for a `Setup`, by its id or reference."""
+
+    kept_by: str
+    """The method by which a card is entered, and saved if its holder wants that."""
+
+    def enrol(self, key: str) -> str:
+        """The processor's name for a new customer; the same key again makes no second one."""
+        ...
+
+    def keep(self, setup: Setup) -> Redirect:
+        """Open the page on which a card is saved; the same setup again opens nothing new."""
+        ...
+
+    def charge_kept(self, charge: Charge) -> Snapshot:
+        """Charge a saved card; the same charge again charges nothing new. A decline is a snapshot, a GatewayError says nothing of the card."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """Delete a card at the processor; one that is gone already is fine."""
         ...
 
 

@@ -20,9 +20,11 @@ from app.gateways.base import (
     DisputeSnapshot,
     Event,
     GatewayError,
+    KeptCard,
     Method,
     Redirect,
     RefundSnapshot,
+    Setup,
     Snapshot,
     State,
     WayBack,
@@ -40,6 +42,10 @@ METHODS = (
     Method("bank", N_("Online bank transfer"), "BANK", "Sandbox: no real money", "Up to a minute", "sandbox", currencies=_EUROPE),
     Method("crypto", N_("Cryptocurrency"), "BTC", "Sandbox: no real money", "After confirmation", "sandbox", minimums={"EUR": 10_00, "USD": 10_00}),
 )
+
+
+DEAD = frozenset({"stolen_card", "card_gone"})
+"""Why a saved card is never charged again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,27 @@ class Session:
     paid_at: datetime | None
     refunds: tuple[SentBack, ...] = ()
     disputes: tuple[Contested, ...] = ()
+    card: KeptCard | None = None
+
+
+class CardKeeper(Protocol):
+    """The part of the pretend processor's API that keeps cards."""
+
+    def enrol(self, key: str) -> str:
+        """The processor's customer for this key, always the same. Raises ProcessorDown."""
+        ...
+
+    def open_setup(self, setup: Setup) -> Session:
+        """The session in which a card is saved, made once. Raises ProcessorDown."""
+        ...
+
+    def charge(self, charge: Charge) -> Session:
+        """The session of a charge to a saved card, made once. Raises ProcessorDown."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """Delete a saved card. Raises ProcessorDown."""
+        ...
 
 
 class Processor(Protocol):
@@ -88,6 +115,11 @@ class Processor(Protocol):
 
     account: str
     secret: str
+
+    @property
+    def cards(self) -> CardKeeper:
+        """Its saved cards."""
+        ...
 
     def open(self, charge: Charge) -> Session:
         """The session of this charge, made once. Raises ProcessorDown."""
@@ -114,6 +146,7 @@ class Sandbox:
     """The gateway to the pretend processor."""
 
     name = "sandbox"
+    kept_by = "card"
     grows = False
 
     def __init__(self, processor: Processor) -> None:
@@ -150,6 +183,23 @@ class Sandbox:
         """As long as real processors give most methods; never for coins."""
         return WayBack(0 if method == "crypto" else 180)
 
+    def enrol(self, key: str) -> str:
+        """The processor's customer for this key."""
+        return str(self._answer(self._processor.cards.enrol, key))
+
+    def keep(self, setup: Setup) -> Redirect:
+        """The page on which a card is saved."""
+        session = self._answer(self._processor.cards.open_setup, setup)
+        return Redirect(session.url, session.reference)
+
+    def charge_kept(self, charge: Charge) -> Snapshot:
+        """Charge a saved card, once per charge."""
+        return self._snapshot(self._answer(self._processor.cards.charge, charge))
+
+    def forget(self, token: str) -> None:
+        """Delete a saved card."""
+        self._answer(self._processor.cards.forget, token)
+
     def _answer(self, call: Any, *arguments: object) -> Any:
         try:
             return call(*arguments)
@@ -184,6 +234,8 @@ class Sandbox:
             fault=self._foreign(session.account),
             refunds=tuple(_refund(sent, session.currency) for sent in session.refunds),
             disputes=tuple(DisputeSnapshot(one.reference, one.state, Money(one.amount, session.currency), one.reason) for one in session.disputes),
+            card=session.card,
+            dead_card=session.failure_code in DEAD,
         )
 
 

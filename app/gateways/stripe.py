@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import stripe
 from stripe.checkout import Session
@@ -36,6 +36,8 @@ from app.gateways.base import (
 )
 from app.money import CURRENCIES, Money, UnknownCurrency, exponent
 
+Found = TypeVar("Found")
+
 SIGNATURE_HEADER = "stripe-signature"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
 SEARCH_BACK = timedelta(hours=48)
@@ -47,7 +49,7 @@ _LARGEST = 99_999_999
 
 _LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
 
-_EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds"]
+_EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds", "setup_intent.payment_method"]
 
 
 class Stripe:
@@ -255,9 +257,13 @@ def _session_params(charge: Charge) -> SessionCreateParams:
         "success_url": charge.return_url,
         "cancel_url": charge.cancel_url,
     }
+    if charge.keep:
+        params["payment_intent_data"]["setup_future_usage"] = "off_session"
     if stripe_type == "card":
         params["payment_method_options"] = {"card": {"request_three_d_secure": "automatic"}}
-    if charge.email:
+    if charge.holder:
+        params["customer"] = charge.holder
+    elif charge.email:
         params["customer_email"] = charge.email
     return params
 
@@ -313,7 +319,7 @@ def _label(charge: Any) -> str:
     return f"{str(card.brand).title()} •••• {card.last4}{by}"
 
 
-def _found(retrieve: Callable[[], Session]) -> Session | None:
+def _found(retrieve: Callable[[], Found]) -> Found | None:
     try:
         return retrieve()
     except stripe.InvalidRequestError as error:

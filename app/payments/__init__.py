@@ -4,9 +4,12 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
+from app.payments import cards
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, mark_taken_back, open_of, restate, timeline
+from app.payments.cards import Card, CardError
+from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
@@ -19,6 +22,8 @@ __all__ = [
     "LIMITS",
     "SUSPENSE",
     "Arrival",
+    "Card",
+    "CardError",
     "Credited",
     "Limits",
     "Link",
@@ -33,6 +38,8 @@ __all__ = [
     "asked",
     "balance_problem",
     "bill_of",
+    "cards",
+    "charge_unasked",
     "convert",
     "credit_held",
     "due",
@@ -55,6 +62,7 @@ __all__ = [
     "options",
     "order_for",
     "order_topup",
+    "pay_by_card",
     "pay_from_balance",
     "process",
     "process_due",

@@ -26,6 +26,7 @@ class Payment:
     """One payment of one bill. Amounts in minor units; `charge` holds exactly what the processor was asked, for asking again.
 
     `customer_id` gets the money, `payer_id` pays it; `link_id` is the link it was started from, for who has no login.
+    `card_id` is the saved card it is charged to, `consent` what was agreed to when a card is saved by it; `off_session` that nobody was there to be asked.
     """
 
     id: int
@@ -58,6 +59,9 @@ class Payment:
     expires_at: datetime
     paid_at: datetime | None
     link_id: int | None
+    card_id: int | None
+    consent: str | None
+    off_session: bool
     bill_number: str
 
     @property

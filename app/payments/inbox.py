@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from app import clock, db, gateways
 from app.gateways.base import GatewayError
-from app.payments import settling
+from app.payments import cards, settling
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ def _look_into(row: db.Row) -> str:
         return _put_off(row, "the gateway is not configured")
     snapshot = gateway.lookup(row.reference)
     with db.transaction():
-        payment = settling.take_in(row.gateway, snapshot) if snapshot else None
-        state, error = ("done", None) if payment else ("ignored", "no payment of ours")
+        known = snapshot is not None and (settling.take_in(row.gateway, snapshot) is not None or cards.take_in(row.gateway, snapshot))
+        state, error = ("done", None) if known else ("ignored", "no payment of ours")
         db.execute(_CLOSE, id=row.id, state=state, error=error, now=clock.now())
     return state
 

@@ -10,10 +10,10 @@ import config
 from app import clock, customers, db, fx, invoicing, languages, ledger, mail, wallet
 from app.customers import Customer
 from app.formats import Formats, formats
-from app.gateways.base import Snapshot
+from app.gateways.base import ASKED_FOR, Snapshot
 from app.invoicing import Bill, Settlement
 from app.money import AmountError, Money
-from app.payments import book, links
+from app.payments import book, cards, links
 from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,33 @@ def _wait(payment: Payment, snapshot: Snapshot) -> Payment:
 
 
 def _fail(payment: Payment, snapshot: Snapshot) -> Payment:
+    if payment.card_id is not None and snapshot.state == "failed":
+        _decline(payment, payment.card_id, snapshot)
     return _write(payment, snapshot.state, snapshot, note=snapshot.failure_message)
+
+
+def _decline(payment: Payment, card_id: int, snapshot: Snapshot) -> None:
+    """A saved card was declined: one that is done for is never charged again, and who was not there to see it gets a mail."""
+    if snapshot.dead_card:
+        cards.spoil(card_id, snapshot.failure_code)
+    if payment.off_session:
+        customer, bill = customers.get(payment.payer_id), invoicing.lock(payment.bill_id)
+        link = links.shared(bill.id)
+        mail.inform(
+            "card_declined",
+            customer.email,
+            key=f"payment:{payment.public_id}:declined",
+            customer_id=customer.id,
+            name=customer.profile.name,
+            what=bill.title,
+            card=payment.method_label,
+            number=bill.number,
+            price=formats(customer.locale, customer.timezone).money(payment.amount, payment.currency),
+            reason=snapshot.failure_message,
+            asked=snapshot.failure_code == ASKED_FOR,
+            dead=snapshot.dead_card,
+            url=link.url if link else f"{config.current().base_url}/invoices/{bill.number}/pay",
+        )
 
 
 def _pay(payment: Payment, snapshot: Snapshot) -> Payment:
@@ -259,6 +285,8 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, paid_at, credit_reference(payment, snapshot))
     note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
     payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
+    if snapshot.card and payment.consent:
+        cards.save(payment.payer_id, payment.gateway, snapshot.card, payment.consent, payment.created_at)
     payment = _book_fee(payment, snapshot)
     settled = _settle_debts(payment, bill, conversion.credited.currency, f"{payment.public_id}:{payment.received}")
     _announce(payment, bill, conversion, received, paid_at, settled, payment.public_id)

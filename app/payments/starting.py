@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -13,9 +13,10 @@ from app.formats import Formats, formats
 from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, Redirect
 from app.invoicing import Bill
 from app.money import AmountError, Money
-from app.payments import book, watching
+from app.payments import book, cards, watching
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
+from app.payments.cards import Card
 from app.payments.limits import limits
 from app.payments.links import Link, told_at
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SESSION_LIFE = timedelta(hours=1)
 """How long a processor's page stays open, and with it the rate that was held when it was opened. Stripe allows 30 minutes to 24 hours."""
+CHARGE_LIFE = timedelta(minutes=15)
+"""How long a charge to a saved card is waited for when its processor never tells of it."""
 TRANSFER_LIFE = timedelta(days=30)
 """How long a bank transfer is waited for. What comes later still counts."""
 SAME_ORDER = timedelta(hours=1)
@@ -43,6 +46,7 @@ class Options:
 
     `offer` is None when nothing is converted, `quote_token` what the form carries for it; `problem` says why nothing can be chosen.
     `balance` is what the customer can spend in the bill's currency, bonus included, or None where the balance may not pay.
+    `cards` are the payer's saved cards that can pay this; `keeping` are the keys of the methods whose card can be saved.
     """
 
     methods: list[Method]
@@ -51,6 +55,8 @@ class Options:
     balance: Money | None
     problem: str
     due: Money
+    cards: list[Card]
+    keeping: frozenset[str]
 
 
 def order_topup(customer_id: int, amount: Money, quote_token: str = "", beneficiary: Beneficiary | None = None) -> Bill:
@@ -121,11 +127,24 @@ def options(bill: Bill, payer: Customer | None = None) -> Options:
     due = book.due(bill)
     methods = gateways.methods(bill.buyer["country"] or None, due)
     balance = _balance_for(bill)
+    keeping = frozenset(method.key for method in methods if not method.unavailable and _keeps(method))
+    saved = [card for card in cards.of_customer(bill.customer_id) if card.usable and f"{card.gateway}-{entered_by(card)}" in keeping]
     try:
         offer = offer_for(bill, payer if payer and payer.id == bill.beneficiary_id else None, due)
     except (fx.RateUnavailable, AmountError) as problem:
-        return Options(methods, None, "", balance, str(problem), due)
-    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "", due)
+        return Options(methods, None, "", balance, str(problem), due, saved, keeping)
+    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "", due, saved, keeping)
+
+
+def _keeps(method: Method) -> bool:
+    keeper = gateways.keeper(method.gateway)
+    return keeper is not None and keeper.kept_by == method.name
+
+
+def entered_by(card: Card) -> str:
+    """The method by which a saved card was entered, and its bank can be answered."""
+    keeper = gateways.keeper(card.gateway)
+    return keeper.kept_by if keeper else ""
 
 
 def _balance_for(bill: Bill) -> Money | None:
@@ -136,8 +155,9 @@ def _balance_for(bill: Bill) -> Money | None:
     return Money(state.available + state.bonus, bill.currency) if state.currency == bill.currency else None
 
 
-def start(customer_id: int, number: str, method_key: str, quote_token: str = "", link: Link | None = None) -> Handoff:
+def start(customer_id: int, number: str, method_key: str, quote_token: str = "", link: Link | None = None, *, keep: bool = False) -> Handoff:
     """Open the processor's page for a customer's own bill; asked again, the page that is open already. Who came by a link goes back to its pages.
+    With `keep` the processor saves the card for its owner, who has agreed to `cards.consent`.
 
     Raises NotPayable, QuoteExpired when a new rate has to be shown first, ProcessorDown. Two transactions with the processor's call between.
     """
@@ -149,9 +169,10 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "",
     method, gateway = _chosen(bill, method_key)
     try:
         _refuse_unready(bill)
-        standing = _standing(bill, method, link)
+        keep = keep and link is None and _keeps(method)
+        standing = _standing(bill, method, link, keep=keep)
         held = _held(bill, quote_token) if standing is None and method.rate_held else None
-        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held, link)
+        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held, link, keep=keep)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
     except GatewayError as error:
@@ -184,7 +205,7 @@ def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
     try:
         handoff = gateway.checkout(payment.as_charge())
     except GatewayError as error:
-        _record_failure(payment, error)
+        record_failure(payment, error)
     with db.transaction():
         if isinstance(handoff, Redirect):
             if db.execute(_HANDED_OVER, id=payment.id, reference=handoff.reference, url=handoff.url, now=clock.now()):
@@ -203,7 +224,8 @@ def instructions(payment: Payment) -> Instructions | None:
     return found if isinstance(found, Instructions) else None
 
 
-def _record_failure(payment: Payment, error: GatewayError) -> NoReturn:
+def record_failure(payment: Payment, error: GatewayError) -> NoReturn:
+    """Write down that the processor gave no usable answer, and raise ProcessorDown. Opens the transaction."""
     log.error("Payment %s did not reach its processor: %s", payment.public_id, error.detail)
     state = "failed" if error.permanent else "unknown"
     with db.transaction():
@@ -236,10 +258,10 @@ def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
     return found, gateway
 
 
-def _standing(bill: Bill, method: Method, link: Link | None) -> Payment | None:
+def _standing(bill: Bill, method: Method, link: Link | None, *, keep: bool) -> Payment | None:
     """The payment of this bill by this method that is open already. One whose page has closed is asked about first: it may be paid."""
-    asked = (method.gateway, method.name, book.due(bill), link.id if link else None)
-    payment = next((payment for payment in book.open_of(bill.id) if (payment.gateway, payment.method, payment.money, payment.link_id) == asked), None)
+    asked = (method.gateway, method.name, book.due(bill), link.id if link else None, keep, None)
+    payment = next((payment for payment in book.open_of(bill.id) if _asked(payment) == asked), None)
     if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
         return payment
     payment = watching.settle_open(payment)
@@ -248,6 +270,10 @@ def _standing(bill: Bill, method: Method, link: Link | None) -> Payment | None:
     if payment.confirmed:
         raise NotPayable("This bill was paid a moment ago.")
     return None
+
+
+def _asked(payment: Payment) -> tuple[object, ...]:
+    return (payment.gateway, payment.method, payment.money, payment.link_id, payment.consent is not None, payment.card_id)
 
 
 def _requoted(payment: Payment, bill: Bill, token: str) -> Payment:
@@ -276,27 +302,68 @@ def _held(bill: Bill, token: str) -> fx.Offer | None:
     return seen
 
 
-def _claim(bill: Bill, method: Method, offer: fx.Offer | None, link: Link | None) -> Payment:
+def _claim(bill: Bill, method: Method, offer: fx.Offer | None, link: Link | None, *, keep: bool) -> Payment:
     """Write the payment, before anybody outside hears of it; the one another request wrote first, if it did."""
     public_id, expires_at = book.new_public_id(), clock.now() + (TRANSFER_LIFE if method.gateway == BANK else SESSION_LIFE)
     charge = _charge(bill, method, public_id, expires_at.replace(microsecond=0), link)
+    if keep:
+        charge = replace(charge, keep=True, holder=cards.holder(bill.customer_id, method.gateway))
     try:
         with db.transaction():
             return _insert(bill, method, charge, fx.fix(offer, bill.customer_id) if offer else None, link)
     except fx.RateUnavailable as expired:
         raise QuoteExpired from expired
     except _Lost:
-        standing = _standing(bill, method, link)
+        standing = _standing(bill, method, link, keep=keep)
         if standing is None:
             raise ProcessorDown("This payment has just ended in another window. Look at the bill again.") from None
         return standing
+
+
+def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> Payment:
+    """Write the payment of a bill by a saved card, before its processor hears of it; the one that is on its way already. Opens the transaction.
+
+    Raises NotPayable, QuoteExpired, RateUnavailable, AmountError.
+    """
+    method, _ = _chosen(bill, f"{card.gateway}-{entered_by(card)}")
+    _refuse_unready(bill)
+    standing = _standing_by_card(bill, card)
+    if standing is not None:
+        return standing
+    held = _held(bill, token) if method.rate_held else None
+    charge = _charge(bill, replace(method, label=card.label), book.new_public_id(), (clock.now() + CHARGE_LIFE).replace(microsecond=0), None)
+    charge = replace(charge, holder=card.holder, card=card.token, unasked=unasked, email="")
+    try:
+        with db.transaction():
+            _refuse_changed(bill, card)
+            return _insert(bill, replace(method, label=card.label), charge, fx.fix(held, bill.customer_id) if held else None, None, card)
+    except _Lost:
+        standing = _standing_by_card(bill, card)
+        if standing is None:
+            raise NotPayable("This payment has just ended in another window. Look at the bill again.") from None
+        return standing
+
+
+def _standing_by_card(bill: Bill, card: Card) -> Payment | None:
+    standing = next((payment for payment in book.open_of(bill.id) if payment.card_id is not None), None)
+    if standing is not None and standing.card_id != card.id:
+        raise NotPayable(f"A payment of this bill by {standing.method_label} is on its way.")
+    return standing
+
+
+def _refuse_changed(bill: Bill, card: Card) -> None:
+    """Nothing is charged for a bill that was paid, or to a card that was removed, a moment ago. Within a transaction."""
+    if not invoicing.lock(bill.id).unpaid:
+        raise NotPayable("This bill was paid a moment ago.")
+    if not db.rows("select 1 from saved_cards where id = %(id)s and removed_at is null and unusable = '' for share", id=card.id):
+        raise NotPayable(f"{card.label} was removed a moment ago. Choose another method.")
 
 
 class _Lost(Exception):
     """Another request has the open payment of this bill and method."""
 
 
-def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None, link: Link | None) -> Payment:
+def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None, link: Link | None, card: Card | None = None) -> Payment:
     now = clock.now()
     kept = asdict(charge) | {"amount": charge.amount.minor, "currency": charge.amount.currency, "expires_at": charge.expires_at.isoformat()}
     row = db.row(
@@ -313,19 +380,22 @@ def _insert(bill: Bill, method: Method, charge: Charge, quote_id: int | None, li
         charge=json.dumps(kept),
         label=method.label,
         link_id=link.id if link else None,
+        card_id=card.id if card else None,
+        consent=cards.consent() if charge.keep else None,
+        off_session=charge.unasked,
         now=now,
         expires_at=charge.expires_at,
     )
     if row is None:
         raise _Lost
     payment = Payment(*row)
-    book.note(payment.id, "started", f"By {method.label}.", actor="customer")
+    book.note(payment.id, "started", f"By {method.label}{', for a renewal' if charge.unasked else ''}.", actor="system" if charge.unasked else "customer")
     return payment
 
 
 _INSERT = """
-insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, quote_id, charge, method_label, link_id, created_at, updated_at, checked_at, expires_at)
-values (%(public_id)s, %(bill_id)s, %(customer_id)s, %(payer_id)s, %(method)s, %(gateway)s, %(amount)s, %(currency)s, %(quote_id)s, %(charge)s, %(label)s, %(link_id)s,
+insert into payments (public_id, bill_id, customer_id, payer_id, method, gateway, amount, currency, quote_id, charge, method_label, link_id, card_id, consent, off_session, created_at, updated_at, checked_at, expires_at)
+values (%(public_id)s, %(bill_id)s, %(customer_id)s, %(payer_id)s, %(method)s, %(gateway)s, %(amount)s, %(currency)s, %(quote_id)s, %(charge)s, %(label)s, %(link_id)s, %(card_id)s, %(consent)s, %(off_session)s,
   %(now)s, %(now)s, %(now)s, %(expires_at)s)
 on conflict do nothing
 returning

@@ -27,10 +27,11 @@ NAVIGATION: Final = (
     (
         "Billing",
         (
-            ("/balance", "Balance", "credit-card"),
+            ("/balance", "Balance", "landmark"),
             ("/add-funds", "Add funds", "plus"),
             ("/transactions", "Transactions", "list"),
             ("/invoices", "Invoices", "file-text"),
+            ("/cards", "Saved cards", "credit-card"),
             ("/refunds", "Refunds", "undo-2"),
         ),
     ),

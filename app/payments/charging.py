@@ -1,0 +1,94 @@
+"""Charging a saved card: by its owner's click, or by a renewal for which its owner agreed to be asked no more.
+
+As every payment it is written first, then charged under its own id, then written down; what nobody answered for is charged again under
+the same key, which at the processor is the same charge.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from app import clock, customers, db, fx, gateways, invoicing
+from app.gateways.base import ASKED_FOR, GatewayError, Redirect, Snapshot
+from app.invoicing import Bill
+from app.money import AmountError
+from app.payments import book, cards, settling, starting
+from app.payments.book import NotPayable, Payment
+from app.payments.cards import Card
+from app.payments.starting import ProcessorDown
+
+MOST_TRIES: Final = 3
+"""How often a renewal's bill is charged to a card in all, at most once a day."""
+_LIMIT: Final = (20, timedelta(minutes=10))
+SAME_KEY: Final = timedelta(hours=23)
+"""How long a processor knows a key: after that only a look-up may tell how a charge ended."""
+
+
+def pay_by_card(customer_id: int, number: str, public_id: str, quote_token: str = "") -> Redirect:
+    """Pay a customer's own bill with its own saved card; where the browser goes then: our page of the payment, or the processor's when the bank asks.
+
+    Raises NotPayable, QuoteExpired, ProcessorDown, RateLimited.
+    """
+    bill, card = invoicing.find(customer_id, number), cards.find(customer_id, public_id)
+    if bill is None or card is None:
+        raise NotPayable("There is no such bill." if bill is None else "This card is not saved any more. Choose another method.")
+    if not bill.unpaid:
+        raise NotPayable(f"{bill.number} is {bill.status} already.")
+    if not card.usable:
+        raise NotPayable(f"{card.label} cannot be charged any more. Choose another method.")
+    customers.count((f"card-charge:{customer_id}", *_LIMIT))
+    payment = _charged(bill, card, quote_token)
+    if payment.state == "failed" and payment.failure_code == ASKED_FOR:
+        handoff = starting.start(customer_id, number, f"{card.gateway}-{starting.entered_by(card)}", quote_token)
+        if isinstance(handoff, Redirect):
+            return handoff
+    return Redirect(payment.as_charge().return_url, payment.public_id)
+
+
+def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
+    """Charge the whole of a bill to a card without its owner; the payment as it stands then, None where that may not be now.
+
+    Not when one is in flight, at most once a day and three times in all, never again after the bank asked for the owner. Opens transactions around the call.
+    """
+    bill = invoicing.find(customer_id, number)
+    if bill is None or not (bill.unpaid and card.usable) or book.came_for(bill).received:
+        return None
+    standing = next((one for one in book.open_of(bill.id) if one.card_id is not None), None)
+    if standing is not None and (standing.card_id != card.id or not standing.off_session):
+        return None
+    if standing is None and not _may_try(bill):
+        return None
+    try:
+        return _charged(bill, card, "", unasked=True)
+    except (NotPayable, ProcessorDown, starting.QuoteExpired):
+        return None
+
+
+def _may_try(bill: Bill) -> bool:
+    row = db.rows(_TRIED, bill_id=bill.id, asked=ASKED_FOR)[0]
+    return not row.stopped and row.tries < MOST_TRIES and (row.newest is None or row.newest.date() < clock.today())
+
+
+_TRIED = """
+select count(*) filter (where off_session) as tries, max(created_at) filter (where off_session) as newest,
+  coalesce(bool_or(state = 'review' or (off_session and failure_code = %(asked)s)), false) as stopped
+from payments where bill_id = %(bill_id)s
+"""
+
+
+def _charged(bill: Bill, card: Card, quote_token: str, *, unasked: bool = False) -> Payment:
+    try:
+        payment = starting.claim_for_card(bill, card, quote_token, unasked=unasked)
+    except (fx.RateUnavailable, AmountError) as problem:
+        raise NotPayable(str(problem)) from problem
+    if payment.state == "pending" or not payment.open or payment.gateway_reference or clock.now() - payment.created_at > SAME_KEY:
+        return payment
+    keeper = gateways.keeper(card.gateway)
+    if keeper is None:
+        raise NotPayable("Saved cards cannot be charged at the moment. Choose another method.")
+    try:
+        snapshot = keeper.charge_kept(payment.as_charge())
+    except GatewayError as error:
+        if not error.permanent:
+            starting.record_failure(payment, error)
+        snapshot = Snapshot("", payment.public_id, "failed", failure_code="refused", failure_message=str(error))
+    return settling.apply(payment.gateway, snapshot) or payment

@@ -1,0 +1,331 @@
+"""Saved cards: kept with consent, charged once however it is asked, standing in for the balance at renewals, and forgotten when their owner says so."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+
+import pytest
+from flask import Flask
+
+from app import clock, db, gateways, mail, payments, services, wallet
+from app.customers import User
+from app.gateways.base import ASKED_FOR, GatewayError
+from app.money import Money
+from app.payments import Card, cards
+from app.sandbox_processor import CHOICES
+from tests.conftest import Browser
+from tests.money_helpers import EUR
+from tests.pay import again, begin, carry, processor, times_credited, topup
+from tests.trade import fund, offer_plans, on
+
+DAY = date(2026, 3, 10)
+
+
+def add_card(app: Flask, user: User, kind: str = "good") -> Card:
+    """Save a test card on the pretend processor's page, without paying."""
+    page = cards.add(user.customer_id)
+    processor(app).choose(page.reference, CHOICES["approve"], kind)
+    carry(app)
+    return cards.of_customer(user.customer_id)[0]
+
+
+def short_service(user: User, card: Card | None, label: str = "web-1") -> services.Service:
+    """A service that is due a month after DAY, with nothing on the balance to renew it from; paid from the card too when one is given."""
+    offer_plans()
+    with on(DAY):
+        fund(user.customer_id, 23_80)
+        service = services.order(user.customer_id, "vps-4", 1, label=label)
+        if card:
+            services.pay_from(user.customer_id, service.public_id, card.public_id)
+    return service
+
+
+def due(days: int = 31):
+    return on(DAY + timedelta(days))
+
+
+def charges(app: Flask) -> int:
+    """How many charges to saved cards the pretend processor's books hold."""
+    return db.scalar("select count(*) from sandbox_sessions where state = 'paid' and holder <> '' and not keeps")
+
+
+def paid_by(bill_id: int) -> list[str]:
+    return [row.state for row in db.rows("select state from payments where bill_id = %(id)s order by id", id=bill_id)]
+
+
+# Saving
+
+
+def test_a_card_is_saved_only_where_the_box_was_ticked(app, demo_customer, owner: Browser):
+    bill = topup(demo_customer, EUR("25"))
+    page = owner.get(f"/invoices/{bill.number}/pay").text
+    assert 'name="keep"' in page
+    assert "checked" not in page.split('name="keep"')[1].split(">")[0]
+    assert "I can remove it at any time" in page
+    for form, kept in (({}, 0), ({"keep": "1"}, 1)):
+        owner.submit(f"/invoices/{topup(demo_customer, EUR('25')).number}/pay", {"method": "sandbox-card", **form})
+        reference = db.scalar("select reference from sandbox_sessions order by opened_at desc limit 1")
+        processor(app).choose(reference, CHOICES["approve"])
+        carry(app)
+        assert len(cards.of_customer(demo_customer.customer_id)) == kept
+    card = cards.of_customer(demo_customer.customer_id)[0]
+    assert (card.label, card.consent) == ("Visa •••• 4242", cards.consent())
+    assert abs(card.consented_at - clock.now()) < timedelta(minutes=1)
+    assert card.label in owner.get("/cards").text
+
+
+def test_a_card_is_added_without_paying_and_never_by_the_address_alone(app, demo_customer, owner, stranger):
+    assert owner.submit("/cards").status_code == 422
+    page = owner.submit("/cards", {"consent": "1"})
+    setup = db.scalar("select public_id from card_setups")
+    assert page.status_code == 303
+    owner.get(f"/cards/added/{setup}?session_id=anything&state=kept")
+    assert cards.of_customer(demo_customer.customer_id) == []
+    processor(app).choose(db.scalar("select reference from sandbox_sessions"), CHOICES["approve"], "asks")
+    assert stranger.get(f"/cards/added/{setup}").status_code == 404
+    assert owner.get(f"/cards/added/{setup}").location == "/cards"
+    carry(app)
+    assert [card.label for card in cards.of_customer(demo_customer.customer_id)] == ["Mastercard •••• 3184"]
+    assert wallet.state(demo_customer.customer_id).available == 0
+
+
+def test_the_webhook_alone_and_the_job_alone_save_it_too(app, demo_customer):
+    assert add_card(app, demo_customer).last4 == "4242"
+    page = cards.add(demo_customer.customer_id)
+    processor(app).choose(page.reference, CHOICES["silent"], "asks")
+    assert cards.reconcile() == 1
+    assert len(cards.of_customer(demo_customer.customer_id)) == 2
+
+
+def test_the_same_card_again_takes_the_old_ones_place(app, demo_customer):
+    first = add_card(app, demo_customer)
+    service = short_service(demo_customer, first)
+    second = add_card(app, demo_customer)
+    assert (first.public_id, len(cards.of_customer(demo_customer.customer_id))) == (second.public_id, 1)
+    assert first.token != second.token
+    assert services.find(demo_customer.customer_id, service.public_id).card_id == second.id
+    assert cards.forget_removed() == 1
+    assert db.scalar("select token from sandbox_cards where forgotten_at is not null") == first.token
+
+
+# Paying
+
+
+def test_one_click_pays_by_the_saved_card(app, demo_customer, owner):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+    page = owner.get(f"/invoices/{bill.number}/pay").text
+    assert page.index("Visa •••• 4242") < page.index("Bank card")
+    assert f'value="card:{card.public_id}" checked' in page
+    for _ in range(2):
+        owner.submit(f"/invoices/{bill.number}/pay", {"method": f"card:{card.public_id}"})
+    assert charges(app) == 1
+    assert wallet.state(demo_customer.customer_id).available == 40_00
+    carry(app)
+    assert wallet.state(demo_customer.customer_id).available == 40_00
+
+
+def test_the_bank_that_asks_is_answered_on_the_processors_page(app, demo_customer, owner):
+    card, bill = add_card(app, demo_customer, "asks"), topup(demo_customer, EUR("40"))
+    answer = owner.submit(f"/invoices/{bill.number}/pay", {"method": f"card:{card.public_id}"})
+    assert answer.location.startswith("/sandbox/pay/")
+    assert paid_by(bill.id) == ["failed", "created"]
+
+
+def test_a_strangers_card_charges_nothing(app, demo_customer, stranger):
+    card = add_card(app, demo_customer)
+    theirs = db.scalar("select customer_id from users where login = 'boris'")
+    bill = payments.order_topup(theirs, EUR("25"))
+    assert stranger.submit(f"/invoices/{bill.number}/pay", {"method": f"card:{card.public_id}"}).status_code == 422
+    assert stranger.submit(f"/cards/{card.public_id}/remove").status_code == 404
+    assert charges(app) == 0
+    assert cards.of_customer(demo_customer.customer_id)[0].usable
+
+
+def test_a_lost_answer_is_unknown_until_it_is_asked_for_and_charged_once(app, demo_customer, monkeypatch):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+    vault = processor(app).cards
+    charge = vault.charge
+
+    def lost(asked):
+        charge(asked)
+        raise GatewayError("The answer was lost.", permanent=False)
+
+    monkeypatch.setattr(vault, "charge", lost)
+    with pytest.raises(payments.ProcessorDown):
+        payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    assert paid_by(bill.id) == ["unknown"]
+    monkeypatch.undo()
+    with clock.travel(clock.now() + timedelta(minutes=5)):
+        payments.reconcile()
+    assert (paid_by(bill.id), charges(app), wallet.state(demo_customer.customer_id).available) == (["paid"], 1, 40_00)
+
+
+def test_a_process_that_died_before_the_call_is_gone_on_with_by_the_same_key(app, demo_customer, monkeypatch):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+
+    def die(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processor(app).cards, "charge", die)
+    with pytest.raises(KeyboardInterrupt):
+        payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    monkeypatch.undo()
+    payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    assert (paid_by(bill.id), charges(app)) == (["paid"], 1)
+
+
+def test_eight_clicks_at_once_are_one_charge(app: Flask, demo_customer):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+
+    def click(_: int) -> str:
+        with app.app_context():
+            try:
+                payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+            except (payments.NotPayable, payments.ProcessorDown) as refusal:
+                return type(refusal).__name__
+            return "done"
+
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(click, range(8)))
+    assert "done" in said
+    assert (paid_by(bill.id), charges(app), wallet.state(demo_customer.customer_id).available) == (["paid"], 1, 40_00)
+
+
+def test_a_card_paid_amount_goes_back_to_the_card(app, demo_customer):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+    payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    reference = db.scalar("select gateway_reference from payments where bill_id = %(id)s", id=bill.id)
+    assert gateways.get("sandbox").refund(reference, EUR("15"), "rf_1").state == "settled"
+
+
+# Renewals
+
+
+def test_a_renewal_goes_to_the_card_when_the_balance_is_short(app, demo_customer):
+    card = add_card(app, demo_customer)
+    service = short_service(demo_customer, card)
+    with due():
+        assert services.renew_due().short == 1
+        assert db.scalar("select count(*) from mails where kind = 'renewal_short'") == 0
+        assert services.renew_by_card() == {"paid": 1}
+        assert (services.renew_by_card(), services.renew_due().renewed) == ({}, 0)
+    now = services.find(demo_customer.customer_id, service.public_id)
+    assert now.paid_through == services.period_end(service.renews_on, 1, DAY.day)
+    assert (charges(app), wallet.state(demo_customer.customer_id).available) == (1, 0)
+
+
+def test_without_agreement_no_card_is_charged(app, demo_customer, owner):
+    card = add_card(app, demo_customer)
+    service = short_service(demo_customer, None)
+    assert owner.submit(f"/services/{service.public_id}/payment", {"source": card.public_id}).status_code == 422
+    with due():
+        services.renew_due()
+        assert services.renew_by_card() == {}
+        assert db.scalar("select count(*) from mails where kind = 'renewal_short'") == 1
+    assert owner.submit(f"/services/{service.public_id}/payment", {"source": card.public_id, "consent": "1"}).status_code == 303
+    assert "charge its whole price to Visa •••• 4242" in db.scalar("select card_consent from services")
+    assert "then Visa •••• 4242" in owner.get("/services").text
+
+
+def test_a_bank_that_asks_stops_the_tries_and_a_mail_leads_to_the_payment(app, demo_customer):
+    service = short_service(demo_customer, add_card(app, demo_customer, "asks"))
+    for days in range(31, 36):
+        with due(days):
+            services.renew_due()
+            services.renew_by_card()
+    letters = [letter for letter in mail.newest(50) if letter.kind == "card_declined"]
+    assert len(letters) == 1
+    assert "Your bank wants you to confirm" in letters[0].subject
+    bill = services.of_customer(demo_customer.customer_id)[0].waiting
+    assert f"/invoices/{bill}/pay" in letters[0].text
+    failed = db.row("select failure_code from payments where off_session")
+    assert failed.failure_code == ASKED_FOR
+    assert services.find(demo_customer.customer_id, service.public_id).renews_on == service.renews_on
+
+
+def test_a_decline_is_tried_once_a_day_and_three_times_in_all(app, demo_customer):
+    short_service(demo_customer, add_card(app, demo_customer, "empty"))
+    tried = []
+    for days in range(31, 37):
+        with due(days):
+            services.renew_due()
+            tried.append([services.renew_by_card(), services.renew_by_card()])
+    assert tried == [[{"failed": 1}, {}]] * 3 + [[{}, {}]] * 3
+    assert db.scalar("select count(*) from mails where kind = 'card_declined'") == 3
+
+
+def test_a_stolen_card_is_never_charged_again(app, demo_customer, owner):
+    short_service(demo_customer, add_card(app, demo_customer, "stolen"))
+    for days in (31, 32):
+        with due(days):
+            services.renew_due()
+            services.renew_by_card()
+    assert db.scalar("select count(*) from payments where off_session") == 1
+    assert not cards.of_customer(demo_customer.customer_id)[0].usable
+    assert "Not accepted by its bank any more" in owner.get("/cards").text
+
+
+def test_two_workers_charge_a_renewal_once(app: Flask, demo_customer):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with due():
+        services.renew_due()
+    moment = DAY + timedelta(31)
+
+    def work(_: int) -> None:
+        with app.app_context(), on(moment):
+            services.renew_by_card()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert (charges(app), db.scalar("select count(*) from payments where off_session")) == (1, 1)
+
+
+def test_the_balance_does_not_pay_what_a_card_is_being_charged_for(app, demo_customer, monkeypatch):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with due():
+        services.renew_due()
+
+        def top_up_meanwhile(asked):
+            fund(demo_customer.customer_id, 100_00)
+            assert services.renew_due().renewed == 0
+            return charge(asked)
+
+        charge = processor(app).cards.charge
+        monkeypatch.setattr(processor(app).cards, "charge", top_up_meanwhile)
+        assert services.renew_by_card() == {"paid": 1}
+    assert wallet.state(demo_customer.customer_id).available == 100_00
+
+
+# Removing
+
+
+def test_a_removed_card_is_unusable_at_once_and_forgotten_when_the_processor_answers(app, demo_customer, owner):
+    card = add_card(app, demo_customer)
+    service = short_service(demo_customer, card)
+    processor(app).down = True
+    owner.submit(f"/cards/{card.public_id}/remove")
+    assert f"{service.label} renews from the balance alone now" in owner.get("/cards").text
+    assert cards.of_customer(demo_customer.customer_id) == []
+    bill = topup(demo_customer, EUR("25"))
+    with pytest.raises(payments.NotPayable):
+        payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    processor(app).down = False
+    with clock.travel(clock.now() + timedelta(minutes=2)):
+        assert (cards.forget_removed(), cards.forget_removed()) == (1, 0)
+    with due():
+        services.renew_due()
+        assert services.renew_by_card() == {}
+
+
+def test_a_card_removed_while_it_is_charged_is_charged_once_and_its_money_is_credited(app, demo_customer, monkeypatch):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+    charge = processor(app).cards.charge
+
+    def removed_meanwhile(asked):
+        services.remove_card(demo_customer.customer_id, card.public_id)
+        return charge(asked)
+
+    monkeypatch.setattr(processor(app).cards, "charge", removed_meanwhile)
+    payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+    assert paid_by(bill.id) == ["failed"]
+    assert (charges(app), wallet.state(demo_customer.customer_id).available) == (0, 0)
+    assert times_credited(again(begin(topup(demo_customer, Money.of("25", "EUR"))))) == 0
