@@ -106,11 +106,13 @@ class PayPal:
         return self._snapshot(order) if order else None
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
-        """Send back from the order's capture; the same key again sends nothing new for 45 days, and is to be seen in the look-up for ever."""
+        """Send back from the order's capture, unless the order shows that this key has sent it: PayPal forgets a key after 45 days, a refund never."""
         order = self._find(reference)
         capture = _capture(order) if order else None
-        if capture is None:
+        if order is None or capture is None:
             raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} was never captured")
+        if sent := next((refund for refund in _refunds(order, amount.currency) if refund.key == key), None):
+            return sent
         body = {"amount": _amount(amount), "custom_id": key}
         answer = self._call("POST", f"/v2/payments/captures/{quote(capture['id'])}/refund", body, {"PayPal-Request-Id": f"{key}:refund", **_PREFER}, expected=(422,))
         if answer.status == 422:

@@ -102,11 +102,14 @@ class Stripe:
         return replace(self._snapshot(session), disputes=disputes) if session else None
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
-        """Send back to the original method; the same key again sends nothing new."""
+        """Send back to the original method, unless the charge shows that this key has sent it: Stripe forgets a key after a day, a refund never."""
         with _translated():
             session = self._session(reference)
             if session is None or session.payment_intent is None:
                 raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} has no payment intent")
+            intent: Any = session.payment_intent
+            if sent := next((one for one in _refunds(getattr(intent, "latest_charge", None)) if one.key == key), None):
+                return sent
             refund = self._client.v1.refunds.create(
                 {"payment_intent": _id(session.payment_intent), "amount": to_stripe(amount), "metadata": {"refund": key}},
                 {"idempotency_key": f"{key}:refund"},
@@ -185,7 +188,7 @@ class Stripe:
             failure_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
             failure_message=getattr(error, "message", None) or "",
             fault=self._mismatch(session, intent),
-            refunds=tuple(_refund(one) for one in getattr(getattr(charge, "refunds", None), "data", ())),
+            refunds=_refunds(charge),
         )
 
     def _mismatch(self, session: Session, intent: Any) -> str:
@@ -275,6 +278,10 @@ def _reference(about: dict[str, Any]) -> str:
     if about.get("object") in ("charge", "refund", "dispute"):
         return str(about.get("payment_intent") or "")
     return ""
+
+
+def _refunds(charge: Any) -> tuple[RefundSnapshot, ...]:
+    return tuple(_refund(one) for one in getattr(getattr(charge, "refunds", None), "data", ()))
 
 
 def _refund(refund: Any) -> RefundSnapshot:

@@ -116,6 +116,9 @@ def test_a_refund_is_sent_once_per_key(rig: Rig):
     first = rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1")
     assert first.state == "settled"
     assert rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1") == first
+    rig.forget_keys()
+    assert rig.gateway.refund(reference, Money.of("10", "EUR"), "refund:1") == first
+    assert rig.books()["EUR"].refunded == 10_00
 
 
 def test_every_method_says_how_its_money_goes_back_and_so_does_one_that_is_gone(rig: Rig):
