@@ -25,6 +25,9 @@ _CURRENCY = {
     "at": "4 Mar 2026",
     "spread": "PLN\xa00.40",
 }
+_TAKEN_BACK = {
+    "name": "Zofia Żuraw", "number": "INV-2026-000042", "amount": "€\xa0100.10", "taken": "€\xa099.90", "paid_at": "4 Mar 2026", "owed": "", "service": False, "open_bill": False,
+}  # fmt: skip
 _ACCESS = {"login": "zofia", "link": "http://localhost/verify/x", "email": "neu@example.com"}
 
 
@@ -54,6 +57,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "renewed": [_renewed(count) for count in (1, 2, 5)],
     "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "dismissed")], _HELD | {"state": "held", "amount": ""}],
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
+    "transfer_returned": [_TAKEN_BACK, _TAKEN_BACK | {"owed": "€\xa08.10", "service": True}, _TAKEN_BACK | {"open_bill": True}],
     **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed")},
 }
 

@@ -2,11 +2,12 @@
 
 from app import customers, db, ledger, mail, payments, wallet
 from app.formats import formats
+from app.languages import N_
 from app.money import Money
 from app.refunds import book
 from app.refunds.asking import give_back
 
-TAKEN = "The sender's bank took this transfer back."
+TAKEN = N_("The sender's bank took this transfer back.")
 
 
 def take_back(payment_id: int, received: Money, *, reference: str, counter: list[tuple[int, int]]) -> None:
@@ -32,7 +33,7 @@ def _tell(row: db.Row, received: Money, credited: Money, reference: str) -> None
     customer = customers.get(row.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, credited.currency)
     mail.inform(
-        "transfer_returned", customer.email, key=reference, customer_id=customer.id, name=customer.title, number=row.document,
+        "transfer_returned", customer.email, locale=customer.locale, key=reference, customer_id=customer.id, name=customer.title or customer.email, number=row.document,
         amount=write.money(received.minor, received.currency), taken=write.money(credited.minor, credited.currency), paid_at=write.date(row.paid_at),
         owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", service=row.service, open_bill=row.status == "unpaid",
     )  # fmt: skip
