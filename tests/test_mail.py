@@ -213,7 +213,7 @@ def test_a_mail_that_was_refused_waits_longer_each_time_and_holds_up_no_other(se
 
 def test_a_server_that_is_away_delays_and_doubles_nothing(app, settings, server):
     for number in range(3):
-        put(str(number))
+        put(str(number), attachments=[mail.Attachment("INV.pdf", "application/pdf", b"%PDF")])
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     start = clock.now()
@@ -224,7 +224,9 @@ def test_a_server_that_is_away_delays_and_doubles_nothing(app, settings, server)
     with settings_with(settings, mail_url=f"smtp://127.0.0.1:{server.port}"), clock.travel(start + timedelta(hours=25)):
         assert mail.deliver() == 3
         assert mail.deliver() == 0
-    assert len(server.received()) == 3
+    taken = [message for _, message in server.received()]
+    assert len(taken) == len({message["Message-ID"] for message in taken}) == 3
+    assert [part.get_content() for message in taken for part in message.iter_attachments()] == [b"%PDF"] * 3
 
 
 def test_a_server_that_hangs_up_ends_the_round_and_loses_nothing(sending):
