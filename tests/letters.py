@@ -28,6 +28,10 @@ _CURRENCY = {
 _TAKEN_BACK = {
     "name": "Zofia Żuraw", "number": "INV-2026-000042", "amount": "€\xa0100.10", "taken": "€\xa099.90", "paid_at": "4 Mar 2026", "owed": "", "service": False, "open_bill": False,
 }  # fmt: skip
+_CARD = {
+    "name": "Zofia Żuraw", "what": "vps-7 · VPS 4", "card": "Visa •••• 4242", "number": "PF-2026-000043", "price": "€\xa023.80", "reason": "", "asked": False, "dead": False,
+    "url": "http://localhost/pay/x",
+}  # fmt: skip
 _ACCESS = {"login": "zofia", "link": "http://localhost/verify/x", "email": "neu@example.com"}
 
 
@@ -57,6 +61,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "renewed": [_renewed(count) for count in (1, 2, 5)],
     "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "dismissed")], _HELD | {"state": "held", "amount": ""}],
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
+    "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "insufficient funds"}],
     "transfer_returned": [_TAKEN_BACK, _TAKEN_BACK | {"owed": "€\xa08.10", "service": True}, _TAKEN_BACK | {"open_bill": True}],
     **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed")},
 }

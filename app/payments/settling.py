@@ -111,9 +111,10 @@ def _decline(payment: Payment, card_id: int, snapshot: Snapshot) -> None:
         mail.inform(
             "card_declined",
             customer.email,
+            locale=customer.locale,
             key=f"payment:{payment.public_id}:declined",
             customer_id=customer.id,
-            name=customer.profile.name,
+            name=customer.title or customer.email,
             what=bill.title,
             card=payment.method_label,
             number=bill.number,
