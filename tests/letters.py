@@ -12,6 +12,10 @@ _REFUND = {
     "at": "9 Mar 2026, 10:15", "answer": "", "reason": "",
 }  # fmt: skip
 _DISPUTE = {"name": "Zofia Żuraw", "method": "Bank card", "number": "INV-2026-000042", "amount": "€\xa050.10", "taken": "€\xa049.90", "owed": "", "reason": ""}
+_FAILED = {
+    "name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "SEPA Direct Debit", "reason": "", "for_another": False, "unpaid": True,
+    "url": "http://localhost/invoices/PF-2026-000043/pay",
+}  # fmt: skip
 _FUNDS = {"credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "by_link": False, "said": ""}
 _SHORT = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "start": "4 March 2026", "price": "€\xa023.80", "missing": "€\xa012.40", "number": "PF-2026-000043"}
 _HELD = {"name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "Bank transfer", "note": "", "target": "PayPal", "url": "http://localhost/payments/x"}
@@ -53,6 +57,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         _REFUND | {"state": "declined", "answer": "Bitte zuerst kündigen."},
         _REFUND | {"state": "failed", "reason": "lost or stolen card", "target": "the payer's own method"},
     ],
+    "payment_failed": [_FAILED, _FAILED | {"for_another": True, "unpaid": False}],
     "dispute_step": [
         _DISPUTE | {"state": "opened", "owed": "€\xa012.00", "reason": "the payer does not recognise it"},
         *[_DISPUTE | {"state": state} for state in ("won", "lost")],

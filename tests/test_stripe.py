@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,18 @@ from flask import Flask
 from stripe import HTTPClient
 from stripe.params.checkout import _session_create_params
 
-from app import clock, db, gateways, payments
+from app import clock, db, gateways, payments, refunds, wallet
 from app.customers import User
 from app.formats import formats
 from app.gateways import stripe as adapter
-from app.gateways import stripe_methods
+from app.gateways import stripe_declines, stripe_methods
 from app.gateways.base import Charge, GatewayError, Redirect
 from app.gateways.stripe import Stripe, from_stripe, gateway_exponent, to_stripe
 from app.money import Money
+from app.payments import Payment
 from tests.fakes.stripe import Stripe as FakeStripe
 from tests.pay import again, begin, times_credited, topup
+from tests.processors import ours
 
 
 @pytest.fixture
@@ -42,13 +46,30 @@ def gateway(fake: FakeStripe) -> Stripe:
 
 
 @pytest.fixture
-def alone(app: Flask, gateway: Stripe) -> Iterator[Stripe]:
+def alone(app: Flask, fake: FakeStripe, gateway: Stripe) -> Iterator[Stripe]:
     """Stripe as the only gateway of the house."""
     sandbox = gateways.get("sandbox")
     assert sandbox
     gateways.use({"stripe": gateway})
     yield gateway
+    assert holds(fake) == ours("stripe")
     gateways.use({"sandbox": sandbox})
+
+
+def holds(fake: FakeStripe) -> dict[str, int]:
+    """What Stripe's own books say it holds of the money we know of, when everything it has to tell was told."""
+    fake.script.clear()
+    known = {row.public_id for row in db.rows("select public_id from payments")}
+    others = [
+        one
+        for one in fake.sessions.values()
+        if one["client_reference_id"] not in known or one["livemode"] or (one["payment_intent"] or one)["metadata"]["payment"] != one["client_reference_id"]
+    ]
+    for session in others:
+        del fake.sessions[session["id"]]
+    for event in fake.events:
+        payments.process(payments.receive("stripe", *fake.webhook(event)))
+    return {currency: sums.held for currency, sums in fake.books().items() if sums.held}
 
 
 def charge(name: str = "pay_1", amount: Money | None = None, method: str = "card", locale: str = "pl") -> Charge:
@@ -132,7 +153,7 @@ def test_a_passing_failure_is_retried_with_the_same_key(fake: FakeStripe, gatewa
         ("html", False, "does not answer"),
         ("junk", False, "does not answer"),
         ("drop-after", False, "does not answer"),
-        ("402", True, "declined"),
+        ("402", True, "did not approve"),
         ("401", True, "switched off"),
         ("403", True, "switched off"),
         ("400", True, "refused"),
@@ -350,3 +371,267 @@ def test_two_secrets_serve_while_one_is_replaced(fake: FakeStripe):
     event = fake.happened("checkout.session.expired", {"id": "cs_test_1", "object": "checkout.session"})
     assert gateway.read_event(*fake.webhook(event)).reference == "cs_test_1"
     assert gateway.read_event(*fake.webhook(event, secret="whsec_old")).reference == "cs_test_1"
+
+
+# What is sent back
+
+
+def test_a_refund_asked_for_again_after_stripe_forgot_its_key_is_not_sent_twice(fake: FakeStripe, gateway: Stripe):
+    reference = session_of(gateway, charge())
+    fake.pay(reference)
+    fake.script += ["", "drop-after", "drop-before", "drop-before"]
+    with pytest.raises(GatewayError) as lost:
+        gateway.refund(reference, Money.of("10", "EUR"), "refund:RF-1")
+    assert not lost.value.permanent
+    fake.passed = timedelta(hours=25)
+    again = [gateway.refund(reference, Money.of("10", "EUR"), "refund:RF-1") for _ in range(2)]
+    assert [one["amount"] for one in fake.refunds.values()] == [1000]
+    assert {one.reference for one in again} == set(fake.refunds)
+
+
+def test_more_refunds_than_come_with_a_charge_are_all_seen(fake: FakeStripe, gateway: Stripe):
+    reference = session_of(gateway, charge())
+    fake.pay(reference)
+    for number in range(12):
+        gateway.refund(reference, Money.of("1", "EUR"), f"refund:RF-{number}")
+    fake.passed = timedelta(hours=25)
+    gateway.refund(reference, Money.of("1", "EUR"), "refund:RF-0")
+    seen = gateway.lookup(reference)
+    assert seen is not None
+    assert [one.key for one in seen.refunds] == [f"refund:RF-{number}" for number in range(12)]
+
+
+def test_a_page_that_is_almost_over_is_found_but_no_new_one_is_opened(fake: FakeStripe, gateway: Stripe):
+    ask = charge()
+    reference = session_of(gateway, ask)
+    with clock.travel(clock.now() + timedelta(minutes=40)):
+        assert session_of(gateway, ask) == reference
+        with pytest.raises(GatewayError, match="has closed") as closed:
+            gateway.checkout(replace(ask, id="pay_never"))
+    assert closed.value.permanent
+    assert len(fake.sessions) == 1
+
+
+# Declines
+
+DECLINES = [
+    "approve_with_id",
+    "authentication_required",
+    "call_issuer",
+    "card_not_supported",
+    "card_velocity_exceeded",
+    "currency_not_supported",
+    "do_not_honor",
+    "do_not_try_again",
+    "duplicate_transaction",
+    "expired_card",
+    "fraudulent",
+    "generic_decline",
+    "incorrect_address",
+    "incorrect_cvc",
+    "incorrect_number",
+    "incorrect_pin",
+    "incorrect_zip",
+    "insufficient_funds",
+    "invalid_account",
+    "invalid_amount",
+    "invalid_cvc",
+    "invalid_expiry_month",
+    "invalid_expiry_year",
+    "invalid_number",
+    "invalid_pin",
+    "issuer_not_available",
+    "lost_card",
+    "merchant_blacklist",
+    "mobile_device_authentication_required",
+    "new_account_information_available",
+    "no_action_taken",
+    "not_permitted",
+    "offline_pin_required",
+    "online_or_offline_pin_required",
+    "pickup_card",
+    "pin_try_exceeded",
+    "processing_error",
+    "reenter_transaction",
+    "restricted_card",
+    "revocation_of_all_authorizations",
+    "revocation_of_authorization",
+    "security_violation",
+    "service_not_allowed",
+    "stolen_card",
+    "stop_payment_order",
+    "testmode_decline",
+    "transaction_not_allowed",
+    "try_again_later",
+    "withdrawal_count_limit_exceeded",
+    "payment_intent_authentication_failure",
+    "payment_intent_payment_attempt_failed",
+    "payment_intent_payment_attempt_expired",
+    "payment_method_provider_decline",
+    "payment_method_provider_timeout",
+    "payment_method_customer_decline",
+    "payment_method_not_available",
+    "debit_not_authorized",
+    "account_closed",
+    "bank_account_restricted",
+    "no_account",
+    "refer_to_customer",
+]
+
+
+@pytest.mark.parametrize("code", DECLINES)
+def test_every_code_of_a_decline_has_a_sentence_and_is_not_in_it(code: str):
+    said = stripe_declines.sentence(code, "card_declined")
+    assert said != stripe_declines.OTHERWISE
+    assert said.endswith(".")
+    assert "_" not in said
+    assert not {"lost", "stolen", "fraud"} & set(said.lower().replace(".", "").split())
+
+
+def test_a_code_nobody_knows_is_told_without_it_and_no_code_says_nothing():
+    assert stripe_declines.sentence("brand_new_code") == stripe_declines.OTHERWISE
+    assert stripe_declines.sentence(None, "") == ""
+    assert stripe_declines.sentence("stolen_card") == stripe_declines.sentence("do_not_honor")
+
+
+def test_a_decline_on_the_page_is_told_to_who_comes_back_and_forgotten_when_it_is_paid(fake: FakeStripe, alone: Stripe, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")), "stripe-card")
+    fake.decline(payment.gateway_reference or "", "insufficient_funds")
+    for _ in range(2):
+        payments.process(payments.receive("stripe", *fake.webhook(fake.events[-1] | {"id": f"evt_{_}"})))
+    tried = again(payment)
+    assert (tried.state, tried.failure_code) == ("created", "insufficient_funds")
+    assert tried.failure_message == "There is not enough money for this payment."
+    assert [step.state for step in payments.timeline(payment)].count("declined") == 1
+    fake.pay(payment.gateway_reference or "")
+    tell_all(fake)
+    assert (again(payment).state, again(payment).failure_message) == ("paid", None)
+    assert mails("payment_failed") == []
+
+
+# What comes days later
+
+
+def mails(kind: str) -> list[str]:
+    return [row.subject for row in db.rows("select subject from mails where kind = %(kind)s order by id", kind=kind)]
+
+
+def tell_all(fake: FakeStripe, order: Sequence[int] | None = None) -> None:
+    for place in order or range(len(fake.events)):
+        payments.process(payments.receive("stripe", *fake.webhook(fake.events[place])))
+
+
+@pytest.mark.parametrize(("method", "country"), [("sepa_debit", "DE"), ("multibanco", "PT"), ("p24", "PL")])
+def test_what_is_not_paid_yet_is_pending_says_why_and_is_credited_when_it_comes(fake: FakeStripe, alone: Stripe, demo_customer: User, method: str, country: str):
+    payment = of_country(demo_customer, country, method)
+    fake.pend(payment.gateway_reference or "")
+    tell_all(fake)
+    waiting = again(payment)
+    assert (waiting.state, waiting.credited, times_credited(payment)) == ("pending", None, 0)
+    carried = payments.method_of(waiting)
+    assert carried is not None
+    assert carried.waiting
+    with clock.travel(clock.now() + timedelta(days=5)):
+        fake.pay(payment.gateway_reference or "")
+        assert [event["type"] for event in fake.events][-2:] == ["payment_intent.succeeded", "checkout.session.async_payment_succeeded"]
+        tell_all(fake)
+        assert (again(payment).state, times_credited(payment)) == ("paid", 1)
+        assert again(payment).method_label == carried.label
+
+
+def of_country(user: User, country: str, method: str) -> Payment:
+    with db.transaction():
+        db.execute("update customers set country = %(country)s where id = %(id)s", country=country, id=user.customer_id)
+    return begin(topup(user, Money.of("25", "EUR")), f"stripe-{method}")
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_what_never_comes_fails_once_in_words_and_by_mail_in_every_order(fake: FakeStripe, alone: Stripe, demo_customer: User, end: str):
+    for number, order in enumerate(permutations(range(4))):
+        payment = begin(topup(demo_customer, Money(2500 + number, "EUR")), "stripe-sepa_debit")
+        fake.events.clear()
+        fake.pend(payment.gateway_reference or "")
+        getattr(fake, end)(payment.gateway_reference)
+        assert len(fake.events) == 4
+        tell_all(fake, order)
+        failed = again(payment)
+        assert (failed.state, times_credited(payment)) == ("failed", 0), order
+        assert failed.failure_message in {"There is not enough money for this payment.", "It was not paid in time."}
+        assert len(mails("payment_failed")) == number + 1
+        assert failed.failure_message in db.scalar("select body_text from mails where kind = 'payment_failed' order by id desc limit 1")
+
+
+def test_every_order_of_what_is_told_of_a_debit_credits_it_once(fake: FakeStripe, alone: Stripe, demo_customer: User):
+    for number, order in enumerate(permutations(range(4))):
+        payment = begin(topup(demo_customer, Money(2500 + number, "EUR")), "stripe-sepa_debit")
+        fake.events.clear()
+        fake.pend(payment.gateway_reference or "")
+        early = payments.process(payments.receive("stripe", *fake.webhook(fake.events[order[0] % 2]))) if number % 2 else "done"
+        fake.pay(payment.gateway_reference or "")
+        tell_all(fake, order)
+        assert (early, again(payment).state, times_credited(payment)) == ("done", "paid", 1), order
+    assert mails("payment_failed") == []
+
+
+def test_a_direct_debit_goes_back_only_after_its_eight_weeks_not_even_by_support(fake: FakeStripe, alone: Stripe, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")), "stripe-sepa_debit")
+    fake.pend(payment.gateway_reference or "")
+    arrived = clock.now() + timedelta(days=5)
+    with clock.travel(arrived):
+        fake.pay(payment.gateway_reference or "")
+        tell_all(fake)
+        (source,) = refunds.refundable(demo_customer.customer_id or 0)
+        opens = formats("en", "UTC").date(arrived + timedelta(days=56))
+        assert source.reason == f"For eight weeks a bank can take a direct debit back, so it cannot be refunded before {opens}."
+        assert source.refundable.minor == 0
+        with pytest.raises(refunds.RefundError, match="eight weeks"):
+            refunds.request(demo_customer.customer_id or 0, payment.public_id, Money.of("25", "EUR"), "")
+    with clock.travel(arrived + timedelta(days=57)):
+        number = refunds.request(demo_customer.customer_id or 0, payment.public_id, Money.of("25", "EUR"), "")
+    with clock.travel(arrived + timedelta(days=55)), pytest.raises(refunds.RefundError, match="take the payment back"):
+        refunds.approve(number, actor="staff:sam")
+    with clock.travel(arrived + timedelta(days=57)):
+        assert refunds.approve(number, actor="staff:sam") == "approved"
+        assert refunds.pay_out(number) == "settled"
+
+
+def test_a_debit_its_bank_takes_back_late_is_a_dispute_that_is_lost_at_once(fake: FakeStripe, alone: Stripe, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")), "stripe-sepa_debit")
+    fake.pend(payment.gateway_reference or "")
+    fake.pay(payment.gateway_reference or "")
+    tell_all(fake)
+    fake.dispute(payment.gateway_reference or "", 25_00, status="lost")
+    tell_all(fake)
+    assert again(payment).state == "disputed"
+    assert wallet.state(demo_customer.customer_id or 0).available == 0
+    assert db.scalar("select state from disputes") == "lost"
+
+
+# Disputes
+
+
+@pytest.mark.parametrize(("end", "fee_back", "kept"), [("lost", 0, 15_00), ("won", 0, 15_00), ("won", 15_00, 0)])
+def test_the_fee_of_a_dispute_is_booked_once_and_what_comes_back_of_it(fake: FakeStripe, alone: Stripe, demo_customer: User, end: str, fee_back: int, kept: int):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")), "stripe-card")
+    fake.pay(payment.gateway_reference or "")
+    dispute = fake.dispute(payment.gateway_reference or "", 25_00)
+    tell_all(fake)
+    assert fees() == 60 + 15_00
+    fake.close_dispute(dispute, end, fee_back=fee_back)
+    for _ in range(2):
+        tell_all(fake)
+        assert payments.look_at(payment.public_id)
+    assert fees() == 60 + kept
+    assert wallet.state(demo_customer.customer_id or 0).available == (25_00 if end == "won" else 0)
+
+
+def test_an_inquiry_costs_nothing(fake: FakeStripe, alone: Stripe, demo_customer: User):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")), "stripe-card")
+    fake.pay(payment.gateway_reference or "")
+    fake.dispute(payment.gateway_reference or "", 25_00, status="warning_needs_response")
+    tell_all(fake)
+    assert (fees(), wallet.state(demo_customer.customer_id or 0).available) == (60, 25_00)
+
+
+def fees() -> int:
+    return -db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id where a.kind = 'fees' and a.key = 'stripe'")

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import customers, invoicing, payments, services, web
 from app.blueprints.add_funds import Quote, offered_currencies, price
-from app.blueprints.pay import POLL_S, local
+from app.blueprints.pay import local, poll_s
 from app.customers import Profile
 from app.formats import formats
 from app.gateways.base import Instructions
@@ -192,8 +192,8 @@ def status(token: str) -> Response:
         services.settle_waiting()
     guest = customers.get(payment.payer_id).guest
     again = payments.shared(bill.id) if bill.unpaid else None
-    poll_s = POLL_S.get(payment.state) if payment.gateway != payments.BANK else None
-    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s, token=token, guest=guest, again=again, transfer=payments.instructions(payment))
+    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=again,
+                 transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
 
 
 @links.get("/paid/<token>/invoice.pdf")

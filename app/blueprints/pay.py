@@ -1,5 +1,6 @@
 """The payment page of a bill, the way to the processor, and the page the customer comes back to."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, abort, redirect, request
@@ -8,7 +9,7 @@ from werkzeug.wrappers import Response as Redirect
 
 import config
 from app import customers, invoicing, payments, services, web
-from app.gateways.base import Handoff, Instructions
+from app.gateways.base import Handoff, Instructions, Method
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
 from app.payments import Payment
@@ -21,10 +22,13 @@ CARD = "card:"
 """Before the id of a saved card, as the form's method."""
 POLL_S = {"created": 2, "unknown": 2, "pending": 2}
 """How long, in seconds, the return page waits before it asks again, by state."""
+PATIENT_S = 20
+"""The same where the money takes hours or days."""
 WORDS = {
     "started": "Payment started",
     "created": "Processor's page opened",
     "unknown": "Processor did not answer",
+    "declined": "Declined, the page stayed open",
     "pending": "On its way",
     "paid": "Confirmed and credited",
     "failed": "Did not go through",
@@ -90,6 +94,7 @@ def result(public_id: str) -> Response:
         services.settle_waiting()
     if payment.state != known.state or web.is_partial():
         gate.look_again()
+    method = payments.method_of(payment)
     chip = ("_balance_chip.html",) if payment.confirmed else ()
     return web.page(
         "pay/status.html",
@@ -97,13 +102,22 @@ def result(public_id: str) -> Response:
         also=chip,
         payment=payment,
         bill=bill,
-        poll_s=POLL_S.get(payment.state) if payment.gateway != payments.BANK else None,
+        poll_s=poll_s(payment),
+        method=method,
         transfer=payments.instructions(payment),
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
         instead=_next_best(bill, payment),
     )
+
+
+def poll_s(payment: Payment) -> int | None:
+    """How long, in seconds, a page about a payment waits before it asks again; None where there is nobody to ask."""
+    if payment.gateway == payments.BANK or payment.state not in POLL_S:
+        return None
+    method = payments.method_of(payment) if payment.state == "pending" else None
+    return PATIENT_S if method and method.waiting else POLL_S[payment.state]
 
 
 def local(url: str) -> str:
@@ -123,7 +137,9 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
     payer = customers.get(bill.customer_id)
     options = payments.options(bill, payer)
     chosen = request.form.get("method") or request.args.get("method") or ""
-    working = [method.key for method in options.methods if not method.unavailable and method.key != failed]
+    unsettled = payments.open_of(bill.id)
+    declined = next((payment for payment in unsettled if payment.state == "created" and payment.failure_message), None)
+    working = [method.key for method in _best_first(options.methods, declined.method if declined else "") if method.key != failed]
     if options.balance is not None and options.balance >= bill.amount:
         working.insert(0, BALANCE)
     working += [f"{CARD}{card.public_id}" for card in options.cards]
@@ -137,7 +153,8 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         failed=failed,
         chosen=chosen if chosen in working else _first(working),
         consent=payments.cards.consent(),
-        waiting=next((payment for payment in payments.open_of(bill.id) if payment.state == "pending"), None),
+        waiting=next((payment for payment in unsettled if payment.state == "pending"), None),
+        declined=declined,
         missing=customers.missing_fields(payer),
     )
 
@@ -157,7 +174,13 @@ def _from_balance(bill: Bill) -> Response:
 
 def _next_best(bill: Bill, payment: Payment) -> Any:
     """Another method that works for this bill, to offer after one that failed."""
-    if payment.state not in ("failed", "expired"):
+    if payment.state not in ("failed", "expired") and not (payment.state == "created" and payment.failure_message):
         return None
-    others = [method for method in payments.options(bill).methods if not method.unavailable]
-    return next((method for method in others if method.name != payment.method), next(iter(others), None))
+    return next(iter(_best_first(payments.options(bill).methods, payment.method)), None)
+
+
+def _best_first(methods: Sequence[Method], failed: str) -> list[Method]:
+    """The methods that work, in their order; after a failure those that do not open the same page, and of these the ones that settle at once."""
+    pages = {method.same_as or method.name for method in methods if method.name == failed}
+    working = [method for method in methods if not method.unavailable]
+    return sorted(working, key=lambda method: ((method.same_as or method.name) in pages, bool(method.waiting))) if failed else working

@@ -37,6 +37,7 @@ EVENTS: Final = {
 MAILS: Final = {
     "payment_confirmed": ("A payment was received", "Each time, with what was added and the link to its invoice", "Billing address"),
     "payment_held": ("A payment is being looked at", "When money arrives that cannot be credited by itself, and when it went back or was closed", "Billing address"),
+    "payment_failed": ("A payment did not arrive", "When money that was on its way does not come, with the reason and how to pay instead", "Billing address"),
     "funds_received": ("Somebody else topped you up", "Each time, with what was added", "Billing address"),
     "renewed": ("A service was renewed", "Each time money is taken for one, with its invoice", "Billing address"),
     "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),

@@ -187,12 +187,16 @@ class RefundSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class DisputeSnapshot:
-    """What the processor says of one dispute now: `amount` was taken from us; `won` means that it was given back."""
+    """What the processor says of one dispute now: `amount` was taken from us; `won` means that it was given back.
+
+    `fees` are what it kept for the work, or gave back of it (negative), each under its own reference.
+    """
 
     reference: str
     state: Literal["open", "won", "lost"]
     amount: Money
     reason: str = ""
+    fees: tuple[tuple[str, Money], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
 from app import clock
-from app.gateways import stripe_methods
+from app.gateways import stripe_declines, stripe_methods
 from app.gateways.base import (
     NO_ANSWER,
     SIGNATURE_TOLERANCE_S,
@@ -40,6 +40,8 @@ Found = TypeVar("Found")
 
 SIGNATURE_HEADER = "stripe-signature"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
+LEAST_LIFE = timedelta(minutes=30)
+"""Stripe opens no page that would close sooner."""
 SEARCH_BACK = timedelta(hours=48)
 """How far back a session is searched by our own id. A session lives 24 hours at most."""
 
@@ -76,11 +78,19 @@ class Stripe:
         return [self._fitting(method.judged(country, amount), amount) for method in self._methods]
 
     def checkout(self, charge: Charge) -> Redirect:
-        """The hosted page of this charge."""
+        """The hosted page of this charge. So close to its end only the page is found that may be open already: Stripe would open no new one."""
         with _translated():
+            if charge.expires_at - clock.now() < LEAST_LIFE:
+                return self._reopened(charge)
             session = self._client.v1.checkout.sessions.create(_session_params(charge), {"idempotency_key": f"{charge.id}:checkout"})
         if not session.url:
             raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{session.id} has no url")
+        return Redirect(session.url, session.id)
+
+    def _reopened(self, charge: Charge) -> Redirect:
+        session = self._session(charge.id)
+        if session is None or not session.url:
+            raise GatewayError("The payment page has closed. Nothing was charged: pay again to open a new one.", permanent=True, detail=f"no page of {charge.id}")
         return Redirect(session.url, session.id)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
@@ -98,17 +108,17 @@ class Stripe:
         """The session by its own id, its payment intent's, or ours."""
         with _translated():
             session = self._session(reference)
-            disputes = self._disputes(session) if session else ()
-        return replace(self._snapshot(session), disputes=disputes) if session else None
+            if session is None:
+                return None
+            return replace(self._snapshot(session), refunds=self._refunds(session), disputes=self._disputes(session))
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
-        """Send back to the original method, unless the charge shows that this key has sent it: Stripe forgets a key after a day, a refund never."""
-        with _translated():
+        """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""
+        with _translated("The processor refused to send this money back."):
             session = self._session(reference)
             if session is None or session.payment_intent is None:
                 raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} has no payment intent")
-            intent: Any = session.payment_intent
-            if sent := next((one for one in _refunds(getattr(intent, "latest_charge", None)) if one.key == key), None):
+            if sent := next((one for one in self._refunds(session) if one.key == key), None):
                 return sent
             refund = self._client.v1.refunds.create(
                 {"payment_intent": _id(session.payment_intent), "amount": to_stripe(amount), "metadata": {"refund": key}},
@@ -166,11 +176,16 @@ class Stripe:
         if not getattr(getattr(intent, "latest_charge", None), "disputed", False):
             return ()
         every = self._client.v1.disputes.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter()
-        return tuple(
-            DisputeSnapshot(one.id, _DISPUTE_STATES[one.status], from_stripe(one.amount, one.currency), one.reason.replace("_", " "))
-            for one in every
-            if one.status in _DISPUTE_STATES
-        )
+        return tuple(_dispute(one) for one in every if one.status in _DISPUTE_STATES)
+
+    def _refunds(self, session: Session) -> tuple[RefundSnapshot, ...]:
+        """The refunds of a payment, oldest first, all of them: with its charge come ten at most."""
+        intent: Any = session.payment_intent
+        found: Any = getattr(getattr(intent, "latest_charge", None), "refunds", None)
+        every: Any = getattr(found, "data", ())
+        if getattr(found, "has_more", False):
+            every = list(self._client.v1.refunds.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter())
+        return tuple(_refund(one) for one in reversed(every))
 
     def _snapshot(self, session: Session) -> Snapshot:
         intent: Any = session.payment_intent
@@ -183,12 +198,11 @@ class Stripe:
             "paid" if paid else _state(session, intent),
             received=_received(session, intent) if paid else None,
             fee=_fee(charge),
-            paid_at=datetime.fromtimestamp(charge.created, UTC) if paid and charge else None,
+            paid_at=_paid_at(charge) if paid and charge else None,
             method_label=_label(charge),
             failure_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
-            failure_message=getattr(error, "message", None) or "",
+            failure_message=_why_not(intent, error),
             fault=self._mismatch(session, intent),
-            refunds=_refunds(charge),
         )
 
     def _mismatch(self, session: Session, intent: Any) -> str:
@@ -199,6 +213,7 @@ class Stripe:
 
 
 _DISPUTE_STATES: dict[str, Literal["open", "won", "lost"]] = {"needs_response": "open", "under_review": "open", "won": "won", "lost": "lost"}
+_DISPUTE_STATES |= {"appeal_needs_response": "lost", "appeal_under_review": "lost"}
 """An inquiry (`warning_…`) and a dispute that was prevented move no money."""
 
 _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded": "settled", "failed": "failed", "canceled": "failed"}
@@ -280,14 +295,32 @@ def _reference(about: dict[str, Any]) -> str:
     return ""
 
 
-def _refunds(charge: Any) -> tuple[RefundSnapshot, ...]:
-    return tuple(_refund(one) for one in getattr(getattr(charge, "refunds", None), "data", ()))
-
-
 def _refund(refund: Any) -> RefundSnapshot:
     key = getattr(refund.metadata, "refund", "") if refund.metadata else ""
     failure = (refund.failure_reason or "").replace("_", " ")
     return RefundSnapshot(refund.id, _REFUND_STATES.get(refund.status or "", "pending"), from_stripe(refund.amount, refund.currency), failure, key)
+
+
+def _dispute(dispute: Any) -> DisputeSnapshot:
+    amount, reason = from_stripe(dispute.amount, dispute.currency), dispute.reason.replace("_", " ")
+    moved = [one for one in getattr(dispute, "balance_transactions", None) or () if one.fee and one.currency.upper() in CURRENCIES]
+    return DisputeSnapshot(dispute.id, _DISPUTE_STATES[dispute.status], amount, reason, tuple((one.id, from_stripe(one.fee, one.currency)) for one in moved))
+
+
+def _why_not(intent: Any, error: Any) -> str:
+    if error is not None:
+        return stripe_declines.sentence(getattr(error, "decline_code", None), getattr(error, "code", None) or "card_declined")
+    return stripe_declines.sentence(getattr(intent, "cancellation_reason", None) or "canceled") if getattr(intent, "status", None) == "canceled" else ""
+
+
+def _paid_at(charge: Any) -> datetime | None:
+    """When the money was taken: not when a debit was ordered that took days. None where only the day of the order is known."""
+    balance = getattr(charge, "balance_transaction", None)
+    taken: int | None = getattr(balance, "created", None)
+    kind = getattr(getattr(charge, "payment_method_details", None), "type", "")
+    if taken is None and any(row.stripe == kind and row.method.waiting for row in stripe_methods.ROWS):
+        return None
+    return datetime.fromtimestamp(max(charge.created, taken or 0), UTC)
 
 
 def _state(session: Session, intent: Any) -> State:
@@ -340,16 +373,17 @@ def _id(expandable: Any) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Stripe's errors in our two words: nothing happened, or nobody knows yet."""
+def _translated(refused: str = "The processor refused to open a payment. Nothing was charged.") -> Iterator[None]:
+    """Stripe's errors in our two words: nothing happened (`refused` says of what), or nobody knows yet."""
     try:
         yield
     except stripe.CardError as error:
-        raise GatewayError(error.user_message or "The card was declined.", permanent=True, detail=str(error)) from error
+        told = stripe_declines.sentence(getattr(error.error, "decline_code", None), error.code or "card_declined")
+        raise GatewayError(told, permanent=True, detail=str(error)) from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         raise GatewayError("Payments by this method are switched off at the moment. Nothing was charged.", permanent=True, detail=str(error)) from error
     except stripe.InvalidRequestError as error:
-        raise GatewayError("The processor refused to open a payment. Nothing was charged.", permanent=True, detail=str(error)) from error
+        raise GatewayError(refused, permanent=True, detail=str(error)) from error
     except stripe.StripeError as error:
         # Limits, connections, 5xx, a key in use, and a key with other parameters (a mistake of ours, never to be retried with a new key).
         raise GatewayError(NO_ANSWER, permanent=False, detail=str(error)) from error

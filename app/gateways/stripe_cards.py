@@ -12,6 +12,7 @@ from stripe.checkout import Session
 from stripe.params import PaymentIntentCreateParams
 
 from app import clock
+from app.gateways import stripe_declines
 from app.gateways.base import ASKED_FOR, Charge, GatewayError, KeptCard, Redirect, Setup, Snapshot, State
 from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, to_stripe
 
@@ -160,7 +161,7 @@ def _words(error: Any) -> dict[str, Any]:
     code, decline, advice = (str(getattr(error, name, None) or "") for name in ("code", "decline_code", "advice_code"))
     if ASKED_FOR in {code, decline}:
         return {"failure_code": ASKED_FOR, "failure_message": ASKS}
-    return {"failure_code": decline or code, "failure_message": str(getattr(error, "message", None) or ""), "dead_card": bool(DEAD & {code, decline, advice})}
+    return {"failure_code": decline or code, "failure_message": stripe_declines.sentence(decline, code or "card_declined"), "dead_card": bool(DEAD & {code, decline, advice})}
 
 
 def _kept(intent: Any) -> KeptCard | None:

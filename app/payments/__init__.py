@@ -14,7 +14,7 @@ from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, reachable, tell_of_held
-from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, offer_for, options, order_topup, start, topup_problem
+from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "look_at",
     "look_over",
     "mark_taken_back",
+    "method_of",
     "offer_for",
     "open_of",
     "options",

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import config
-from app import clock, customers, db, fx, invoicing, languages, ledger, mail, wallet
+from app import clock, customers, db, fx, gateways, invoicing, languages, ledger, mail, wallet
 from app.customers import Customer
 from app.formats import Formats, formats
 from app.gateways.base import ASKED_FOR, Snapshot
@@ -73,6 +73,8 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
         raise Refused(f"{payment.public_id} is {payment.gateway_reference} at {gateway}, not {snapshot.reference}")
     if snapshot.state in STEPS[payment.state]:
         payment = _TAKE[snapshot.state](payment, snapshot)
+    elif payment.state == "created" and snapshot.state == "open":
+        payment = _note_try(payment, snapshot)
     elif payment.kept and not snapshot.fault:
         payment = _book_fee(_take_more(payment, snapshot), snapshot)
     return _followed(payment, snapshot)
@@ -95,10 +97,39 @@ def _wait(payment: Payment, snapshot: Snapshot) -> Payment:
     return _write(payment, "pending", snapshot, note="The processor confirmed the payment; the money is on its way.")
 
 
+def _note_try(payment: Payment, snapshot: Snapshot) -> Payment:
+    """A try on the processor's page failed, and the page is open for another: the reason is kept for whoever comes back without one."""
+    if not snapshot.failure_message or snapshot.failure_message == payment.failure_message:
+        return payment
+    db.execute(_DECLINED, id=payment.id, code=snapshot.failure_code or None, message=snapshot.failure_message, now=clock.now())
+    book.note(payment.id, "declined", snapshot.failure_message, actor=payment.gateway)
+    return replace(payment, failure_code=snapshot.failure_code or None, failure_message=snapshot.failure_message)
+
+
+_DECLINED = "update payments set failure_code = %(code)s, failure_message = %(message)s, updated_at = %(now)s where id = %(id)s"
+
+
 def _fail(payment: Payment, snapshot: Snapshot) -> Payment:
     if payment.card_id is not None and snapshot.state == "failed":
         _decline(payment, payment.card_id, snapshot)
-    return _write(payment, snapshot.state, snapshot, note=snapshot.failure_message)
+    after = _write(payment, snapshot.state, snapshot, note=snapshot.failure_message)
+    method = gateways.method(payment.gateway, payment.method, payment.money)
+    # Who waits for money that takes days has left the page long ago; of a decline on the page itself its visitor was told there.
+    if snapshot.state == "failed" and not payment.off_session and (payment.state == "pending" or (method and method.waiting)):
+        _tell_failure(after, invoicing.lock(payment.bill_id))
+    return after
+
+
+def _tell_failure(payment: Payment, bill: Bill) -> None:
+    payer = customers.get(payment.payer_id)
+    writer, link = formats(payer.locale, payer.timezone), links.shared(bill.id) if payer.guest else None
+    again = (link.path if link else links.told_at(payment.public_id)) if payer.guest else f"/invoices/{bill.number}/pay"
+    mail.inform(
+        "payment_failed", payer.email, locale=payer.locale, key=f"payment:{payment.public_id}:failed", customer_id=payer.id, number=bill.number,
+        name=payer.title or payer.email,
+        amount=writer.money(payment.amount, payment.currency), method=payment.method_label, reason=payment.failure_message or "",
+        for_another=payment.for_another, unpaid=bill.unpaid, url=config.current().base_url + again,
+    )  # fmt: skip
 
 
 def _decline(payment: Payment, card_id: int, snapshot: Snapshot) -> None:

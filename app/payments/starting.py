@@ -224,6 +224,11 @@ def instructions(payment: Payment) -> Instructions | None:
     return found if isinstance(found, Instructions) else None
 
 
+def method_of(payment: Payment) -> Method | None:
+    """The method a payment was started by, None where it is not carried any more."""
+    return gateways.method(payment.gateway, payment.method, payment.money)
+
+
 def record_failure(payment: Payment, error: GatewayError) -> NoReturn:
     """Write down that the processor gave no usable answer, and raise ProcessorDown. Opens the transaction."""
     log.error("Payment %s did not reach its processor: %s", payment.public_id, error.detail)

@@ -7,7 +7,7 @@ debt is open nothing renews by itself and nothing is refunded; the next top-up s
 import logging
 from collections.abc import Mapping
 
-from app import clock, customers, db, mail, payments, wallet
+from app import clock, customers, db, ledger, mail, payments, wallet
 from app.formats import formats
 from app.gateways.base import DisputeSnapshot
 from app.languages import N_
@@ -71,12 +71,20 @@ def take_in(payment: Payment, found: DisputeSnapshot) -> None:
     except RefundError as error:
         log.error("Dispute %s of %s needs a person: %s", found.reference, payment.public_id, error)  # noqa: TRY400 - the sentence says it all
         return
+    for reference, fee in found.fees:
+        _book_fee(payment, reference, fee)
     standing = db.rows(_DISPUTE, reference=found.reference)[0]
     # A lost one may still be won on appeal; won is the end.
     if found.state == "won" and standing.state != "won":
         _win(standing)
     elif found.state == "lost" and standing.state == "open":
         _lose(standing)
+
+
+def _book_fee(payment: Payment, reference: str, fee: Money) -> None:
+    """What the processor keeps for its work on a dispute, or gives back of it, once. It is the house's own: nobody is charged for it."""
+    lines = [(ledger.account("gateway", fee.currency, key=payment.gateway), fee.minor), (ledger.account("fees", fee.currency, key=payment.gateway), -fee.minor)]
+    ledger.post(f"{payment.gateway}:{reference}:fee", "fee", lines, description="Processor's fee of a dispute", payment_id=payment.id)
 
 
 def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:

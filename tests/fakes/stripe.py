@@ -11,6 +11,7 @@ import threading
 import time
 import typing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
@@ -25,6 +26,13 @@ from app.gateways.stripe import from_stripe
 from tests.fakes.loopback import Sums, books
 
 API_VERSION = "2026-10-28.endive"
+KEY_LIFE = timedelta(hours=24)
+TOLD = 10
+"""How many refunds come with a charge."""
+DISPUTE_FEE = 15_00
+
+
+CARD = {"type": "card", "card": {"brand": "visa", "last4": "4242", "wallet": {"type": "apple_pay"}, "three_d_secure": None}}
 
 
 def _checker(module: str, name: str) -> TypeAdapter[Any]:
@@ -46,6 +54,7 @@ CHECKERS = {
     "list sessions": _checker("stripe.params.checkout._session_list_params", "SessionListParams"),
     "retrieve session": _checker("stripe.params.checkout._session_retrieve_params", "SessionRetrieveParams"),
     "create refund": _checker("stripe.params._refund_create_params", "RefundCreateParams"),
+    "list refunds": _checker("stripe.params._refund_list_params", "RefundListParams"),
     "list disputes": _checker("stripe.params._dispute_list_params", "DisputeListParams"),
 }
 
@@ -72,13 +81,15 @@ class Stripe:
     refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
     disputes: dict[str, dict[str, Any]] = field(default_factory=dict)
     refund_status: str = "succeeded"
+    passed: timedelta = timedelta(0)
+    """How much later it is there than here; a key is forgotten after a day."""
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[str, tuple[str, int, bytes]] = {}
+        self._kept: dict[str, tuple[str, int, bytes, timedelta]] = {}
         self._busy: set[str] = set()
         self._lock = threading.RLock()
         self.asleep = threading.Event()
@@ -103,7 +114,7 @@ class Stripe:
         intent = self._intent(session)
         intent |= {"status": "succeeded", "amount_received": session["amount_total"] if amount is None else amount}
         intent["currency"] = currency or session["currency"]
-        balance = {"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": intent["currency"]}
+        balance = {"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": intent["currency"], "created": int(clock.now().timestamp())}
         intent["latest_charge"] = {
             "id": self._id("ch"),
             "object": "charge",
@@ -112,18 +123,36 @@ class Stripe:
             "payment_intent": intent["id"],
             "refunds": {"object": "list", "has_more": False, "data": []},
             "disputed": False,
-            "payment_method_details": {"type": "card", "card": {"brand": "visa", "last4": "4242", "wallet": {"type": "apple_pay"}, "three_d_secure": None}},
+            "payment_method_details": {"type": kind} if (kind := session["_type"]) != "card" else CARD,
         }
+        waited = session["status"] == "complete"
         session |= {"status": "complete", "payment_status": "paid"}
+        intent["last_payment_error"] = None
         self.happened("payment_intent.succeeded", intent)
-        self.happened("checkout.session.completed", session)
+        self.happened("checkout.session.async_payment_succeeded" if waited else "checkout.session.completed", session)
 
     def pend(self, session_id: str) -> None:
         """The customer is done; the money comes later."""
         session = self.sessions[session_id]
-        self._intent(session)["status"] = "processing"
+        voucher = session["_type"] == "multibanco"
+        self._intent(session)["status"] = "requires_action" if voucher else "processing"
         session |= {"status": "complete", "payment_status": "unpaid"}
+        self.happened("payment_intent.requires_action" if voucher else "payment_intent.processing", session["payment_intent"])
         self.happened("checkout.session.completed", session)
+
+    def decline(self, session_id: str, code: str, *, error: str = "card_declined") -> None:
+        """A try on the page fails; the page stays open for another."""
+        intent = self._intent(self.sessions[session_id])
+        intent["last_payment_error"] = {"code": error, "decline_code": code, "message": f"Raw: {code}"}
+        self.happened("payment_intent.payment_failed", intent)
+
+    def cancel(self, session_id: str) -> None:
+        """The intent is given up, a voucher that nobody paid for example."""
+        session = self.sessions[session_id]
+        self._intent(session).update({"status": "canceled", "cancellation_reason": "automatic"})
+        session |= {"status": "complete", "payment_status": "unpaid"}
+        self.happened("payment_intent.canceled", session["payment_intent"])
+        self.happened("checkout.session.async_payment_failed", session)
 
     def fail(self, session_id: str) -> None:
         """What was to come later does not come."""
@@ -134,6 +163,7 @@ class Stripe:
             "last_payment_error": {"code": "card_declined", "decline_code": "insufficient_funds", "message": "Your card has insufficient funds."},
         }
         session |= {"status": "complete", "payment_status": "unpaid"}
+        self.happened("payment_intent.payment_failed", intent)
         self.happened("checkout.session.async_payment_failed", session)
 
     def expire(self, session_id: str) -> None:
@@ -171,7 +201,7 @@ class Stripe:
             received=[from_stripe(intent["amount_received"], intent["currency"]) for intent in paid],
             refunded=[from_stripe(one["amount"], one["currency"]) for one in self.refunds.values() if one["status"] == "succeeded"],
             disputed=[from_stripe(one["amount"], one["currency"]) for one in self.disputes.values() if one["status"] in {"needs_response", "under_review", "lost"}],
-            fees=[from_stripe(one["fee"], one["currency"]) for one in kept if one],
+            fees=[from_stripe(one["fee"], one["currency"]) for one in [*kept, *(one for dispute in self.disputes.values() for one in dispute["balance_transactions"])] if one],
         )
 
     # The API.
@@ -188,8 +218,8 @@ class Stripe:
     def _once(self, key: str, path: str, form: dict[str, Any]) -> tuple[int, bytes]:
         asked = json.dumps([path, form], sort_keys=True)
         with self._lock:
-            if key in self._kept:
-                before, status, body = self._kept[key]
+            if key in self._kept and self.passed - self._kept[key][3] < KEY_LIFE:
+                before, status, body, _ = self._kept[key]
                 if before != asked:
                     raise Refusal(400, "idempotency_error", "Keys for idempotent requests can only be used with the same parameters.")
                 return status, body
@@ -200,7 +230,7 @@ class Stripe:
             body = json.dumps(self._write(path, form)).encode()
         finally:
             self._busy.discard(key)
-        self._kept[key] = (asked, 200, body)
+        self._kept[key] = (asked, 200, body, self.passed)
         return 200, body
 
     def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
@@ -233,6 +263,7 @@ class Stripe:
             "created": int(now),
             "expires_at": asked["expires_at"],
             "payment_intent": None,
+            "_type": asked["allowed_payment_method_types"][0],
             "_intent_metadata": asked["payment_intent_data"]["metadata"],
         }
         self.sessions[session_id] = session
@@ -256,7 +287,9 @@ class Stripe:
             "metadata": asked.get("metadata", {}),
         }
         self.refunds[refund["id"]] = refund
-        session["payment_intent"]["latest_charge"]["refunds"]["data"].append(refund)
+        told = session["payment_intent"]["latest_charge"]["refunds"]
+        told["data"] = [refund, *told["data"]][:TOLD]
+        told["has_more"] = sum(one["payment_intent"] == asked["payment_intent"] for one in self.refunds.values()) > TOLD
         self.happened("refund.created", refund)
         return refund
 
@@ -272,15 +305,30 @@ class Stripe:
     def dispute(self, session_id: str, amount: int, *, status: str = "needs_response") -> str:
         """The payer's bank asks for money back; only an inquiry moves none."""
         intent = self.sessions[session_id]["payment_intent"]
-        dispute = {"id": self._id("du"), "object": "dispute", "status": status, "amount": amount, "currency": intent["currency"], "reason": "product_not_received"}
+        dispute = {
+            "id": self._id("du"),
+            "object": "dispute",
+            "status": status,
+            "amount": amount,
+            "currency": intent["currency"],
+            "reason": "product_not_received",
+            "balance_transactions": [],
+        }
         self.disputes[dispute["id"]] = dispute | {"payment_intent": intent["id"], "charge": intent["latest_charge"]["id"]}
         intent["latest_charge"]["disputed"] = True
+        if not status.startswith("warning"):
+            self._charge_dispute(dispute, DISPUTE_FEE)
         self.happened("charge.dispute.created", self.disputes[dispute["id"]])
         return str(dispute["id"])
 
-    def close_dispute(self, dispute_id: str, status: str) -> None:
-        """The bank decides."""
+    def _charge_dispute(self, dispute: dict[str, Any], fee: int) -> None:
+        dispute["balance_transactions"].append({"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": dispute["currency"]})
+
+    def close_dispute(self, dispute_id: str, status: str, *, fee_back: int = 0) -> None:
+        """The bank decides; of the fee comes back what the account's country says, often nothing."""
         self.disputes[dispute_id]["status"] = status
+        if status == "won":
+            self._charge_dispute(self.disputes[dispute_id], -fee_back)
         self.happened("charge.dispute.closed", self.disputes[dispute_id])
 
     def _read(self, path: str, form: dict[str, Any]) -> bytes:
@@ -288,6 +336,10 @@ class Stripe:
             return json.dumps(self._list_sessions(_checked("list sessions", form))).encode()
         if path == "/v1/events":
             return json.dumps({"object": "list", "url": path, "has_more": False, "data": self.lists()}).encode()
+        if path == "/v1/refunds":
+            asked = _checked("list refunds", form)
+            found = [one for one in self.refunds.values() if one["payment_intent"] == asked["payment_intent"]]
+            return json.dumps({"object": "list", "url": path, "has_more": False, "data": found[::-1]}).encode()
         if path == "/v1/disputes":
             asked = _checked("list disputes", form)
             found = [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]]

@@ -1,5 +1,6 @@
 """Refunds and disputes as processors tell of them: the same news, whoever carries it, and every webhook about them leads to the payment."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_dispute_is_seen_until_it_is_decided(rig: Back, won: bool):
     reference = paid(rig)
     assert look(rig, reference).disputes == ()
     dispute = rig.dispute(reference, 30_00)
-    assert look(rig, reference).disputes == (DisputeSnapshot(dispute, "open", EUR("30"), rig.reason),)
+    assert tuple(replace(one, fees=()) for one in look(rig, reference).disputes) == (DisputeSnapshot(dispute, "open", EUR("30"), rig.reason),)
     rig.close_dispute(dispute, won=won)
     assert [one.state for one in look(rig, reference).disputes] == ["won" if won else "lost"]
     assert look(rig, reference).refunds == ()
