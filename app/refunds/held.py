@@ -117,8 +117,9 @@ def release(number: str, decision: str, *, actor: str, reason: str, iban: str = 
             raise RefundError(f"{number} is {row.state} already.", "decision")
         if (row.amount is None) != (decision == "dismiss"):
             raise RefundError("No money came with it, so it can only be put aside." if row.amount is None else "Money cannot be put aside: credit it or send it back.", "decision")
-        opens_at = row.held_at + timedelta(days=gateways.way_back(row.gateway, row.method).wait)
-        if decision == "return" and opens_at > clock.now():
+        wait = gateways.way_back(row.gateway, row.method).wait
+        opens_at = row.held_at + timedelta(days=wait)
+        if decision == "return" and wait and opens_at > clock.now():
             raise RefundError(f"Its bank can still take the payment back. It can be sent back from {opens_at:%-d %B %Y} on.", "decision")
         row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
         needed = row.approvals_needed if decision == "return" else _needed(row, "source")
