@@ -287,6 +287,21 @@ def translate_check() -> None:
     click.echo("Every sentence is said in every language.")
 
 
+@bank_commands.command("payouts")
+@click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), required=True, help="The pain.001 file to write.")
+@click.option("--currency", default="EUR", show_default=True, help="Of the account that pays.")
+@click.option("--again", metavar="FILE ID", help="Write the file of that id once more, byte for byte.")
+def bank_payouts(out: Path, currency: str, again: str | None) -> None:
+    """Write every approved payout by hand into a file for the bank, each once."""
+    with _refusals(bank.PayoutError):
+        file = bank.payouts.again(again) if again else bank.payouts.export(currency)
+    if file is None:
+        click.echo(f"No payout in {currency} waits. Nothing was written.")
+        return
+    out.write_bytes(file.content)
+    click.echo(f"{file.message}: {file.count} transfers, {file.total} from {file.account}, written to {out}.")
+
+
 @user_commands.command("create")
 @click.argument("login")
 @click.argument("email")

@@ -19,7 +19,7 @@ from app.gateways.base import Instructions
 from app.invoicing import Bill, Line
 from app.money import Money
 from app.payments import book
-from tests.banks import ADVICE, DUTCH, EUR_ACCOUNT, GERMAN, INTRADAY, POLISH, Batch, Style, Transfer, camt, mt940
+from tests.banks import ADVICE, DUTCH, EUR_ACCOUNT, GERMAN, INTRADAY, POLISH, SENDER, Batch, Style, Transfer, camt, mt940
 from tests.conftest import BERLIN, person
 from tests.pay import publish_rates, topup
 
@@ -116,6 +116,18 @@ STYLES = {
     "MT940, German": (lambda bill: mt940([paying(bill, reference="B1")])),
     "MT940, Dutch": (lambda bill: mt940([paying(bill)], "slashes")),
     "MT940, Polish separators": (lambda bill: mt940([Transfer(bill.total, text=f"za {bill.proforma_number} dziekuje")], "polish")),
+    "lower case, spaced, after other words": (lambda bill: camt([Transfer(bill.total, text=f"ref: {remittance.grouped(bill.payment_reference or '').lower()} thx")])),
+    "split over three lines of the text": (
+        lambda bill: camt([Transfer(bill.total, text=f"Payment of our order, {remittance.grouped(bill.payment_reference or '')}, many thanks to you")])
+    ),
+    "the number cut at the end of a line": (lambda bill: camt([Transfer(bill.total, text=f"Payment of our order {bill.proforma_number} of today")])),
+    "an instant payment, by an ultimate debtor": (lambda bill: camt([paying(bill, family="INST")]).replace(b"<Dbtr><Nm>", b"<UltmtDbtr><Nm>Ana Ultima</Nm></UltmtDbtr><Dbtr><Nm>")),
+    "Latin-1": (lambda bill: camt([paying(bill, sender="M\u00fcller")]).decode().replace("UTF-8", "ISO-8859-1").encode("latin-1")),
+    "UTF-8 with a mark, ends of lines as on Windows": (lambda bill: b"\xef\xbb\xbf" + camt([paying(bill, sender="Müller")]).replace(b"><", b">\r\n<")),
+    "in sixteen bits": (lambda bill: camt([paying(bill)]).decode().replace("UTF-8", "UTF-16").encode("utf-16")),
+    "MT940 in Latin-1": (lambda bill: mt940([paying(bill, sender="Müller")]).decode().encode("latin-1")),
+    "MT940 in a SWIFT envelope": (lambda bill: b"{1:F01COBADEFFXXXX0000000000}{2:I940COBADEFFXXXXN}{4:\r\n" + mt940([paying(bill)]) + b"}"),
+    "the bank's own words beside": (lambda bill: camt([paying(bill)]).replace(b"</RltdPties>", b"</RltdPties><AddtlTxInf>SEPA GUTSCHRIFT</AddtlTxInf>", 1)),
     "a batch": (lambda bill: camt([Batch((paying(bill), Transfer(5_00, text="other")), reference="BATCH")])),
 }
 
@@ -532,6 +544,39 @@ def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask,
     assert held("bank") == before - sum(transfer.minor for transfer in MONTH)
     assert balance(user) == sum(transfer.minor for transfer in MONTH if transfer.text == "anna")
     assert whole()
+
+
+TEXTS = st.text("abcdefghijklmnopqrstuvwxyz ,.", min_size=6, max_size=40).map(lambda text: " ".join(text.split()) or "nothing")
+LINES = st.lists(
+    st.builds(
+        Transfer,
+        st.integers(1, 9_999).map(lambda minor: minor * 5),
+        text=TEXTS,
+        iban=st.sampled_from([SENDER, "NL91ABNA0417164300"]),
+        sender=st.sampled_from(["Jan Nowak", "Ida Berg"]),
+    ),
+    min_size=1,
+    max_size=7,
+)
+RENDERED = {"camt.053": camt, "camt.054": lambda lines: camt(lines, ADVICE), "camt.053, version 08": lambda lines: camt(lines, DUTCH), "MT940": mt940}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES, st.permutations(list(RENDERED) * 2))
+def test_the_same_lines_in_every_format_are_read_alike_and_count_once(app: Flask, lines: list[Transfer], order: list[str]):
+    before, mark = held("bank"), next(_logins)
+    named = [replace(line, reference=f"P{mark}-{place}", end_to_end=f"E{mark}-{place}") for place, line in enumerate(lines)]
+    told = {way: [(entry.amount, entry.booked_on, entry.reference, *facts(entry)) for entry in bank.read(write(named))[0].entries] for way, write in RENDERED.items()}
+    assert len({str(entries) for entries in told.values()}) == 1
+    for way in order:
+        take(RENDERED[way](named), way)
+    assert held("bank") == before - sum(line.minor for line in lines)
+    assert whole()
+
+
+def facts(entry) -> tuple:
+    (detail,) = entry.details
+    return detail.amount, detail.end_to_end, detail.sender, detail.sender_account, "".join(detail.remittance.split())
 
 
 # What is refused

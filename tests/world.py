@@ -5,12 +5,13 @@ from datetime import timedelta
 
 from flask import Flask
 
-from app import clock, customers, db, invoicing, payments, refunds, services
+from app import bank, clock, customers, db, invoicing, payments, refunds, services
 from app.customers import User
 from app.gateways.base import Snapshot
 from app.money import Money
 from app.payments import Payment, cards
 from app.sandbox_processor import CHOICES
+from tests.banks import Transfer, camt
 from tests.conftest import BERLIN, person
 from tests.pay import begin, carry, choose, of, processor, publish_rates, topup
 from tests.trade import fund, offer_plans
@@ -40,6 +41,7 @@ class Things:
     setup: str
     service: str
     held: str
+    line: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -62,6 +64,7 @@ MISSING = {
     "setup": "setup_" + "0" * 32,
     "service": "vps-999999",
     "held": "HM-999999",
+    "line": "999999",
     "verify": "x" * 43,
     "reset": "x" * 43,
 }
@@ -91,6 +94,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     customers.request_verification(user.id)
     customers.request_reset(user.login)
     customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
+    bank.import_file(camt([Transfer(33_00, text="thank you", sender="Ida Unknown")]), "statement.xml")
     return Things(
         user=user,
         paid=_number(paid.bill_id),
@@ -109,6 +113,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         card=cards.of_customer(user.customer_id)[0].public_id,
         setup=str(db.scalar("select public_id from card_setups")),
         service=str(db.scalar("select min(public_id) from services where customer_id = %(id)s", id=user.customer_id)),
+        line=str(db.scalar("select max(id) from bank_lines")),
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
     )
 

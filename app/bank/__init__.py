@@ -12,18 +12,36 @@ from datetime import date
 import psycopg
 
 import config
-from app import customers, db, invoicing, ledger, payments
-from app.bank import booking, camt, continuity, mt940
+from app import clock, customers, db, invoicing, ledger, payments
+from app.bank import booking, camt, continuity, mt940, payouts
 from app.bank.booking import Booked
 from app.bank.continuity import Gap, gaps
 from app.bank.keys import Booking, Line, bookings
 from app.bank.known import Memory
 from app.bank.matching import RULES, Match
+from app.bank.payouts import PayoutError, Return
 from app.bank.statements import FileRefused, Statement, compact
 from app.money import Money
 from config import BankAccount
 
-__all__ = ["BankError", "Booked", "FileRefused", "Gap", "Line", "Report", "Waiting", "gaps", "import_file", "match_by_hand", "read", "unmatched"]
+__all__ = [
+    "BankError",
+    "Booked",
+    "FileRefused",
+    "Gap",
+    "Line",
+    "PayoutError",
+    "Report",
+    "Return",
+    "Waiting",
+    "gaps",
+    "import_file",
+    "match_by_hand",
+    "payouts",
+    "read",
+    "unmatched",
+    "waiting",
+]
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +79,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text: figures first, then what needs a person."""
-        for fate in ("matched", "suspense", "returned", "charge", "duplicate"):
+        for fate in ("matched", "suspense", "returned", "payout", "charge", "duplicate"):
             sums = ", ".join(str(Money(minor, currency)) for currency, minor in sorted(self.sums.get(fate, {}).items()))
             yield f"{fate:<10}{self.counts.get(fate, 0):>7}  {sums}".rstrip()
         yield f"{'refused':<10}{len(self.refused):>7}"
@@ -74,7 +92,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A line in suspense; amount in minor units, negative for money that left."""
+    """A line in suspense; amount in minor units, negative for money that left; `days` since the bank booked it."""
 
     id: int
     booked_on: date
@@ -84,6 +102,9 @@ class Waiting:
     sender_account: str
     remittance: str
     reason: str
+    kind: str
+    file: str
+    days: int
 
     @property
     def money(self) -> Money:
@@ -219,14 +240,21 @@ def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
 
 
 _UNMATCHED = """
-select id, booked_on, amount, currency, sender, sender_account, coalesce(nullif(structured, '') || ' ', '') || remittance as remittance, reason
-from bank_lines where state = 'suspense' order by booked_on, id
+select id, booked_on, amount, currency, sender, sender_account, coalesce(nullif(structured, '') || ' ', '') || remittance as remittance, reason, kind, file,
+  greatest(0, %(today)s - booked_on) as days
+from bank_lines where state = 'suspense' and (%(id)s::bigint is null or id = %(id)s) order by booked_on, id
 """
 
 
 def unmatched() -> list[Waiting]:
     """Every line in suspense, oldest first."""
-    return [Waiting(*row) for row in db.rows(_UNMATCHED)]
+    return [Waiting(*row) for row in db.rows(_UNMATCHED, id=None, today=clock.today())]
+
+
+def waiting(line_id: int) -> Waiting | None:
+    """One line in suspense."""
+    row = db.row(_UNMATCHED, id=line_id, today=clock.today())
+    return Waiting(*row) if row else None
 
 
 def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: str = "") -> str:
@@ -239,6 +267,8 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
         line = db.row("select amount, currency, kind, state, deducted from bank_lines where id = %(id)s", id=line_id)
         if line is None or line.state != "suspense" or line.kind != "credit":
             raise BankError(f"No line {line_id} waits for a customer.")
+        if payouts.standing(line_id):
+            raise BankError("It is on its way back to its sender.")
         whose = _named(login, number)
         (outcome,) = payments.take_in([booking.arrival(line_id, Money(line.amount, line.currency), whose, line.deducted)])
         if isinstance(outcome, str):

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app import clock, db, ledger, payments, refunds
+from app.bank import payouts
 from app.bank.keys import Line
 from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
 from app.money import Money
 from app.payments import Arrival, Credited
 
-OUTGOING = "Money that left the account."
 NOTHING_RETURNED = "It takes back a transfer that cannot be found."
 
 
@@ -56,14 +56,15 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
     if not fresh:
         return known, met
     ids = _write(fresh, file)
-    fates = {new.key: Booked(new.line, "charge") if new.line.kind == "charge" else Booked(new.line, "suspense", uncredited or OUTGOING) for new in fresh}
+    fates = {new.key: Booked(new.line, "charge") if new.line.kind == "charge" else Booked(new.line, "suspense", uncredited or payouts.NOT_OURS) for new in fresh}
     if not uncredited:
         incoming = [new for new in fresh if new.line.kind == "credit"]
         fates |= _credit(incoming, match([new.line for new in incoming]), ids)
-        fates |= {new.key: done for new in fresh for done in [_undo(new, ids[new.key])] if done}
+        fates |= {new.key: done for new in sorted(fresh, key=_debits_first) for done in [_other(new, ids[new.key])] if done}
     waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.fate == "suspense"]
     db.execute(_EXPLAIN, ids=[line for line, _ in waiting], reasons=[why for _, why in waiting])
     _take_back_waiting()
+    payouts.come_back_waiting()
     return [*(fates[new.key] for new in fresh), *known], met
 
 
@@ -151,11 +152,21 @@ def mark(done: Sequence[tuple[int, Credited, str]], actor: str = "system", reaso
     db.execute(_MARK, rows=json.dumps(rows), actor=actor, reason=reason, now=clock.now())
 
 
-def _undo(new: _New, line_id: int) -> Booked | None:
-    """A line that undoes another one, if it is found."""
+def _debits_first(new: _New) -> bool:
+    return new.line.amount > 0
+
+
+def _other(new: _New, line_id: int) -> Booked | None:
+    """What became of a line that is no plain credit: a transfer taken back, a payout of ours that left or came back."""
     if new.line.kind == "return":
         return Booked(new.line, "returned") if _take_back(line_id) else Booked(new.line, "suspense", NOTHING_RETURNED)
-    return None
+    if new.line.kind == "debit":
+        why = payouts.close(line_id)
+    elif new.line.kind == "credit" and new.line.returned:
+        why = payouts.come_back(line_id)
+    else:
+        return None
+    return Booked(new.line, "suspense", why) if why else Booked(new.line, "payout")
 
 
 def _take_back_waiting() -> None:

@@ -169,7 +169,7 @@ def _says_more(new: Booking, old: Standing) -> bool:
 
 _ENTRIES = """
 select l.id, l.account, l.booked_on, l.entry_amount, l.entry_key, l.entry_reference, l.state, l.part_of, l.transfer_id, l.amount, l.bank_reference, l.end_to_end, l.sender_account,
-  l.structured, l.remittance, exists (select from bank_returns r where r.line_id = l.id and r.state <> 'withdrawn') as sent_back
+  l.structured, l.remittance, exists (select from bank_returns r where r.line_id = l.id and r.state in ('requested', 'approved')) as sent_back
 from bank_lines l
 join (select distinct * from unnest(%(accounts)s::text[], %(days)s::date[], %(amounts)s::bigint[]) as w (account, day, amount)) w
   on l.account = w.account and l.booked_on = w.day and l.entry_amount = w.amount

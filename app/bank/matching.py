@@ -10,6 +10,7 @@ from app.bank.keys import Line
 CAME_BACK = "A transfer of ours came back."
 RULES = ("reference", "reference in the text", "pro forma number", "login", "known sender", "by hand")
 _PROFORMA = re.compile(r"\bPF[\s\-]?(\d{4})[\s\-]?(\d{6,8})\b")
+_CUT = re.compile(r"PF-?(\d{4})-?(\d{6})")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
 _LABELS = frozenset({"login", "account", "user", "username", "konto", "kunde", "kundenkonto", "client", "customer", "compte", "cuenta", "klient", "klienta", "uzytkownik"})
 _FILLERS = _LABELS | frozenset({
@@ -78,7 +79,10 @@ def _by_sender(line: Line, senders: Mapping[tuple[str, int, str], Sequence[Match
 
 
 def _proformas(line: Line) -> Iterator[str]:
-    return (f"PF-{year}-{number}" for year, number in _PROFORMA.findall(line.text.upper()))
+    """Numbers of pro formas, also where a bank cut its lines within one."""
+    text = line.text.upper()
+    found = [*_PROFORMA.findall(text), *_CUT.findall(re.sub(r"\s", "", text))]
+    return (f"PF-{year}-{number}" for year, number in dict.fromkeys(found))
 
 
 def _logins(line: Line) -> Iterator[str]:

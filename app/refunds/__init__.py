@@ -7,6 +7,7 @@ What a processor says of refunds and disputes comes with its snapshots of the pa
 
 from app.refunds.asking import DAILY, approve, decline, request
 from app.refunds.book import Case, Refund, RefundError, Step, case, of_customer, queue
+from app.refunds.byhand import Payout, came_back, commission, left, payout, payouts
 from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
 from app.refunds.held import PAGE as HELD_PAGE
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
@@ -19,16 +20,20 @@ __all__ = [
     "HELD_PAGE",
     "Case",
     "Held",
+    "Payout",
     "Refund",
     "RefundError",
     "Source",
     "Step",
     "approve",
+    "came_back",
     "case",
+    "commission",
     "decline",
     "follow",
     "held_case",
     "held_money",
+    "left",
     "lose_dispute",
     "mark_paid",
     "mark_returned",
@@ -36,6 +41,8 @@ __all__ = [
     "open_dispute",
     "pay_out",
     "pay_out_due",
+    "payout",
+    "payouts",
     "queue",
     "reconcile",
     "refundable",

@@ -236,10 +236,27 @@ def mark_returned(number: str, *, reference: str, actor: str) -> None:
     if not reference.strip():
         raise RefundError("Enter the bank's reference of the transfer.", "reference")
     with db.transaction():
-        row = _lock(number)
-        if row.way != "bank" or row.state != "returning":
-            raise RefundError(f"{number} is {row.state}: it is not waiting to be paid by hand.", "reference")
-        _leave(row, ledger.account("suspense", row.currency, key=payments.SUSPENSE), f"Bank's reference {reference.strip()[:70]}", reference.strip()[:70], actor)
+        paid(number, reference.strip(), actor)
+
+
+def paid(number: str, reference: str, actor: str) -> None:
+    """Held money has left by hand. Raises `RefundError` for what was not to be paid so. Within a transaction."""
+    row = _lock(number)
+    if row.way != "bank" or row.state != "returning":
+        raise RefundError(f"{number} is {row.state}: it is not waiting to be paid by hand.", "reference")
+    _leave(row, ledger.account("suspense", row.currency, key=payments.SUSPENSE), f"Bank's reference {reference[:70]}", reference[:70], actor)
+
+
+def commission(number: str, message: str) -> None:
+    """Note that money to be sent back stands in a file for the bank. Within a transaction."""
+    row = _lock(number)
+    db.execute("update held set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+    _step(row.id, row.state, f"In the payment file {message}", "bank")
+
+
+def arrive(number: str, found: RefundSnapshot) -> None:
+    """Bring money that is on its way back to what is said of it. Within a transaction."""
+    _arrive(_lock(number), found)
 
 
 def take_in(payment: Payment, found: RefundSnapshot) -> bool:

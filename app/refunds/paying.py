@@ -34,7 +34,7 @@ def pay_out(number: str) -> str:
             raise
         found = RefundSnapshot("", "failed", Money(row.payout, row.payout_currency), str(error))
     with db.transaction():
-        return _arrive(book.lock(number), found)
+        return arrive(book.lock(number), found)
 
 
 def key_of(number: str) -> str:
@@ -79,11 +79,16 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
         row = book.lock(number)
         if row.way != "bank":
             raise RefundError(f"{number} goes back by its processor.", "reference")
-        book.require(row, "approved")
-        amount, payout = Money(row.amount, row.currency), Money(row.payout, row.payout_currency)
-        line = (ledger.account("suspense", payout.currency, key=payments.SUSPENSE), payout.minor)
-        book.write_step(row.id, "sent", f"Bank's reference {reference.strip()[:70]}", actor)
-        _leave(row, book.exchanged(line, amount, payout, row.margin), reference.strip()[:70], actor)
+        paid(row, reference, actor)
+
+
+def paid(row: db.Row, reference: str, actor: str) -> None:
+    """A payout by hand has left. Raises `RefundError` for one that was not approved. Within a transaction."""
+    book.require(row, "approved")
+    amount, payout = Money(row.amount, row.currency), Money(row.payout, row.payout_currency)
+    line = (ledger.account("suspense", payout.currency, key=payments.SUSPENSE), payout.minor)
+    book.write_step(row.id, "sent", f"Bank's reference {reference.strip()[:70]}", actor)
+    _leave(row, book.exchanged(line, amount, payout, row.margin), reference.strip()[:70], actor)
 
 
 def follow(payment: Payment, snapshot: Snapshot) -> None:
@@ -112,12 +117,12 @@ def reconcile(limit: int | None = 200, *, not_since: datetime | None = None) -> 
 def _take_in(payment: Payment, found: RefundSnapshot) -> None:
     ours = db.row(_OURS, payment=payment.id, number=found.key.removeprefix("refund:"), reference=found.reference)
     if ours:
-        _arrive(book.lock(ours.number), found)
+        arrive(book.lock(ours.number), found)
     elif found.state != "failed":
         _adopt(payment, found)
 
 
-def _arrive(row: db.Row, found: RefundSnapshot) -> str:
+def arrive(row: db.Row, found: RefundSnapshot) -> str:
     """Bring a refund to what its processor says; its state after. Old news changes nothing. Within a transaction."""
     if found.amount != Money(row.payout, row.payout_currency):
         log.error("Refund %s: the processor says %s, we asked for %s", row.number, found.amount, Money(row.payout, row.payout_currency))

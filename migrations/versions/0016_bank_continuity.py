@@ -44,7 +44,7 @@ alter table bank_lines
   add column entry_amount bigint,
   add column entry_reference text not null default '',
   add column part_of bigint references bank_lines,
-  add column refund_id bigint references refunds;
+  add column payout text;
 alter table bank_lines disable trigger bank_lines_keep;
 update bank_lines l set entry_amount = (select sum(o.amount) from bank_lines o where o.entry_key = l.entry_key and o.account = l.account and o.booked_on = l.booked_on)
 where entry_key is not null;
@@ -53,7 +53,6 @@ update bank_lines set entry_reference = bank_reference where entry_amount = amou
 alter table bank_lines enable trigger bank_lines_keep;
 alter table bank_lines alter column entry_amount set not null, alter column entry_key set not null;
 create index bank_lines_entries on bank_lines (account, booked_on, entry_amount);
-create index bank_lines_refund on bank_lines (refund_id) where refund_id is not null;
 
 create table bank_statements (
   id bigint generated always as identity primary key,
@@ -116,13 +115,12 @@ create table bank_returns (
   iban text not null,
   holder text not null,
   reason text not null,
-  state text not null default 'requested' check (state in ('requested', 'approved', 'settled', 'withdrawn')),
-  came_back boolean not null default false,
+  state text not null default 'requested' check (state in ('requested', 'approved', 'settled', 'withdrawn', 'failed')),
   bank_reference text not null default '',
   requested_at timestamptz not null,
   updated_at timestamptz not null
 );
-create unique index bank_returns_one_open on bank_returns (line_id) where state <> 'withdrawn';
+create unique index bank_returns_one_open on bank_returns (line_id) where state in ('requested', 'approved');
 create table bank_return_steps (
   id bigint generated always as identity primary key,
   return_id bigint not null references bank_returns,
@@ -132,7 +130,6 @@ create table bank_return_steps (
   at timestamptz not null
 );
 create unique index bank_return_one_voice on bank_return_steps (return_id, actor) where state in ('requested', 'approved');
-alter table bank_lines add column return_id bigint references bank_returns;
 
 create table bank_payout_files (
   id bigint generated always as identity primary key,
@@ -148,10 +145,7 @@ create trigger bank_payout_files_append_only before update or delete on bank_pay
 create table bank_payouts (
   file_id bigint not null references bank_payout_files,
   number text not null primary key,
-  refund_id bigint unique references refunds,
-  return_id bigint unique references bank_returns,
-  amount bigint not null check (amount > 0),
-  check (num_nonnulls(refund_id, return_id) = 1)
+  amount bigint not null check (amount > 0)
 );
 create index bank_payouts_file on bank_payouts (file_id);
 create trigger bank_payouts_append_only before update or delete on bank_payouts for each row execute function refuse_change();
@@ -159,12 +153,11 @@ create trigger bank_payouts_append_only before update or delete on bank_payouts 
 
 DOWN = """
 drop table bank_payouts, bank_payout_files;
-alter table bank_lines drop column return_id;
 drop table bank_return_steps, bank_returns;
 drop view bank_gaps;
 drop table bank_statements;
-drop index bank_lines_entries, bank_lines_refund;
-alter table bank_lines alter column entry_key drop not null, drop column entry_amount, drop column entry_reference, drop column part_of, drop column refund_id;
+drop index bank_lines_entries;
+alter table bank_lines alter column entry_key drop not null, drop column entry_amount, drop column entry_reference, drop column part_of, drop column payout;
 """
 COLUMNS = ("entry_amount", "entry_reference", "part_of")
 PAYMENT = {"table": "payments", "beside": "review", "like": "payments_state%"}

@@ -9,8 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import CDPSession, Page, expect
 
-from app import services
+from app import payments, services
 from app.customers import Profile, User
+from app.gateways.base import Instructions
 from tests.conftest import BERLIN, person
 from tests.journeys.conftest import Browsers, Site
 from tests.pay import publish_rates
@@ -143,6 +144,17 @@ def test_changing_the_currency_from_its_page(browsers: Browsers, axe: Axe) -> No
 def test_the_pages_of_a_visitor(browsers: Browsers, site: Site, things: Things, axe: Axe) -> None:
     paths = ["/login", "/register", "/password/reset", "/password/reset?sent", f"/password/reset/{things.reset}", f"/verify/{things.verify}", "/verify/used", "/nowhere"]
     assert examine(browsers.window(), paths, axe) == {}
+
+
+def test_the_pages_of_support_about_the_bank(browsers: Browsers, things: Things, axe: Axe) -> None:
+    page = browsers.window(person("sven", role="support", name="Sven Support"))
+    assert examine(page, ["/staff/bank", f"/staff/bank/{things.line}"], axe) == {}
+
+
+def test_the_page_of_a_transfer(browsers: Browsers, things: Things, axe: Axe) -> None:
+    handoff = payments.start(things.user.customer_id or 0, things.unpaid, "bank-transfer")
+    assert isinstance(handoff, Instructions)
+    assert examine(browsers.window(things.user), [f"/payments/{handoff.reference}"], axe) == {}
 
 
 def test_the_examination_finds_what_is_wrong(browsers: Browsers, axe: Axe) -> None:

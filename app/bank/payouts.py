@@ -1,0 +1,298 @@
+"""Transfers of ours: written into a file for the bank, closed by the line that shows they left, undone by the line that shows they came back.
+
+Refunds and held money that go to an account by hand, and what lies in suspense and goes back to whoever sent it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from stdnum import iban as ibans
+from stdnum.exceptions import ValidationError
+
+import config
+from app import clock, db, refunds
+from app.bank import pain
+from app.bank.matching import CAME_BACK
+from app.bank.statements import compact
+from app.money import Money
+from app.refunds import Payout
+
+_NUMBER = re.compile(r"\b(RF|HM|BR)[\s-]?(\d{6,10})\b")
+_MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
+SHORTEST_HOLDER, LONGEST_HOLDER = 2, 70
+
+
+class PayoutError(ValueError):
+    """What was asked cannot be done, as a sentence; `field` names the form's field it is about."""
+
+    def __init__(self, sentence: str, field: str = "reason") -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file for the bank: its name there, how many transfers, their sum, and its bytes."""
+
+    message: str
+    account: str
+    count: int
+    total: Money
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of money on its way back to its sender."""
+
+    state: str
+    note: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Money of a line in suspense that goes back to its sender; `steps` name who wanted and who approved it."""
+
+    number: str
+    state: str
+    iban: str
+    holder: str
+    steps: Sequence[Step]
+
+    @property
+    def approvals(self) -> set[str]:
+        """The people who want it."""
+        return {step.actor for step in self.steps if step.state in {"requested", "approved"}}
+
+
+# The file
+
+
+def export(currency: str) -> File | None:
+    """Write every approved payout of a currency that stands in no file yet into one; None when there is none. Opens the transaction."""
+    account = config.current().bank_account(currency)
+    if account is None:
+        raise PayoutError(f"We have no bank account in {currency}.")
+    with db.transaction():
+        db.rows("select pg_advisory_xact_lock(hashtextextended('bank payouts', 0))")
+        known = {row.number for row in db.rows("select number from bank_payouts")}
+        orders = [pain.Order(due.number, due.amount, due.iban, due.holder, account.holder) for due in _due(currency) if due.number not in known]
+        if not orders:
+            return None
+        written = db.scalar("select count(*) from bank_payout_files")
+        message = f"PAY-{clock.today():%Y%m%d}-{written + 1:04d}"
+        total = sum(order.amount.minor for order in orders)
+        content = pain.write(message, clock.now(), account, orders)
+        file = db.rows(_FILE, message=message, account=account.number, currency=currency, count=len(orders), total=total, content=content.decode(), now=clock.now())[0]
+        db.many("insert into bank_payouts (file_id, number, amount) values (%(file)s, %(number)s, %(amount)s)",
+                [{"file": file.id, "number": order.number, "amount": order.amount.minor} for order in orders])  # fmt: skip
+        refunds.commission([order.number for order in orders if not order.number.startswith("BR-")], message)
+        return File(message, account.number, len(orders), Money(total, currency), content)
+
+
+def again(message: str) -> File:
+    """A file that was written before, byte for byte. Raises PayoutError."""
+    row = db.row("select message, account, count, total, currency, content from bank_payout_files where message = %(message)s", message=message)
+    if row is None:
+        raise PayoutError(f"There is no payment file {message}.")
+    return File(row.message, row.account, row.count, Money(row.total, row.currency), row.content.encode())
+
+
+def _due(currency: str) -> Iterator[Payout]:
+    yield from refunds.payouts(currency)
+    yield from (_of_return(row) for row in db.rows(f"{_RETURNS} where state = 'approved' and currency = %(currency)s order by id", currency=currency))
+
+
+def _of_return(row: db.Row) -> Payout:
+    stands = {"approved": "due", "settled": "left"}.get(row.state, "")
+    return Payout(row.number, Money(row.amount, row.currency), row.iban, row.holder, stands)
+
+
+def _find(number: str) -> Payout | None:
+    if not number.startswith("BR-"):
+        return refunds.payout(number)
+    row = db.row(f"{_RETURNS} where number = %(number)s", number=number)
+    return _of_return(row) if row else None
+
+
+# What the statements tell of them
+
+
+def close(line_id: int) -> str:
+    """Close the payout, or the file of them, that a debit of the account is; else the sentence why it is none. Within a transaction."""
+    line = db.rows(_LINE, id=line_id)[0]
+    for number in _numbers(line):
+        found = _find(number)
+        if found:
+            noted = found.stands == "left" and not db.scalar("select exists (select from bank_lines where payout = %(number)s and rule = 'payout')", number=number)
+            return _mismatch(line, found, "left" if noted else "due") or _leave(line, [found], noted=noted)
+    for message in _MESSAGE.findall(line.text):
+        numbers = [row.number for row in db.rows(_OF_FILE, message=message, total=-line.amount, currency=line.currency)]
+        all_of_it = [found for number in numbers for found in [_find(number)] if found and found.stands == "due"]
+        if all_of_it and len(all_of_it) == len(numbers):
+            return _leave(line, all_of_it)
+    return NOT_OURS
+
+
+def come_back(line_id: int) -> str:
+    """Undo the payout that a credit of the account brings back; else the sentence why it waits. Within a transaction."""
+    line = db.rows(_LINE, id=line_id)[0]
+    for number in _numbers(line):
+        found = _find(number)
+        if found is None:
+            continue
+        if found.stands == "due":
+            return CAME_BACK
+        wrong = _mismatch(line, found, "left")
+        if wrong:
+            return wrong
+        if number.startswith("BR-"):
+            _step(number, "failed", "It came back.", "bank")
+            return f"{number} came back to us."
+        refunds.came_back(number, "The bank sent it back to us.")
+        _book(line.id, number, "payout came back")
+        return ""
+    return CAME_BACK
+
+
+def come_back_waiting() -> None:
+    """What came back before it was seen to leave. Within a transaction."""
+    for row in db.rows("select id from bank_lines where state = 'suspense' and kind = 'credit' and reason = %(why)s order by id", why=CAME_BACK):
+        why = come_back(row.id)
+        if why:
+            db.execute("update bank_lines set reason = %(why)s where id = %(id)s", why=why, id=row.id)
+
+
+NOT_OURS = "Money that left the account."
+
+
+def _numbers(line: db.Row) -> Iterator[str]:
+    return (f"{kind}-{digits}" for kind, digits in _NUMBER.findall(line.text.upper()))
+
+
+def _mismatch(line: db.Row, found: Payout, stands: str) -> str:
+    if found.amount != Money(abs(line.amount), line.currency):
+        return f"It names {found.number}, which is {found.amount}."
+    if line.sender_account and line.sender_account != compact(found.iban):
+        return f"It names {found.number}, which goes to another account."
+    if found.stands != stands:
+        return f"It names {found.number}, which {'has left already' if found.stands == 'left' else 'was not to be paid'}."
+    return ""
+
+
+def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
+    """Close payouts by the line they left by; `noted` where a person had said so before."""
+    reference = line.bank_reference or line.end_to_end or f"line {line.id}"
+    for payout in () if noted else paid:
+        if payout.number.startswith("BR-"):
+            _step(payout.number, "settled", f"Bank's reference {reference}", "bank")
+            db.execute(_SENT_BACK, number=payout.number, own=line.id)
+        else:
+            refunds.left(payout.number, reference)
+    _book(line.id, " ".join(payout.number for payout in paid), "payout")
+    return ""
+
+
+def _book(line_id: int, number: str, rule: str) -> None:
+    db.execute("update bank_lines set state = 'booked', reason = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number)
+
+
+# Back to whoever sent it
+
+
+def send_back(line_id: int, iban: str, holder: str, *, actor: str, reason: str) -> str:
+    """Ask that a line in suspense goes back to an account; its number. Another person has to approve it. Opens the transaction. Raises PayoutError."""
+    number, name = _account(iban, holder)
+    if not reason.strip():
+        raise PayoutError("Say why.", "reason")
+    with db.transaction():
+        line = db.row("select amount, currency, kind, state from bank_lines where id = %(id)s for no key update", id=line_id)
+        if line is None or line.state != "suspense" or line.kind != "credit":
+            raise PayoutError("This money does not wait any more.")
+        if standing(line_id):
+            raise PayoutError("It is on its way back already.")
+        made = db.rows(_SEND_BACK, line=line_id, amount=line.amount, currency=line.currency, iban=number, holder=name, reason=reason.strip()[:500], now=clock.now())[0]
+        _step(made.number, "requested", reason.strip()[:500], actor)
+        return str(made.number)
+
+
+def approve(number: str, *, actor: str) -> None:
+    """The second voice for money that goes back. Opens the transaction. Raises PayoutError."""
+    with db.transaction():
+        found = _held(number, "requested")
+        if actor in {row.actor for row in db.rows("select actor from bank_return_steps where return_id = %(id)s and state = 'requested'", id=found.id)}:
+            raise PayoutError("You asked for it. Another person has to approve it.")
+        _step(number, "approved", "", actor)
+
+
+def withdraw(number: str, *, actor: str, reason: str) -> None:
+    """Take the wish back, while it stands in no file for the bank; the money waits again. Opens the transaction. Raises PayoutError."""
+    if not reason.strip():
+        raise PayoutError("Say why.", "reason")
+    with db.transaction():
+        _held(number, "requested", "approved")
+        if db.scalar("select exists (select from bank_payouts where number = %(number)s)", number=number):
+            raise PayoutError(f"{number} stands in a file for the bank.")
+        _step(number, "withdrawn", reason.strip()[:500], actor)
+
+
+def standing(line_id: int) -> Return | None:
+    """How the money of a line goes back, if it does or did."""
+    row = db.row(f"{_RETURNS} where line_id = %(line)s and state in ('requested', 'approved', 'settled') order by id desc", line=line_id)
+    if row is None:
+        return None
+    steps = db.rows("select state, note, actor, at from bank_return_steps where return_id = %(id)s order by id", id=row.id)
+    return Return(row.number, row.state, row.iban, row.holder, [Step(*step) for step in steps])
+
+
+def _held(number: str, *states: str) -> db.Row:
+    row = db.row(f"{_RETURNS} where number = %(number)s for no key update", number=number)
+    if row is None or row.state not in states:
+        raise PayoutError(f"{number} does not wait for this.")
+    return row
+
+
+def _step(number: str, state: str, note: str, actor: str) -> None:
+    db.execute("update bank_returns set state = %(state)s, updated_at = %(now)s where number = %(number)s", number=number, state=state, now=clock.now())
+    db.execute(_STEP, number=number, state=state, note=note, actor=actor, now=clock.now())
+
+
+def _account(iban: str, holder: str) -> tuple[str, str]:
+    try:
+        number = ibans.validate(iban)
+    except ValidationError:
+        raise PayoutError("This is not a valid IBAN. Check every letter and digit.", "iban") from None
+    name = " ".join(holder.split())
+    if not SHORTEST_HOLDER <= len(name) <= LONGEST_HOLDER:
+        raise PayoutError("Enter the name of the account's holder.", "holder")
+    return number, name
+
+
+_FILE = """
+insert into bank_payout_files (message, account, currency, count, total, content, created_at)
+values (%(message)s, %(account)s, %(currency)s, %(count)s, %(total)s, %(content)s, %(now)s) returning id
+"""
+_OF_FILE = """
+select p.number from bank_payouts p join bank_payout_files f on f.id = p.file_id where f.message = %(message)s and f.total = %(total)s and f.currency = %(currency)s order by p.number
+"""
+_LINE = """
+select id, amount, currency, bank_reference, end_to_end, sender_account, concat_ws(' ', end_to_end, structured, remittance) as text from bank_lines where id = %(id)s
+"""
+_RETURNS = "select id, number, line_id, amount, currency, iban, holder, state from bank_returns"
+_SEND_BACK = """
+with taken as (select nextval(pg_get_serial_sequence('bank_returns', 'id')) as id)
+insert into bank_returns (id, number, line_id, amount, currency, iban, holder, reason, requested_at, updated_at)
+overriding system value
+select id, 'BR-' || lpad(id::text, 6, '0'), %(line)s, %(amount)s, %(currency)s, %(iban)s, %(holder)s, %(reason)s, %(now)s, %(now)s from taken returning number
+"""
+_STEP = """
+insert into bank_return_steps (return_id, state, note, actor, at)
+select id, %(state)s, %(note)s, %(actor)s, %(now)s from bank_returns where number = %(number)s
+"""
+_SENT_BACK = """
+update bank_lines set state = 'booked', rule = 'sent back', returned_by = %(own)s where id = (select line_id from bank_returns where number = %(number)s)
+"""

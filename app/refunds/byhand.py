@@ -1,0 +1,72 @@
+"""Payouts by hand, of refunds and of held money, as the bank's statements tell of them: what has to leave, what left, what came back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app import clock, db
+from app.gateways.base import RefundSnapshot
+from app.money import Money
+from app.refunds import book, held, paying
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """One transfer of ours. `stands` is ``due`` once it is approved, ``left`` when it is gone, else nothing is to be paid."""
+
+    number: str
+    amount: Money
+    iban: str
+    holder: str
+    stands: str
+
+
+def payouts(currency: str) -> list[Payout]:
+    """What is approved and has to leave by a transfer in this currency, the oldest first."""
+    return [_payout(row) for row in db.rows(f"{_PAYOUTS} where stands = 'due' and currency = %(currency)s order by number", currency=currency)]
+
+
+def payout(number: str) -> Payout | None:
+    """One of them, however it stands."""
+    row = db.row(f"{_PAYOUTS} where number = %(number)s", number=number)
+    return _payout(row) if row else None
+
+
+def commission(numbers: Sequence[str], message: str) -> None:
+    """Note that payouts stand in a file for the bank, so they can be declined no more. Within a transaction."""
+    for number in numbers:
+        if number.startswith("RF-"):
+            row = book.lock(number)
+            db.execute("update refunds set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+            book.write_step(row.id, row.state, f"In the payment file {message}", "bank")
+        else:
+            held.commission(number, message)
+
+
+def left(number: str, reference: str) -> None:
+    """The bank's statement shows that a payout left. Within a transaction."""
+    if number.startswith("RF-"):
+        paying.paid(book.lock(number), reference, "bank")
+    else:
+        held.paid(number, reference, "bank")
+
+
+def came_back(number: str, why: str) -> None:
+    """The bank's statement shows that a payout came back: its customer has the money again, held money waits again. Within a transaction."""
+    found = payout(number)
+    if found:
+        snapshot = RefundSnapshot("", "failed", found.amount, why)
+        paying.arrive(book.lock(number), snapshot) if number.startswith("RF-") else held.arrive(number, snapshot)
+
+
+def _payout(row: db.Row) -> Payout:
+    return Payout(row.number, Money(row.amount, row.currency), row.iban, row.holder, row.stands)
+
+
+_PAYOUTS = """
+select number, amount, currency, iban, holder, stands from (
+  select number, payout as amount, payout_currency as currency, iban, holder, case state when 'approved' then 'due' when 'settled' then 'left' else '' end as stands
+  from refunds where way = 'bank'
+  union all
+  select number, amount, currency, iban, holder, case state when 'returning' then 'due' when 'returned' then 'left' else '' end from held where way = 'bank' and amount is not null
+) p
+"""

@@ -1,0 +1,290 @@
+"""Transfers of ours: the file for the bank, the line that closes them, the one that brings them back, and money sent back to its sender."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from lxml import etree
+
+import config
+from app import bank, clock, db, payments, refunds, wallet
+from app.bank import PayoutError, pain
+from app.customers import User
+from app.money import Money
+from tests.banks import ADVICE, EUR_ACCOUNT, GERMAN, SENDER, Batch, Transfer, camt, mt940
+from tests.conftest import Browser, person, sign_in
+from tests.money_helpers import EUR
+from tests.pay import topup
+from tests.test_bank import balance, held, take, whole
+
+RULES = etree.XMLSchema(etree.parse(Path(__file__).parent / "data" / "pain.001.xsd"))
+SAM, RITA = "staff:sam", "staff:rita"
+
+
+def approved(user: User, minor: int = 30_00, holder: str = "Anna Müller & Söhne") -> str:
+    """A refund of a transfer that two people approved."""
+    assert user.customer_id
+    bill = topup(user, Money.of("100", "EUR"))
+    take(camt([Transfer(100_00, structured=bill.payment_reference or "", reference=bill.number)], replace(GERMAN, id=bill.number)))
+    public_id = db.scalar("select public_id from payments where bill_id = %(id)s", id=bill.id)
+    number = refunds.request(user.customer_id, public_id, Money(minor, "EUR"), "", iban=SENDER, holder=holder)
+    for actor in (SAM, RITA):
+        refunds.approve(number, actor=actor)
+    return number
+
+
+@pytest.fixture
+def payout(app: Flask, demo_customer: User) -> str:
+    """A refund of € 30 that waits to be paid by hand."""
+    return approved(demo_customer)
+
+
+def state(number: str) -> str:
+    return db.scalar("select state from refunds where number = %(number)s", number=number)
+
+
+def out(number: str, minor: int = 30_00, **more) -> Transfer:
+    return Transfer(-minor, end_to_end=number, sender="Anna", day="2026-11-24", **more)
+
+
+# The file
+
+
+def test_the_file_is_what_the_rules_say_and_each_payout_stands_in_one(payout: str, tmp_path, app: Flask):
+    file = tmp_path / "payouts.xml"
+    run = app.test_cli_runner()
+    said = run.invoke(args=["bank", "payouts", "--out", str(file)]).output
+    message = f"PAY-{clock.today():%Y%m%d}-0001"
+    assert said.startswith(f"{message}: 1 transfers, 30.00 EUR from {EUR_ACCOUNT}")
+    written = file.read_bytes()
+    document = etree.fromstring(written)
+    RULES.assertValid(document)
+    texts = {element.tag.rpartition("}")[2]: element.text for element in document.iter() if element.text and element.text.strip()}
+    assert (texts["CtrlSum"], texts["NbOfTxs"], texts["EndToEndId"], texts["InstdAmt"], texts["Ustrd"]) == ("30.00", "1", payout, "30.00", f"{payout} Northbyte Hosting GmbH")
+    assert [name.text for name in document.iterfind(".//{*}Cdtr/{*}Nm")] == ["Anna Mueller + Soehne"]
+    assert "No payout in EUR waits" in run.invoke(args=["bank", "payouts", "--out", str(tmp_path / "none.xml")]).output
+    assert not (tmp_path / "none.xml").exists()
+    file.unlink()
+    run.invoke(args=["bank", "payouts", "--out", str(file), "--again", message])
+    assert file.read_bytes() == written
+    assert run.invoke(args=["bank", "payouts", "--out", str(file), "--again", "PAY-1"]).output == "There is no payment file PAY-1.\n"
+
+
+def test_the_sum_is_of_all_and_what_is_asked_for_later_stands_in_the_next_file(demo_customer: User):
+    first = [approved(demo_customer, minor) for minor in (10_01, 20_02)]
+    file = bank.payouts.export("EUR")
+    assert file
+    assert (file.count, file.total) == (2, EUR("30.03"))
+    assert b"<CtrlSum>30.03</CtrlSum>" in file.content
+    later = approved(demo_customer, 5_00)
+    again = bank.payouts.export("EUR")
+    assert again
+    assert later.encode() in again.content
+    assert not any(number.encode() in again.content for number in first)
+    with pytest.raises(PayoutError, match="no bank account in CHF"):
+        bank.payouts.export("CHF")
+
+
+def test_what_stands_in_a_file_can_be_declined_no_more(payout: str):
+    bank.payouts.export("EUR")
+    with pytest.raises(refunds.RefundError):
+        refunds.decline(payout, actor=SAM, answer="Too late")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Łukasz Żółć", "Lukasz Zolc"),
+        ("//x <b>", "x .b."),
+        ("Иван", "...."),
+        ("O’Brien & Co_1", "O'Brien + Co-1"),
+        ("a\tb\nc", "a.b.c"),
+        ("x" * 90, "x" * 70),
+        ("", "."),
+        ("François ß", "Francois ss"),
+    ],
+)
+def test_names_are_written_in_letters_every_bank_takes(text: str, says: str):
+    assert pain.latin(text, pain.LONGEST_NAME) == says
+
+
+def test_an_account_without_an_iban_pays_by_its_number(app: Flask):
+    account = next(each for each in config.current().bank_accounts if each.currency == "USD")
+    content = pain.write("PAY-20261124-0001", clock.now(), account, [pain.Order("RF-000001", Money(5_00, "USD"), SENDER, "Ann", "x")])
+    RULES.assertValid(etree.fromstring(content))
+    assert b"<Othr>" in content
+    assert b"<ChrgBr>SHAR</ChrgBr>" in content
+
+
+# Left, and back
+
+
+WAYS = {
+    "camt": lambda number: camt([out(number, text=f"{number} Northbyte", reference="TX-9")], replace(GERMAN, id="2", day="2026-11-24")),
+    "MT940": lambda number: mt940([out(number, text=f"{number} Northbyte", reference="TX-9")], day="2026-11-24"),
+    "in the text, without its dash": lambda number: camt([Transfer(-30_00, text=f"refund {number.replace('-', ' ')}", reference="TX-9")], replace(GERMAN, id="2")),
+    "in a batch": lambda number: camt([Batch((out(number), out("NONE", 7_00)), reference="TX-9")], replace(GERMAN, id="2")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_line_that_shows_it_left_closes_a_payout(demo_customer: User, payout: str, way: str):
+    bank.payouts.export("EUR")
+    assert take(WAYS[way](payout)).counts["payout"] == 1
+    (refund,) = refunds.of_customer(demo_customer.customer_id)
+    assert (refund.state, wallet.state(demo_customer.customer_id).on_hold) == ("settled", 0)
+    assert held("suspense") == (-7_00 if way == "in a batch" else 0)
+    assert refund.steps[-2].note.startswith("Bank's reference ")
+    assert take(WAYS[way](payout)).counts.get("payout") is None
+    assert whole()
+
+
+def test_the_sum_of_a_file_closes_all_of_it(demo_customer: User):
+    numbers = [approved(demo_customer, minor) for minor in (10_00, 20_00)]
+    file = bank.payouts.export("EUR")
+    assert file
+    assert take(camt([Transfer(-30_00, text=f"SAMMLER {file.message}", iban="", sender="")], replace(GERMAN, id="2"))).counts == {"payout": 1}
+    assert ([state(number) for number in numbers], held("suspense"), held("hold")) == (["settled", "settled"], 0, 0)
+
+
+def test_a_payout_a_person_had_noted_is_closed_once(payout: str):
+    refunds.mark_paid(payout, reference="TX-9", actor=SAM)
+    assert held("suspense") == 30_00
+    assert take(WAYS["camt"](payout)).counts == {"payout": 1}
+    assert held("suspense") == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (lambda number: out(number, 31_00), "which is 30.00 EUR."),
+        (lambda number: out(number, iban="NL91ABNA0417164300"), "which goes to another account."),
+        (lambda number: out("RF-000099"), "Money that left the account."),
+    ],
+)
+def test_a_line_that_is_not_that_payout_waits_with_the_reason(payout: str, line, says: str):
+    take(camt([line(payout)], replace(GERMAN, id="2")))
+    (waiting,) = bank.unmatched()
+    assert waiting.reason.endswith(says)
+    assert state(payout) == "approved"
+
+
+BACK = {
+    "RRTN": lambda number: Transfer(30_00, end_to_end=number, family="RRTN", day="2026-11-25"),
+    "a reversal": lambda number: Transfer(30_00, end_to_end=number, reversal=True, day="2026-11-25"),
+    "with its reason": lambda number: Transfer(30_00, end_to_end=number, return_reason="AC04", day="2026-11-25"),
+}
+
+
+@pytest.mark.parametrize("how", BACK)
+@pytest.mark.parametrize("first", ["left", "back", "at once"])
+def test_a_payout_that_comes_back_is_on_the_balance_again(demo_customer: User, payout: str, how: str, first: str):
+    files = {"left": [out(payout)], "back": [BACK[how](payout)]}
+    steps = [files["back"] + files["left"]] if first == "at once" else [files["left"], files["back"]] if first == "left" else [files["back"], files["left"]]
+    for place, lines in enumerate(steps):
+        take(camt(lines, replace(ADVICE, id=str(place))))
+    assert (state(payout), balance(demo_customer), held("suspense"), held("hold"), held("bank")) == ("failed", 100_00, 0, 0, -100_00)
+    assert db.scalar("select count(*) from mails where kind = 'refund_step' and subject like '%%did not go through%%'") == 1
+    assert bank.unmatched() == []
+    assert whole()
+
+
+# Back to its sender
+
+
+@pytest.fixture
+def stray(app: Flask) -> int:
+    """A transfer nobody knows."""
+    take(camt([Transfer(33_00, text="thanks", sender="Ida")]))
+    return bank.unmatched()[0].id
+
+
+def test_money_of_nobody_goes_back_by_two_people_and_a_file(stray: int):
+    number = bank.payouts.send_back(stray, SENDER, "Ida", actor=SAM, reason="Not ours")
+    for refused in (lambda: bank.payouts.approve(number, actor=SAM), lambda: bank.payouts.send_back(stray, SENDER, "Ida", actor=RITA, reason="Again")):
+        with pytest.raises(PayoutError):
+            refused()
+    with pytest.raises(bank.BankError, match="on its way back"):
+        bank.match_by_hand(stray, "anna", actor=SAM, reason="x")
+    assert bank.payouts.export("EUR") is None
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    assert (file.count, file.total) == (1, EUR("33.00"))
+    with pytest.raises(PayoutError, match="stands in a file"):
+        bank.payouts.withdraw(number, actor=SAM, reason="It is anna's")
+    assert take(camt([out(number, 33_00)], replace(GERMAN, id="2"))).counts == {"payout": 1}
+    assert (bank.unmatched(), held("suspense"), held("bank")) == ([], 0, 0)
+    take(camt([replace(BACK["RRTN"](number), minor=33_00)], replace(GERMAN, id="3")))
+    (waiting,) = bank.unmatched()
+    assert (waiting.reason, held("suspense")) == (f"{number} came back to us.", 33_00)
+
+
+def test_a_wish_can_be_taken_back_and_the_money_credited(demo_customer: User, stray: int):
+    number = bank.payouts.send_back(stray, SENDER, "Ida", actor=SAM, reason="Not ours")
+    bank.payouts.withdraw(number, actor=RITA, reason="She called")
+    bank.match_by_hand(stray, "anna", actor=RITA, reason="She called")
+    assert balance(demo_customer) == 33_00
+
+
+@pytest.mark.parametrize(("entered", "field"), [({"iban": "DE1"}, "iban"), ({"holder": "x"}, "holder"), ({"reason": " "}, "reason")])
+def test_where_it_goes_and_why_is_asked_for(stray: int, entered: dict[str, str], field: str):
+    given = {"iban": SENDER, "holder": "Ida", "reason": "Not ours", **entered}
+    with pytest.raises(PayoutError) as refused:
+        bank.payouts.send_back(stray, given["iban"], given["holder"], actor=SAM, reason=given["reason"])
+    assert refused.value.field == field
+
+
+# The page
+
+
+@pytest.fixture
+def rita(app: Flask) -> Browser:
+    """Another one of support."""
+    return sign_in(app.test_client(), person("rita", role="support", name="Rita"))
+
+
+def test_support_sees_what_waits_and_credits_it(demo_customer: User, staff: Browser, stray: int):
+    take(camt([Transfer(5_00, text="x", day="2026-11-25")], replace(GERMAN, opening=9_99, opened="2026-11-24", day="2026-11-25", id="7")))
+    page = staff.get("/staff/bank").text
+    for said in ("Ida", "thanks", "Nothing in it names a bill or a login.", "A statement is missing.", "day"):
+        assert said in page
+    assert "/staff/bank" in staff.get("/staff/refunds").text
+    assert staff.submit(f"/staff/bank/{stray}", {"decision": "credit", "login": "anna", "reason": ""}).status_code == 422
+    assert "No customer logs in as nobody" in staff.submit(f"/staff/bank/{stray}", {"decision": "credit", "login": "nobody", "reason": "x"}).text
+    assert staff.submit(f"/staff/bank/{stray}", {"decision": "credit", "login": "Anna", "reason": "She called"}).status_code == 303
+    assert balance(demo_customer) == 33_00
+    assert tuple(db.rows("select actor, reason from bank_lines where state = 'matched'")[0]) == ("staff:sven", "She called")
+    assert staff.get(f"/staff/bank/{stray}").status_code == 404
+
+
+def test_two_of_support_send_it_back(staff: Browser, rita: Browser, stray: int):
+    at = f"/staff/bank/{stray}"
+    assert 'id="iban-error"' in staff.submit(at, {"decision": "return", "iban": "x", "holder": "Ida", "reason": "Not ours"}).text
+    staff.submit(at, {"decision": "return", "iban": SENDER, "holder": "Ida", "reason": "Not ours"})
+    assert "Another person has to approve it." in staff.get(at).text
+    assert staff.submit(at, {"decision": "approve"}).status_code == 422
+    assert rita.submit(at, {"decision": "approve"}).status_code == 303
+    assert "It leaves with the next payment file" in rita.get(at).text
+    assert rita.submit(at, {"decision": "dance"}).status_code == 400
+    assert rita.submit(at, {"decision": "withdraw", "reason": "She called"}).status_code == 303
+
+
+def test_the_metrics_say_what_waits(app: Flask, stray: int):
+    text = app.test_client().get("/metrics").text
+    for line in ('client_area_bank_suspense_minor{currency="EUR"} 3300', "client_area_bank_gaps 0", "client_area_bank_suspense_oldest_days "):
+        assert line in text
+
+
+def test_a_customer_sees_that_a_transfer_was_taken_back(owner: Browser, demo_customer: User):
+    bill = topup(demo_customer, Money.of("100", "EUR"))
+    address = owner.submit(f"/invoices/{bill.number}/pay", {"method": "bank-transfer"}).headers["Location"]
+    assert "works as the reference too" in owner.get(address).text
+    take(camt([Transfer(100_00, structured=bill.payment_reference or "", end_to_end="E-1")]))
+    take(camt([Transfer(-100_00, family="RRTN", end_to_end="E-1", day="2026-11-24")], replace(ADVICE, id="2")))
+    page = owner.get(address).text
+    assert "Your transfer was taken back" in page
+    assert "Taken back by the sender&#39;s bank" in page
+    assert "Taken back by the sender&#39;s bank" in owner.get("/invoices/INV-2026-000001").text
+    assert payments.find(bill.customer_id, address.rsplit("/", 1)[1]).state == "taken_back"
