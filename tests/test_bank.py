@@ -120,7 +120,7 @@ STYLES = {
     "split over three lines of the text": (
         lambda bill: camt([Transfer(bill.total, text=f"Payment of our order, {remittance.grouped(bill.payment_reference or '')}, many thanks to you")])
     ),
-    "the number cut at the end of a line": (lambda bill: camt([Transfer(bill.total, text=f"Payment of our order {bill.proforma_number} of today")])),
+    "the number cut at the end of a line": (lambda bill: camt([Transfer(bill.total, text=f"Payment of our last order {bill.proforma_number} of today")])),
     "an instant payment, by an ultimate debtor": (lambda bill: camt([paying(bill, family="INST")]).replace(b"<Dbtr><Nm>", b"<UltmtDbtr><Nm>Ana Ultima</Nm></UltmtDbtr><Dbtr><Nm>")),
     "Latin-1": (lambda bill: camt([paying(bill, sender="M\u00fcller")]).decode().replace("UTF-8", "ISO-8859-1").encode("latin-1")),
     "UTF-8 with a mark, ends of lines as on Windows": (lambda bill: b"\xef\xbb\xbf" + camt([paying(bill, sender="Müller")]).replace(b"><", b">\r\n<")),
