@@ -126,6 +126,7 @@ def found_forms(house: House) -> dict[tuple[str, str], Form]:
 
 _REFUNDABLE = "select public_id from payments p where state = 'paid' and not exists (select from refunds r where r.payment_id = p.id) order by id limit 1"
 WITHOUT_FIELDS = {
+    "cards.remove",
     "sandbox.happen",
     "auth.logout",
     "invoices.cancel",

@@ -4,6 +4,7 @@ Parameters are checked against the SDK's own types, so a call that Stripe would 
 are what the tests compare ours with.
 """
 
+import copy
 import importlib
 import json
 import re
@@ -55,6 +56,9 @@ CHECKERS = {
     "retrieve session": _checker("stripe.params.checkout._session_retrieve_params", "SessionRetrieveParams"),
     "create refund": _checker("stripe.params._refund_create_params", "RefundCreateParams"),
     "list refunds": _checker("stripe.params._refund_list_params", "RefundListParams"),
+    "create customer": _checker("stripe.params._customer_create_params", "CustomerCreateParams"),
+    "create intent": _checker("stripe.params._payment_intent_create_params", "PaymentIntentCreateParams"),
+    "list intents": _checker("stripe.params._payment_intent_list_params", "PaymentIntentListParams"),
     "list disputes": _checker("stripe.params._dispute_list_params", "DisputeListParams"),
 }
 
@@ -83,6 +87,9 @@ class Stripe:
     refund_status: str = "succeeded"
     passed: timedelta = timedelta(0)
     """How much later it is there than here; a key is forgotten after a day."""
+    customers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -123,13 +130,64 @@ class Stripe:
             "payment_intent": intent["id"],
             "refunds": {"object": "list", "has_more": False, "data": []},
             "disputed": False,
-            "payment_method_details": {"type": kind} if (kind := session["_type"]) != "card" else CARD,
+            "payment_method_details": {"type": kind} if (kind := session["_type"]) != "card" else copy.deepcopy(CARD),
         }
         waited = session["status"] == "complete"
+        if session["_keeps"]:
+            method = self._attach(session["customer"])
+            card = intent["latest_charge"]["payment_method_details"]["card"]
+            card |= method["card"]
+            intent |= {"setup_future_usage": session["_keeps"], "customer": session["customer"], "payment_method": method["id"]}
         session |= {"status": "complete", "payment_status": "paid"}
         intent["last_payment_error"] = None
         self.happened("payment_intent.succeeded", intent)
         self.happened("checkout.session.async_payment_succeeded" if waited else "checkout.session.completed", session)
+
+    def save(self, session_id: str) -> str:
+        """The customer enters a card on a page that takes no money."""
+        session = self.sessions[session_id]
+        method = self._attach(session["customer"])
+        intent = {"id": self._id("seti"), "object": "setup_intent", "status": "succeeded", "payment_method": method}
+        session |= {"status": "complete", "payment_status": "no_payment_required", "setup_intent": intent}
+        self.happened("checkout.session.completed", session | {"setup_intent": intent["id"]})
+        return str(method["id"])
+
+    def _attach(self, customer: str) -> dict[str, Any]:
+        card = {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2031, "fingerprint": "fp_4242", "wallet": None}
+        method = {"id": self._id("pm"), "object": "payment_method", "type": "card", "customer": customer, "card": card, "_says": None}
+        self.methods[method["id"]] = method
+        return method
+
+    def _detach(self, method_id: str) -> dict[str, Any]:
+        method = self.methods.get(method_id)
+        if method is None or method["customer"] is None:
+            raise Refusal(400, "invalid_request_error", "The payment method you provided is not attached to a customer so detachment is impossible.")
+        method["customer"] = None
+        self.happened("payment_method.detached", method)
+        return method
+
+    def _create_intent(self, asked: dict[str, Any]) -> dict[str, Any]:
+        method = self.methods.get(asked["payment_method"])
+        if method is None or method["customer"] != asked["customer"]:
+            raise Refusal(400, "invalid_request_error", "The customer does not have a payment method with this ID.", code="resource_missing", param="payment_method")
+        intent: dict[str, Any] = {"id": self._id("pi"), "object": "payment_intent", "created": int(clock.now().timestamp()), "livemode": self.live, "currency": asked["currency"]}
+        intent |= {"metadata": asked["metadata"], "amount_received": 0, "latest_charge": None, "last_payment_error": None, "status": "requires_payment_method"}
+        intent |= {"customer": asked["customer"], "payment_method": None, "setup_future_usage": None, "_off_session": asked["off_session"] in {True, "true"}}
+        self.intents[intent["id"]] = intent
+        says = method["_says"]
+        if says is not None:
+            intent["last_payment_error"] = says
+            self.happened("payment_intent.payment_failed", intent)
+            raise Refusal(402, "card_error", says["message"], **{name: value for name, value in says.items() if name != "message"}, payment_intent=intent)
+        details = {"type": "card", "card": method["card"] | {"three_d_secure": None}}
+        intent |= {"status": "succeeded", "amount_received": asked["amount"], "payment_method": method["id"]}
+        intent["latest_charge"] = {
+            "id": self._id("ch"), "object": "charge", "created": intent["created"], "payment_intent": intent["id"], "disputed": False, "payment_method_details": details,
+            "balance_transaction": {"id": self._id("txn"), "object": "balance_transaction", "fee": 60, "currency": asked["currency"]},
+            "refunds": {"object": "list", "has_more": False, "data": []},
+        }  # fmt: skip
+        self.happened("payment_intent.succeeded", intent)
+        return intent
 
     def pend(self, session_id: str) -> None:
         """The customer is done; the money comes later."""
@@ -227,21 +285,36 @@ class Stripe:
                 raise Refusal(409, "idempotency_error", "Another request with this key is in progress.", code="idempotency_key_in_use")
             self._busy.add(key)
         try:
-            body = json.dumps(self._write(path, form)).encode()
+            status, body = 200, json.dumps(self._write(path, form)).encode()
+        except Refusal as refusal:
+            if refusal.status != 402:  # what never began is not kept; a decline is an answer like any other
+                raise
+            status, body = 402, json.dumps(refusal.body).encode()
         finally:
             self._busy.discard(key)
-        self._kept[key] = (asked, 200, body, self.passed)
-        return 200, body
+        self._kept[key] = (asked, status, body, self.passed)
+        return status, body
 
     def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
         if path == "/v1/checkout/sessions":
             return self._create_session(_checked("create session", form))
+        if path == "/v1/customers":
+            _checked("create customer", form)
+            customer = {"id": self._id("cus"), "object": "customer", "metadata": form["metadata"]}
+            self.customers[customer["id"]] = customer
+            return customer
+        if path == "/v1/payment_intents":
+            return self._create_intent(_checked("create intent", form))
+        if path.startswith("/v1/payment_methods/") and path.endswith("/detach"):
+            return self._detach(path.split("/")[3])
         if path == "/v1/refunds":
             return self._create_refund(_checked("create refund", form))
         raise Refusal(404, "invalid_request_error", f"Unrecognized request URL (POST: {path}).")
 
     def _create_session(self, asked: dict[str, Any]) -> dict[str, Any]:
-        price = asked["line_items"][0]["price_data"]
+        price = asked["line_items"][0]["price_data"] if asked["mode"] == "payment" else {"unit_amount": 1, "currency": asked["currency"]}
+        if asked.get("customer", "") not in {"", *self.customers}:
+            raise Refusal(400, "invalid_request_error", "No such customer.", code="resource_missing", param="customer")
         now = clock.now().timestamp()
         if not 29 * 60 <= asked["expires_at"] - now <= 24 * 3600:
             raise Refusal(400, "invalid_request_error", "The `expires_at` timestamp must be between 30 minutes and 24 hours from now.", param="expires_at")
@@ -264,30 +337,35 @@ class Stripe:
             "expires_at": asked["expires_at"],
             "payment_intent": None,
             "_type": asked["allowed_payment_method_types"][0],
-            "_intent_metadata": asked["payment_intent_data"]["metadata"],
+            "mode": asked["mode"],
+            "customer": asked.get("customer"),
+            "setup_intent": None,
+            "_intent_metadata": asked.get("payment_intent_data", {}).get("metadata"),
+            "_keeps": asked.get("payment_intent_data", {}).get("setup_future_usage"),
         }
         self.sessions[session_id] = session
         return session
 
     def _create_refund(self, asked: dict[str, Any]) -> dict[str, Any]:
-        session = next((one for one in self.sessions.values() if (one["payment_intent"] or {}).get("id") == asked["payment_intent"]), None)
-        if session is None:
+        every = [*(session["payment_intent"] for session in self.sessions.values() if session["payment_intent"]), *self.intents.values()]
+        intent = next((one for one in every if one["id"] == asked["payment_intent"]), None)
+        if intent is None:
             raise Refusal(404, "invalid_request_error", "No such payment_intent.", code="resource_missing")
         sent = sum(refund["amount"] for refund in self.refunds.values() if refund["payment_intent"] == asked["payment_intent"] and refund["status"] != "failed")
-        if sent + asked["amount"] > session["payment_intent"]["amount_received"]:
+        if sent + asked["amount"] > intent["amount_received"]:
             raise Refusal(400, "invalid_request_error", "Refund amount is greater than unrefunded amount on charge.")
         refund = {
             "id": self._id("re"),
             "object": "refund",
             "status": self.refund_status,
             "amount": asked["amount"],
-            "currency": session["payment_intent"]["currency"],
+            "currency": intent["currency"],
             "payment_intent": asked["payment_intent"],
             "failure_reason": None,
             "metadata": asked.get("metadata", {}),
         }
         self.refunds[refund["id"]] = refund
-        told = session["payment_intent"]["latest_charge"]["refunds"]
+        told = intent["latest_charge"]["refunds"]
         told["data"] = [refund, *told["data"]][:TOLD]
         told["has_more"] = sum(one["payment_intent"] == asked["payment_intent"] for one in self.refunds.values()) > TOLD
         self.happened("refund.created", refund)
@@ -331,6 +409,16 @@ class Stripe:
             self._charge_dispute(self.disputes[dispute_id], -fee_back)
         self.happened("charge.dispute.closed", self.disputes[dispute_id])
 
+    def _read_kept(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
+        if path == "/v1/payment_intents":
+            asked = _checked("list intents", form)
+            found = [one for one in reversed(self.intents.values()) if one["created"] >= asked["created"]["gte"]]
+            return {"object": "list", "url": path, "has_more": False, "data": found}
+        known = self.intents if "intents" in path else self.methods
+        if path.split("/")[3] not in known:
+            raise Refusal(404, "invalid_request_error", "No such object.", code="resource_missing")
+        return known[path.split("/")[3]]
+
     def _read(self, path: str, form: dict[str, Any]) -> bytes:
         if path == "/v1/checkout/sessions":
             return json.dumps(self._list_sessions(_checked("list sessions", form))).encode()
@@ -344,6 +432,8 @@ class Stripe:
             asked = _checked("list disputes", form)
             found = [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]]
             return json.dumps({"object": "list", "url": path, "has_more": False, "data": found}).encode()
+        if path.startswith(("/v1/payment_intents", "/v1/payment_methods/")):
+            return json.dumps(self._read_kept(path, form)).encode()
         session = self.sessions.get(path.removeprefix("/v1/checkout/sessions/"))
         if session is None:
             raise Refusal(404, "invalid_request_error", "No such checkout.session.", code="resource_missing")

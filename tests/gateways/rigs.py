@@ -16,7 +16,7 @@ from app.gateways.btcpay import BTCPay
 from app.gateways.nowpayments import NOWPayments
 from app.gateways.paypal import Certificates, PayPal
 from app.gateways.sandbox import ProcessorDown, Sandbox, SentBack, Session, sign
-from app.gateways.stripe import Stripe
+from app.gateways.stripe_cards import StripeWithCards
 from app.money import Money
 from app.sandbox_processor import CHOICES, PretendProcessor
 from tests.fakes.btcpay import BTCPay as FakeBTCPay
@@ -215,7 +215,7 @@ class StripeRig(Traits):
 
     def __init__(self) -> None:
         self.fake = FakeStripe()
-        self.gateway = Stripe(self.fake.secret_key, f"whsec_next,{self.fake.webhook_secret}", self.fake.url)
+        self.gateway = StripeWithCards(self.fake.secret_key, f"whsec_next,{self.fake.webhook_secret}", self.fake.url)
 
     def close(self) -> None:
         """Stop the fake."""
