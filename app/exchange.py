@@ -212,7 +212,7 @@ def _tell(customer: Customer, everything: Money, offer: Offer) -> None:
 _OBSTACLES = """
 select
   (select number from refunds where customer_id = %(id)s and state in ('requested', 'approved', 'sent') order by id limit 1) as refund,
-  exists (select from disputes where customer_id = %(id)s and state = 'open') as disputed,
+  exists (select from disputes where customer_id = %(id)s and state in ('inquiry', 'open')) as disputed,
   exists (select from accounts where customer_id = %(id)s and kind = 'debt' and balance < 0) as owed,
   exists (select from accounts where customer_id = %(id)s and kind = 'hold' and balance > 0) as held,
   (select proforma_number from bills where customer_id = %(id)s and kind = 'service' and status = 'unpaid' and currency = %(currency)s order by id limit 1) as bill,

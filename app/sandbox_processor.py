@@ -196,15 +196,30 @@ class PretendProcessor:
                 self._say(session, f"refund.{state}")
         return session is not None
 
+    def inquire(self, reference: str, minor: int, reason: str) -> str | None:
+        """The payer's bank only asks about money; the inquiry's reference, None where there is none to ask about. Raises RefundRefused for no session."""
+        return self._contest(reference, minor, reason, "inquiry")
+
+    def end_inquiry(self, dispute: str, *, takes: bool) -> bool:
+        """The bank has its answer, or takes the money after all; whether it had asked."""
+        with db.transaction():
+            session = db.scalar(_END_INQUIRY, dispute=dispute, state="open" if takes else "closed")
+            if session:
+                self._say(session, "dispute.opened" if takes else "inquiry.closed")
+        return session is not None
+
     def dispute(self, reference: str, minor: int, reason: str) -> str | None:
         """The payer's bank takes money back; the dispute's reference, None where there is none to take. Raises RefundRefused for no session."""
+        return self._contest(reference, minor, reason, "open")
+
+    def _contest(self, reference: str, minor: int, reason: str, state: str) -> str | None:
         with db.transaction():
             session = _held(reference)
             if _state_at(session, clock.now()) != "paid" or _of(_disputes(session), state="open") or not 0 < minor <= session.received:
                 return None
             dispute = f"sbd_{secrets.token_hex(12)}"
-            db.execute(_DISPUTE, dispute=dispute, reference=session.reference, amount=minor, reason=reason, at=clock.now())
-            self._say(session.reference, "dispute.opened")
+            db.execute(_DISPUTE, dispute=dispute, reference=session.reference, amount=minor, reason=reason, state=state, at=clock.now())
+            self._say(session.reference, "dispute.opened" if state == "open" else "inquiry.opened")
         return dispute
 
     def close_dispute(self, dispute: str, *, won: bool) -> bool:
@@ -431,8 +446,9 @@ where refund = %(refund)s and (state = 'pending' or state = 'settled' and %(stat
 """
 
 _DISPUTE = """
-insert into sandbox_disputes (dispute, reference, amount, reason, at) values (%(dispute)s, %(reference)s, %(amount)s, %(reason)s, %(at)s)
+insert into sandbox_disputes (dispute, reference, amount, reason, state, at) values (%(dispute)s, %(reference)s, %(amount)s, %(reason)s, %(state)s, %(at)s)
 """
+_END_INQUIRY = "update sandbox_disputes set state = %(state)s where dispute = %(dispute)s and state = 'inquiry' returning reference"
 
 _CLOSE_DISPUTE = "update sandbox_disputes set state = %(state)s where dispute = %(dispute)s and state = 'open' returning reference"
 

@@ -60,7 +60,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "payment_failed": [_FAILED, _FAILED | {"for_another": True, "unpaid": False}],
     "dispute_step": [
         _DISPUTE | {"state": "opened", "owed": "€\xa012.00", "reason": "the payer does not recognise it"},
-        *[_DISPUTE | {"state": state} for state in ("won", "lost")],
+        *[_DISPUTE | {"state": state} for state in ("won", "lost", "inquiry", "closed")],
     ],
     "renewal_short": [_SHORT],
     "renewed": [_renewed(count) for count in (1, 2, 5)],

@@ -6,15 +6,15 @@ from itertools import permutations
 import pytest
 from flask import Flask
 
-from app import clock, db, mail, payments, refunds, services, wallet
+from app import clock, db, invoicing, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
-from app.gateways.base import DisputeSnapshot, RefundSnapshot, Snapshot
+from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
 from app.payments import Payment
 from app.refunds import RefundError
 from tests.money_helpers import EUR, USD
 from tests.pay import again, carry, processor, publish_rates
-from tests.test_refunds import SAM, anna, book, of, paid
+from tests.test_refunds import IBAN, RITA, SAM, anna, book, of, paid
 
 __all__ = ["anna"]
 
@@ -211,3 +211,126 @@ def test_the_same_news_in_every_order_and_twice_ends_alike(app, anna, last):
         ends.add((wallet.state(anna.customer_id).available - before, again(payment).state, db.scalar("select count(*) from refunds where payment_id = %(id)s", id=payment.id)))
     assert ends == {(-20_00, "partially_refunded", 1) if last == "won" else (-50_00, "disputed", 1)}
     assert Money(0, "EUR") == wallet.owed(anna.customer_id, "EUR")
+
+
+# A bank that only asks
+
+
+def inquire(app: Flask, payment: Payment, minor: int) -> str:
+    """The payer's bank asks about this much, and the webhook arrives."""
+    reference = processor(app).inquire(payment.gateway_reference or "", minor, "fraudulent")
+    assert reference
+    carry(app)
+    return reference
+
+
+def trail(reference: str) -> list[str]:
+    """The states a dispute has gone through."""
+    return [
+        row.state for row in db.rows("select e.state from dispute_events e join disputes d on d.id = e.dispute_id where d.gateway_reference = %(r)s order by e.id", r=reference)
+    ]
+
+
+def test_an_inquiry_moves_nothing_and_what_is_left_waits_for_its_answer(app, anna):
+    payment, other = paid(app, anna, EUR("50")), paid(app, anna, EUR("20"))
+    reference = inquire(app, payment, 50_00)
+    assert (stands(anna), again(payment).state, of(anna, payment).refundable) == ((70_00, 0), "paid", EUR("0"))
+    with pytest.raises(RefundError, match="asks about this payment"):
+        refunds.request(anna.customer_id, payment.public_id, EUR("1"), "")
+    assert of(anna, other).refundable == EUR("20")
+    processor(app).end_inquiry(reference, takes=False)
+    carry(app)
+    assert (stands(anna), of(anna, payment).refundable, trail(reference)) == ((70_00, 0), EUR("50"), ["inquiry", "closed"])
+    assert [letter.subject for letter in reversed(mail.newest(9)) if letter.kind == "dispute_step"] == [
+        "Your bank asks about a payment of €\N{NO-BREAK SPACE}50.00", "The question about €\N{NO-BREAK SPACE}50.00 is answered",
+    ]  # fmt: skip
+    told = [step.what for step in invoicing.timeline(payments.bill_of(again(payment)))]
+    assert told[-2:] == ["The payer's bank asks about it", "The bank has its answer"]
+
+
+def test_an_inquiry_can_become_a_dispute_and_leaves_its_whole_trail(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    reference = inquire(app, payment, 50_00)
+    processor(app).end_inquiry(reference, takes=True)
+    carry(app)
+    assert (stands(anna), again(payment).state) == ((0, 0), "disputed")
+    decide(app, reference, won=False)
+    assert trail(reference) == ["inquiry", "open", "lost"]
+    assert [step.what for step in invoicing.timeline(payments.bill_of(again(payment)))][-3:] == ["The payer's bank asks about it", "Disputed with the bank", "Dispute lost"]
+
+
+def test_a_refund_waits_on_every_way_out_while_the_bank_asks_and_goes_on_after(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("20"), "")
+    reference = inquire(app, payment, 50_00)
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.approve(number, actor=SAM)
+    processor(app).end_inquiry(reference, takes=False)
+    carry(app)
+    refunds.approve(number, actor=SAM)
+    second = inquire(app, payment, 50_00)
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.pay_out(number)
+    assert (refunds.pay_out_due(), refunds.case(number).refund.state, wallet.state(anna.customer_id).on_hold) == (0, "approved", 20_00)
+    processor(app).end_inquiry(second, takes=False)
+    carry(app)
+    assert (refunds.pay_out_due(), refunds.case(number).refund.state) == (1, "settled")
+
+
+def test_a_payout_by_hand_waits_too(app, anna):
+    payment = paid(app, anna, EUR("30"), "sandbox-crypto")
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "", iban=IBAN, holder="Anna Kowalska")
+    for person in (SAM, RITA):
+        refunds.approve(number, actor=person)
+    inquire(app, payment, 30_00)
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.mark_paid(number, reference="TX-1", actor=SAM)
+
+
+def test_a_refund_whose_answer_was_lost_is_refused_by_the_processor_once_disputed_and_comes_back(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("20"), "")
+    refunds.approve(number, actor=SAM)
+    processor(app).down = True
+    with pytest.raises(GatewayError):
+        refunds.pay_out(number)
+    processor(app).down = False
+    dispute(app, payment, 50_00)
+    assert stands(anna) == (0, 20_00), "what is on its way cannot be called back: it is owed meanwhile"
+    assert (refunds.pay_out(number), stands(anna)) == ("failed", (0, 0))
+
+
+def test_several_disputes_on_one_payment_each_take_and_give_their_own(app, anna):
+    payment = paid(app, anna, EUR("60"))
+    for name, minor in (("du_a", 10_00), ("du_b", 20_00), ("du_c", 30_00)):
+        refunds.open_dispute(payment.public_id, Money(minor, "EUR"), reference=name, reason="")
+    assert stands(anna) == (0, 0)
+    refunds.win_dispute("du_b")
+    assert (stands(anna), of(anna, payment).refundable) == ((20_00, 0), EUR("0")), "the others are still open"
+    refunds.lose_dispute("du_a")
+    refunds.lose_dispute("du_c")
+    assert (stands(anna), again(payment).state, of(anna, payment).refundable) == ((20_00, 0), "disputed", EUR("20"))
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+def test_lost_months_later_is_found_by_looking_and_stays_lost(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    reference = dispute(app, payment, 50_00)
+    with clock.travel(clock.now() + timedelta(days=150)):
+        processor(app).close_dispute(reference, won=False)
+        assert refunds.reconcile() == 1
+        assert (stands(anna), of(anna, payment).reason, trail(reference)) == ((0, 0), "The payer's bank took this payment back.", ["open", "lost"])
+
+
+@pytest.mark.parametrize("last", ["closed", "won", "lost"])
+def test_news_of_an_inquiry_in_every_order_ends_alike(app, anna, last):
+    news = ["inquiry", "open", last] if last != "closed" else ["inquiry", "closed"]
+    ends = set()
+    for order in permutations(news):
+        payment = paid(app, anna, EUR("50"))
+        before = wallet.state(anna.customer_id).available
+        for state in (*order, *order):
+            told = DisputeSnapshot(f"iq_{payment.id}", state, EUR("30"), "fraud")
+            payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), disputes=(told,)))
+        ends.add((wallet.state(anna.customer_id).available - before, again(payment).state, db.scalar("select state from disputes where payment_id = %(id)s", id=payment.id)))
+    assert ends == {(-30_00 if last == "lost" else 0, "disputed" if last == "lost" else "paid", last)}

@@ -63,13 +63,17 @@ def choose(reference: str) -> Redirect:
 @sandbox.post("/sandbox/pay/<reference>/later")
 @public
 def happen(reference: str) -> Redirect:
-    """Let something happen to a paid session: the payer disputes it, the bank decides, a refund settles or fails. Back to the page."""
+    """Let something happen to a paid session: its bank asks about it or disputes it and decides, a refund settles or fails. Back to the page."""
     session, wanted = _session(reference), request.form.get("happening", "")
     processor: PretendProcessor = current_app.extensions["sandbox_processor"]
     what, _, which = wanted.partition(":")
     account = sandbox_processor.after(session)
     if what == "dispute" and account.disputable:
         processor.dispute(session.reference, session.received, "not recognised by the payer")
+    elif what == "inquire" and account.disputable:
+        processor.inquire(session.reference, session.received, "not recognised by the payer")
+    elif what in {"take", "leave"} and which in {dispute.reference for dispute in account.disputes}:
+        processor.end_inquiry(which, takes=what == "take")
     elif what in {"win", "lose"} and which in {dispute.reference for dispute in account.disputes}:
         processor.close_dispute(which, won=what == "win")
     elif what in {"settle", "fail"} and which in {refund.reference for refund in account.refunds}:

@@ -189,11 +189,12 @@ class RefundSnapshot:
 class DisputeSnapshot:
     """What the processor says of one dispute now: `amount` was taken from us; `won` means that it was given back.
 
+    An `inquiry` only asks about the amount, and `closed` is one that ended so: neither has moved money.
     `fees` are what it kept for the work, or gave back of it (negative), each under its own reference.
     """
 
     reference: str
-    state: Literal["open", "won", "lost"]
+    state: Literal["inquiry", "open", "won", "lost", "closed"]
     amount: Money
     reason: str = ""
     fees: tuple[tuple[str, Money], ...] = ()

@@ -268,12 +268,12 @@ class PayPal:
             return said
         disputes = self._disputes(capture["id"])
         refunds = _not_of(disputes, _refunds(order, said.received.currency))
-        if capture["status"] == "REVERSED" and not disputes:
-            disputes = _reversed(capture["id"], said.received, refunds)
+        if capture["status"] == "REVERSED" and not any(dispute.state in _TOOK for dispute in disputes):
+            disputes += _reversed(capture["id"], said.received, refunds)
         return replace(said, refunds=refunds, disputes=disputes)
 
     def _disputes(self, capture_id: str) -> tuple[DisputeSnapshot, ...]:
-        """The disputes of a capture that moved money. Their list tells no outcome, so each is read by itself."""
+        """The disputes of a capture, inquiries among them. Their list tells no outcome, so each is read by itself."""
         answer = self._call("GET", f"/v1/customer/disputes?disputed_transaction_id={quote(capture_id)}&page_size=50", expected=(403,))
         if answer.status == 403:
             log.warning("PayPal does not let us read disputes: switch them on among the features of our app in its dashboard.")
@@ -287,6 +287,7 @@ _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"COMPLETED
 _CAPTURE_STATES: dict[str, State] = {**dict.fromkeys(("COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"), "paid"), "DECLINED": "failed", "FAILED": "failed"}
 _CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
 """The stages at which a dispute takes the money. In an inquiry the two only talk; what is sent back there is a refund."""
+_TOOK = frozenset({"open", "won", "lost"})
 _OUTCOMES: dict[str, Literal["won", "lost"]] = {
     **dict.fromkeys(("RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"), "won"),
     **dict.fromkeys(("RESOLVED_BUYER_FAVOUR", "ACCEPTED"), "lost"),
@@ -371,7 +372,7 @@ def _refund(said: Mapping[str, Any], asked: Money, key: str) -> RefundSnapshot:
 
 def _not_of(disputes: Sequence[DisputeSnapshot], refunds: Sequence[RefundSnapshot]) -> tuple[RefundSnapshot, ...]:
     """The refunds that carry out no dispute. PayPal writes what a claim took beside the refunds of the capture; it is the same money."""
-    carried_out = [dispute.amount for dispute in disputes if dispute.state != "won"]
+    carried_out = [dispute.amount for dispute in disputes if dispute.state in ("open", "lost")]
     kept = []
     for refund in refunds:
         if refund.key or refund.amount not in carried_out:
@@ -390,10 +391,12 @@ def _reversed(capture_id: str, received: Money, refunds: Sequence[RefundSnapshot
 def _dispute(said: Mapping[str, Any]) -> tuple[DisputeSnapshot, ...]:
     """One dispute; two where it ended with a part: the whole was given back to us, and the part taken for good."""
     amount = _money(said["dispute_amount"])
-    if said.get("dispute_life_cycle_stage") not in _CLAIMS or amount is None:
+    if amount is None:
         return ()
     outcome = said.get("dispute_outcome") or {}
     name, reason = str(said["dispute_id"]), str(said.get("reason") or "").replace("_", " ").lower()
+    if said.get("dispute_life_cycle_stage") not in _CLAIMS:
+        return (DisputeSnapshot(name, "closed" if said.get("status") == "RESOLVED" else "inquiry", amount, reason),)
     state = _OUTCOMES.get(str(outcome.get("outcome_code") or "")) if said.get("status") == "RESOLVED" else None
     part = _money(outcome["amount_refunded"]) if state == "lost" and outcome.get("amount_refunded") else None
     if part and part.currency == amount.currency and 0 < part.minor < amount.minor:

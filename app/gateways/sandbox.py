@@ -65,7 +65,7 @@ class Contested:
 
     reference: str
     amount: int
-    state: Literal["open", "won", "lost"]
+    state: Literal["inquiry", "open", "won", "lost", "closed"]
     reason: str
 
 

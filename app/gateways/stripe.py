@@ -171,7 +171,7 @@ class Stripe:
         return next((session for session in every if session.client_reference_id == reference), None)
 
     def _disputes(self, session: Session) -> tuple[DisputeSnapshot, ...]:
-        """The disputes of a payment that moved money; asked for only where its charge says that there are any."""
+        """The disputes and inquiries of a payment; asked for only where its charge says that there are any."""
         intent: Any = session.payment_intent
         if not getattr(getattr(intent, "latest_charge", None), "disputed", False):
             return ()
@@ -212,9 +212,14 @@ class Stripe:
         return f"the intent names {kept}" if kept != session.client_reference_id else ""
 
 
-_DISPUTE_STATES: dict[str, Literal["open", "won", "lost"]] = {"needs_response": "open", "under_review": "open", "won": "won", "lost": "lost"}
-_DISPUTE_STATES |= {"appeal_needs_response": "lost", "appeal_under_review": "lost"}
-"""An inquiry (`warning_…`) and a dispute that was prevented move no money."""
+_DISPUTE_STATES: dict[str, Literal["inquiry", "open", "won", "lost", "closed"]] = {
+    **dict.fromkeys(("warning_needs_response", "warning_under_review"), "inquiry"),
+    "warning_closed": "closed",
+    **dict.fromkeys(("needs_response", "under_review"), "open"),
+    "won": "won",
+    **dict.fromkeys(("lost", "appeal_needs_response", "appeal_under_review"), "lost"),
+}
+"""An inquiry (`warning_…`) moves no money and may become a dispute under the same name; one that was prevented is a refund."""
 
 _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded": "settled", "failed": "failed", "canceled": "failed"}
 

@@ -25,6 +25,10 @@ union all
 select p.updated_at, 'failed', coalesce(p.failure_message, ''), p.public_id, ''
 from payments p where p.bill_id = %(bill_id)s and p.state in ('failed', 'expired')
 union all
+select e.at, 'dispute_' || e.state, '', d.gateway_reference, ''
+from dispute_events e join disputes d on d.id = e.dispute_id join payments p on p.id = d.payment_id
+where p.bill_id = %(bill_id)s and e.state in ('inquiry', 'closed', 'lost')
+union all
 select t.posted_at, t.kind, t.description, t.reference, encode(e.hash, 'hex')
 from transfers t
 join lateral (
@@ -46,6 +50,9 @@ _WORDS = {
     "refund_failed": ("Refund failed", "danger"),
     "dispute_opened": ("Disputed with the bank", "danger"),
     "dispute_won": ("Dispute won", "credit"),
+    "dispute_lost": ("Dispute lost", "danger"),
+    "dispute_inquiry": ("The payer's bank asks about it", ""),
+    "dispute_closed": ("The bank has its answer", ""),
     "debt_settled": ("Settled what a dispute left owing", ""),
     "reversal": ("Taken back by the sender's bank", "danger"),
 }

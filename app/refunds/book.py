@@ -205,12 +205,12 @@ select r.id, r.number, r.payment_id, r.lot_id, r.customer_id, r.amount, r.curren
   r.approvals_needed, r.gateway_reference as refund_reference, p.gateway, p.method, p.gateway_reference, p.paid_at,
   coalesce(b.invoice_number, b.proforma_number) as document,
   case when p.payer_id = r.customer_id then p.method_label else 'the payer''s own method' end as method_label,
-  exists (select from disputes d where d.payment_id = p.id and d.state = 'open') as disputed
+  exists (select from disputes d where d.payment_id = p.id and d.state in ('inquiry', 'open')) as disputed
 from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id where r.number = %(number)s for no key update of r
 """
 _MOVE = "update refunds set state = %(state)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"
 _STEP = "insert into refund_events (refund_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
 _STANDING = """
 select coalesce((select sum(amount) from refunds where payment_id = %(payment)s and state = 'settled'), 0)::bigint as returned,
-  exists (select from disputes where payment_id = %(payment)s and state <> 'won') as disputed
+  exists (select from disputes where payment_id = %(payment)s and state in ('open', 'lost')) as disputed
 """

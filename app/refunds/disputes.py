@@ -2,6 +2,9 @@
 
 The money is gone the moment a dispute opens, so the balance gives what it has, the payment's own lot first, and the rest is a debt. While a
 debt is open nothing renews by itself and nothing is refunded; the next top-up settles it before anything else.
+
+An inquiry comes before a dispute, or instead of one: the bank only asks. It moves no money; what is left of the payment waits until it is
+answered. Every step is kept with its time, and who said so.
 """
 
 import logging
@@ -35,6 +38,7 @@ REASONS: Mapping[str, str] = {
 
 DISPUTED = N_("The payment is disputed with its bank, so it cannot go back twice.")
 FROZEN = "The payment is disputed with its bank."
+INQUIRED = "The payer's bank asks about this payment. Nothing of it goes back until that is answered."
 GONE = "The payer's bank took this payment back."
 
 
@@ -66,19 +70,43 @@ def lose_dispute(reference: str) -> None:
 def take_in(payment: Payment, found: DisputeSnapshot) -> None:
     """Bring a dispute to what its processor says of it; old news changes nothing. Within a transaction, the payment held."""
     row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
+    begin = _inquire if found.state in ("inquiry", "closed") else _open
     try:
-        _open(row, found.amount, found.reference, found.reason)
+        begin(row, found.amount, found.reference, found.reason)
     except RefundError as error:
         log.error("Dispute %s of %s needs a person: %s", found.reference, payment.public_id, error)  # noqa: TRY400 - the sentence says it all
         return
     for reference, fee in found.fees:
         _book_fee(payment, reference, fee)
     standing = db.rows(_DISPUTE, reference=found.reference)[0]
-    # A lost one may still be won on appeal; won is the end.
+    # A lost one may still be won on appeal; won is the end. An inquiry that is closed ends no dispute.
     if found.state == "won" and standing.state != "won":
         _win(standing)
     elif found.state == "lost" and standing.state == "open":
         _lose(standing)
+    elif found.state == "closed" and standing.state == "inquiry":
+        _end_inquiry(standing)
+
+
+def _inquire(row: db.Row, amount: Money, reference: str, reason: str) -> None:
+    """The bank asks. Refunds that have not left stay on hold, so that their money is there should it take it."""
+    if not db.execute(_INQUIRE, now=clock.now(), **_facts(row, amount, reference, reason)):
+        return
+    dispute = db.rows(_DISPUTE, reference=reference)[0]
+    _thaw(dispute)
+    _tell_step(dispute, "inquiry", f"The payer's bank asks about {amount}{f': {reason}' if reason else ''}.")
+
+
+def _end_inquiry(dispute: db.Row) -> None:
+    _close(dispute, "closed")
+    _thaw(dispute)
+    _tell_step(dispute, "closed", "The bank's question is answered; no money was taken.")
+
+
+def _facts(row: db.Row, amount: Money, reference: str, reason: str) -> dict[str, object]:
+    if amount.currency != row.paid_currency or not 0 < amount.minor <= row.received:
+        raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.received, row.paid_currency)}.")
+    return {"payment": row.payment_id, "customer": row.customer_id, "reference": reference, "amount": amount.minor, "currency": amount.currency, "reason": reason[:200]}
 
 
 def _book_fee(payment: Payment, reference: str, fee: Money) -> None:
@@ -88,10 +116,7 @@ def _book_fee(payment: Payment, reference: str, fee: Money) -> None:
 
 
 def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
-    if amount.currency != row.paid_currency or not 0 < amount.minor <= row.received:
-        raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.received, row.paid_currency)}.")
-    taken = taken_by(row, amount.minor)
-    facts = {"payment": row.payment_id, "customer": row.customer_id, "reference": reference, "amount": amount.minor, "currency": amount.currency, "reason": reason[:200]}
+    facts, taken = _facts(row, amount, reference, reason), taken_by(row, amount.minor)
     if not db.execute(_OPEN, taken=taken.minor, now=clock.now(), **facts):
         return
     for refund in db.rows(_UNSENT, payment=row.payment_id):
@@ -102,8 +127,7 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
     )  # fmt: skip
     wallet.freeze(row.lot_id, FROZEN)
     before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
-    book.restate(row.payment_id, f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}", row.gateway)
-    _tell(db.rows(_DISPUTE, reference=reference)[0], "opened")
+    _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}")
 
 
 def _win(dispute: db.Row) -> None:
@@ -111,15 +135,13 @@ def _win(dispute: db.Row) -> None:
     taken = db.scalar("select id from transfers where reference = %(reference)s", reference=f"dispute:{dispute.reference}")
     wallet.forgive(taken, kind="dispute_won", description="Dispute decided for you")
     _thaw(dispute)
-    book.restate(dispute.payment_id, "The dispute was decided for the customer's account.", dispute.gateway)
-    _tell(dispute, "won")
+    _tell_step(dispute, "won", "The dispute was decided for the customer's account.")
 
 
 def _lose(dispute: db.Row) -> None:
     _close(dispute, "lost")
     _thaw(dispute)
-    book.restate(dispute.payment_id, "The dispute was decided for the payer.", dispute.gateway)
-    _tell(dispute, "lost")
+    _tell_step(dispute, "lost", "The dispute was decided for the payer.")
 
 
 def _held(reference: str) -> db.Row:
@@ -138,27 +160,40 @@ def _close(dispute: db.Row, state: str) -> None:
 def _thaw(dispute: db.Row) -> None:
     """Let what no dispute took go back again: a payment disputed in part keeps the rest."""
     left = db.rows(_LEFT, payment=dispute.payment_id)[0]
-    wallet.freeze(dispute.lot_id, FROZEN if left.open else GONE if left.lost >= left.paid else None)
+    wallet.freeze(dispute.lot_id, FROZEN if left.open else INQUIRED if left.inquiry else GONE if left.lost >= left.paid else None)
 
 
-def _tell(dispute: db.Row, state: str) -> None:
+def _tell_step(dispute: db.Row, state: str, note: str) -> None:
+    """Write a step into the dispute's history and the payment's, and to the customer."""
+    db.execute(_STEP, id=dispute.id, now=clock.now(), state=state, note=note, actor=dispute.gateway)
+    book.restate(dispute.payment_id, note, dispute.gateway)
     customer = customers.get(dispute.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
     mail.inform(
-        "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{state}", customer_id=customer.id, name=customer.title or customer.email, state=state,
+        "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{_MAILED.get(state, state)}", customer_id=customer.id, name=customer.title or customer.email,
+        state=_MAILED.get(state, state),
         method=dispute.method_label,
         number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.account_currency),
         owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=REASONS.get(dispute.reason.lower(), ""),
     )  # fmt: skip
 
 
+_MAILED = {"open": "opened"}
+_INQUIRE = """
+insert into disputes (payment_id, customer_id, gateway_reference, amount, currency, state, reason, opened_at)
+values (%(payment)s, %(customer)s, %(reference)s, %(amount)s, %(currency)s, 'inquiry', %(reason)s, %(now)s)
+on conflict (gateway_reference) do nothing
+"""
 _OPEN = """
 insert into disputes (payment_id, customer_id, gateway_reference, amount, currency, taken, state, reason, opened_at)
 values (%(payment)s, %(customer)s, %(reference)s, %(amount)s, %(currency)s, %(taken)s, 'open', %(reason)s, %(now)s)
-on conflict (gateway_reference) do nothing
+on conflict (gateway_reference) do update set state = 'open', amount = excluded.amount, taken = excluded.taken, reason = excluded.reason, closed_at = null
+where disputes.state in ('inquiry', 'closed') and disputes.payment_id = excluded.payment_id
 """
+_STEP = "insert into dispute_events (dispute_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
 _DISPUTE = """
-select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
+select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway,
+  case when p.payer_id = d.customer_id then p.method_label else 'the payer''s own method' end as method_label,
   l.id as lot_id, c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document
 from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id
 join customers c on c.id = d.customer_id
@@ -166,6 +201,6 @@ where d.gateway_reference = %(reference)s order by l.id desc limit 1
 """
 _UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _LEFT = """
-select coalesce(bool_or(d.state = 'open'), false) as open, coalesce(sum(d.amount) filter (where d.state = 'lost'), 0) as lost, p.received as paid
+select coalesce(bool_or(d.state = 'open'), false) as open, coalesce(bool_or(d.state = 'inquiry'), false) as inquiry, coalesce(sum(d.amount) filter (where d.state = 'lost'), 0) as lost, p.received as paid
 from payments p left join disputes d on d.payment_id = p.id where p.id = %(payment)s group by p.id
 """

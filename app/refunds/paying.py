@@ -63,7 +63,7 @@ def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
 def pay_out_due() -> int:
     """Send every approved refund back; how many left. One that fails is logged, tried again on the next turn and stops no other."""
     sent = 0
-    for row in db.rows("select number from refunds where state = 'approved' and way = 'source' order by id"):
+    for row in db.rows(_DUE):
         try:
             sent += pay_out(row.number) in {"sent", "settled"}
         except (GatewayError, RefundError) as error:
@@ -79,6 +79,8 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
         row = book.lock(number)
         if row.way != "bank":
             raise RefundError(f"{number} goes back by its processor.", "reference")
+        if row.disputed:
+            raise RefundError("The payment is disputed: it cannot go back twice.", "reference")
         paid(row, reference, actor)
 
 
@@ -189,13 +191,19 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
     book.tell(book.lock(refund.number), "settled")
 
 
+# What waits for a bank that asks about its payment waits quietly.
+_DUE = """
+select number from refunds r where state = 'approved' and way = 'source'
+  and (attempted_at is not null or not exists (select from disputes d where d.payment_id = r.payment_id and d.state in ('inquiry', 'open')))
+order by id
+"""
 _OURS = "select number from refunds where payment_id = %(payment)s and (number = %(number)s or gateway_reference = %(reference)s)"
 _PENDING = """
 select p.public_id from payments p
 where p.checked_at < %(before)s
   and (exists (select from refunds r where r.payment_id = p.id and (r.state = 'sent' or r.state = 'approved' and r.attempted_at is not null))
     or exists (select from held h where h.payment_id = p.id and h.state in ('held', 'returning') and h.amount is not null)
-    or exists (select from disputes d where d.payment_id = p.id and d.state = 'open'))
+    or exists (select from disputes d where d.payment_id = p.id and d.state in ('inquiry', 'open')))
 order by p.checked_at limit %(limit)s
 """
 _ADOPT = """

@@ -97,7 +97,9 @@ def test_every_webhook_about_them_leads_to_the_payment(rig: Back):
 
 
 @only("stripe")
-def test_an_inquiry_moves_no_money_and_is_no_dispute(rig: StripeRig):
+def test_an_inquiry_is_told_and_ends_or_becomes_a_dispute_under_its_name(rig: StripeRig):
     reference = paid(rig)
-    rig.fake.dispute(reference, 30_00, status="warning_needs_response")
-    assert look(rig, reference).disputes == ()
+    asked = rig.fake.dispute(reference, 30_00, status="warning_needs_response")
+    for status, state in {"warning_under_review": "inquiry", "warning_closed": "closed", "needs_response": "open"}.items():
+        rig.fake.close_dispute(asked, status)
+        assert [(one.reference, one.state) for one in look(rig, reference).disputes] == [(asked, state)]

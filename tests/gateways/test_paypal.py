@@ -239,18 +239,25 @@ def captured(rig: PayPalRig) -> str:
 
 
 def disputes(rig: PayPalRig, reference: str) -> list[tuple[str, str]]:
-    """State and amount of each dispute that moved money."""
+    """State and amount of each dispute."""
     return [(one.state, str(one.amount)) for one in rig.gateway.lookup(reference).disputes]
 
 
 def test_an_inquiry_takes_nothing_until_it_is_a_claim(rig: PayPalRig):
     reference = captured(rig)
     dispute = rig.fake.dispute(reference, "25.00", stage="INQUIRY")
-    assert disputes(rig, reference) == []
+    assert disputes(rig, reference) == [("inquiry", "25.00 EUR")]
     with pytest.raises(GatewayError, match="disputed"):
         rig.gateway.refund(reference, EUR_25, "refund:1")
     rig.fake.escalate(dispute)
     assert disputes(rig, reference) == [("open", "25.00 EUR")]
+
+
+def test_an_inquiry_that_ends_between_the_two_is_closed_and_its_refund_is_a_refund(rig: PayPalRig):
+    reference = captured(rig)
+    rig.fake.resolve(rig.fake.dispute(reference, "25.00", stage="INQUIRY"), "RESOLVED_BUYER_FAVOUR", "10.00")
+    assert disputes(rig, reference) == [("closed", "25.00 EUR")]
+    assert [refund.amount.minor for refund in rig.gateway.lookup(reference).refunds] == [10_00]
 
 
 @pytest.mark.parametrize(
