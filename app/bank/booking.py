@@ -51,7 +51,7 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
     With a sentence in `uncredited` all that is new waits in suspense for that reason.
     """
     known = [Booked(line, "duplicate") for entry in found if entry.standing and not entry.told for line in entry.booking.lines]
-    fresh = [new for entry in found if entry.standing is None or entry.told for new in _lines(entry, memory)]
+    fresh = _lines([entry for entry in found if entry.standing is None or entry.told], memory)
     met = {entry.standing.entry_key for entry in found if entry.standing} | {new.entry_key for new in fresh}
     if not fresh:
         return known, met
@@ -68,11 +68,15 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
     return [*(fates[new.key] for new in fresh), *known], met
 
 
-def _lines(found: Found, memory: Memory) -> list[_New]:
-    booking = found.booking
-    keys = memory.keys(booking.lines)
-    entry_key = found.standing.entry_key if found.standing else keys[0]
-    return [_New(line, key, entry_key, booking.amount, booking.reference, found.standing) for line, key in zip(booking.lines, keys, strict=True)]
+def _lines(found: Sequence[Found], memory: Memory) -> list[_New]:
+    """The lines of entries that are new or told in full now, with their keys."""
+    keys = iter(memory.keys([line for entry in found for line in entry.booking.lines]))
+    fresh = []
+    for entry in found:
+        own = [next(keys) for _ in entry.booking.lines]
+        entry_key = entry.standing.entry_key if entry.standing else own[0]
+        fresh += [_New(line, key, entry_key, entry.booking.amount, entry.booking.reference, entry.standing) for line, key in zip(entry.booking.lines, own, strict=True)]
+    return fresh
 
 
 def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:

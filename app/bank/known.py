@@ -50,13 +50,12 @@ class Memory:
 
     def __init__(self) -> None:
         self.met: set[bytes] = set()
-        self._taken: set[bytes] = set()
         self._next: dict[tuple[object, ...], int] = {}
 
     def look(self, bookings: Sequence[Booking]) -> list[Found]:
         """Each entry with what is known of it. Reads only, in one question."""
         places = {_place(booking) for booking in bookings}
-        standing, self._taken = _standing(places)
+        standing = _standing(places)
         found: dict[int, Found] = {}
         for place, numbers in _by_place(bookings).items():
             free = [entry for entry in standing.get(place, ()) if entry.entry_key not in self.met]
@@ -67,16 +66,15 @@ class Memory:
         return [found[number] for number in range(len(bookings))]
 
     def keys(self, lines: Sequence[Line]) -> list[bytes]:
-        """A key for each new line: of equal ones the next that is free."""
-        return [self._key(line) for line in lines]
+        """A key for each new line: of equal ones the next that is free. Reads only, mostly in one question."""
+        keys = [self._next_key(line) for line in lines]
+        while taken := {bytes(row.line_key) for row in db.rows("select line_key from bank_lines where line_key = any(%(keys)s)", keys=keys)}:
+            keys = [self._next_key(line) if key in taken else key for line, key in zip(lines, keys, strict=True)]
+        return keys
 
-    def _key(self, line: Line) -> bytes:
-        number = self._next.get(line.facts, 1)
-        while (key := sha256("|".join(str(fact) for fact in (*line.facts, number)).encode()).digest()) in self._taken:
-            number += 1
-        self._next[line.facts] = number + 1
-        self._taken.add(key)
-        return key
+    def _next_key(self, line: Line) -> bytes:
+        number = self._next[line.facts] = self._next.get(line.facts, 0) + 1
+        return sha256("|".join(str(fact) for fact in (*line.facts, number)).encode()).digest()
 
 
 def _place(booking: Booking) -> _SAME_PLACE:
@@ -90,19 +88,16 @@ def _by_place(bookings: Sequence[Booking]) -> Mapping[_SAME_PLACE, list[int]]:
     return found
 
 
-def _standing(places: set[_SAME_PLACE]) -> tuple[dict[_SAME_PLACE, list[Standing]], set[bytes]]:
-    """The entries in the books at these places, and every key that is in use there."""
-    days = {(account, day) for account, day, _ in places}
-    rows = db.rows(_ENTRIES, accounts=[place[0] for place in places], days=[place[1] for place in places], amounts=[place[2] for place in places])
-    keys = db.rows(_KEYS, accounts=[account for account, _ in days], days=[day for _, day in days])
+def _standing(places: set[_SAME_PLACE]) -> dict[_SAME_PLACE, list[Standing]]:
+    """The entries in the books at these places."""
     entries: dict[bytes, list[db.Row]] = defaultdict(list)
-    for row in rows:
-        entries[bytes(row.entry_key)].append(row)
+    for row in db.rows(_ENTRIES, accounts=[place[0] for place in places], days=[place[1] for place in places], amounts=[place[2] for place in places]):
+        entries[row.entry_key].append(row)
     found: dict[_SAME_PLACE, list[Standing]] = defaultdict(list)
     for key, lines in entries.items():
         names = {lines[0].entry_reference, *(line.bank_reference for line in lines if len(lines) == 1)} - {""}
-        found[lines[0].account, lines[0].booked_on, lines[0].entry_amount].append(Standing(key, frozenset(names), tuple(lines)))
-    return found, {bytes(row.line_key) for row in keys}
+        found[lines[0].account, lines[0].booked_on, lines[0].entry_amount].append(Standing(bytes(key), frozenset(names), tuple(lines)))
+    return found
 
 
 def _pairs(bookings: Sequence[tuple[int, Booking]], standing: Sequence[Standing]) -> Iterator[tuple[int, Standing]]:
@@ -174,7 +169,4 @@ from bank_lines l
 join (select distinct * from unnest(%(accounts)s::text[], %(days)s::date[], %(amounts)s::bigint[]) as w (account, day, amount)) w
   on l.account = w.account and l.booked_on = w.day and l.entry_amount = w.amount
 where l.state <> 'split' order by l.id
-"""
-_KEYS = """
-select l.line_key from bank_lines l join unnest(%(accounts)s::text[], %(days)s::date[]) as w (account, day) on l.account = w.account and l.booked_on = w.day
 """
