@@ -234,7 +234,7 @@ _SERVICES = """
 select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
   s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
-  exists (select from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ready,
+  (select (make_date(k.exp_year, k.exp_month, 1) + interval '1 month')::date from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ends,
   case when b.months = w.months and b.currency = c.currency then b.id end as bill_id,
   case when b.months = w.months and b.currency = c.currency then b.total end as total
 from services s
@@ -534,7 +534,7 @@ def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
     bills = _bills(rows, periods, proforma=True)
     _write_periods(rows, periods, bills, [None] * len(bills))
     for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
-        if not row.card_ready:  # where a card stands in, it is charged next, and a decline has its own mail
+        if row.card_ends is None or row.card_ends <= clock.today():  # where a card stands in, it is charged next, and a decline has its own mail
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 
@@ -614,13 +614,15 @@ def _write_periods(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]],
 # What a renewal is paid from
 
 
-def renew_by_card(limit: int = 200) -> dict[str, int]:
+def renew_by_card() -> dict[str, int]:
     """Charge the bills of renewals the balance did not cover to the saved cards their owners named; how many came to which state.
 
     Each bill whole, exactly once, one customer after the other. Opens the transactions, none of them around a processor's call.
     """
     tally: dict[str, int] = {}
-    for row in db.rows(_BY_CARD, limit=limit):
+    for row in db.rows(_BY_CARD, service=None):
+        if row not in db.rows(_BY_CARD, service=row.id):  # a run takes its time, and its owner may have thought better of it
+            continue
         try:
             payment = payments.charge_unasked(row.customer_id, row.number, payments.cards.read(row.card_id))
         except Exception:
@@ -634,7 +636,7 @@ def renew_by_card(limit: int = 200) -> dict[str, int]:
 
 
 _BY_CARD = """
-select s.customer_id, s.card_id, coalesce(b.proforma_number, b.invoice_number) as number
+select s.id, s.customer_id, s.card_id, coalesce(b.proforma_number, b.invoice_number) as number
 from services s
 join renewals r on r.service_id = s.id and r.period_start = s.paid_through + 1 and r.transfer_id is null
 join bills b on b.id = r.bill_id and b.status = 'unpaid'
@@ -642,7 +644,8 @@ join saved_cards k on k.id = s.card_id and k.removed_at is null and k.unusable =
 join customers c on c.id = s.customer_id and c.currency = b.currency
 where s.status = 'active' and s.auto_renew
   and not exists (select from accounts d where d.customer_id = s.customer_id and d.kind = 'debt' and d.balance < 0)
-order by s.priority, s.id limit %(limit)s
+  and (%(service)s::bigint is null or s.id = %(service)s)
+order by s.priority, s.id
 """
 
 
@@ -686,7 +689,7 @@ def remove_card(customer_id: int, public_id: str) -> tuple[payments.Card, list[s
         if card is None:
             return None
         freed = [row.label for row in db.rows(_FREE, card=card.id)]
-    payments.cards.forget_removed()
+    payments.cards.forget_removed(token=card.token)
     return card, freed
 
 

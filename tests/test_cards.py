@@ -1,12 +1,14 @@
 """Saved cards: kept with consent, charged once however it is asked, standing in for the balance at renewals, and forgotten when their owner says so."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, timedelta
 
+import psycopg
 import pytest
 from flask import Flask
 
-from app import clock, db, gateways, mail, payments, services, wallet
+from app import clock, db, gateways, invoicing, mail, payments, services, wallet
 from app.customers import User
 from app.gateways.base import ASKED_FOR, GatewayError
 from app.money import Money
@@ -14,7 +16,7 @@ from app.payments import Card, cards
 from app.sandbox_processor import CHOICES
 from tests.conftest import Browser
 from tests.money_helpers import EUR
-from tests.pay import again, begin, carry, processor, times_credited, topup
+from tests.pay import again, begin, carry, choose, of, processor, times_credited, topup
 from tests.trade import fund, offer_plans, on
 
 DAY = date(2026, 3, 10)
@@ -107,6 +109,39 @@ def test_the_same_card_again_takes_the_old_ones_place(app, demo_customer):
     assert db.scalar("select token from sandbox_cards where forgotten_at is not null") == first.token
 
 
+def kept(app: Flask, user: User) -> payments.Payment:
+    """A payment that was paid on the processor's page with the box ticked, of which nobody has told us yet."""
+    payment = of(payments.start(user.customer_id, topup(user, EUR("40")).number, "sandbox-card", keep=True))
+    choose(app, payment, "silent")
+    return payment
+
+
+@pytest.mark.parametrize("unshown", [{"last4": ""}, {"brand": ""}, {"exp_month": 0}, {"last4": None}])
+def test_a_card_that_cannot_be_shown_does_not_undo_the_money_it_came_with(app, demo_customer, unshown):
+    payment = kept(app, demo_customer)
+    snapshot = gateways.get("sandbox").lookup(payment.gateway_reference)
+    assert payments.apply("sandbox", replace(snapshot, card=replace(snapshot.card, **unshown))).state == "paid"
+    assert (times_credited(payment), cards.of_customer(demo_customer.customer_id)) == (1, [])
+
+
+def test_a_card_is_saved_before_the_money_is_held_as_renewals_hold_them(app: Flask, demo_customer, superuser: psycopg.Connection):
+    fund(demo_customer.customer_id, 10_00)
+    payment = kept(app, demo_customer)
+
+    def hear() -> str:
+        with app.app_context():
+            return payments.refresh(payment).state
+
+    with ThreadPoolExecutor(1) as pool:
+        with superuser.transaction():
+            superuser.execute("select 1 from customers where id = %s for no key update", (demo_customer.customer_id,))
+            heard = pool.submit(hear)
+            while not superuser.execute("select 1 from pg_locks where not granted").fetchone():
+                assert not heard.done()
+            superuser.execute("select 1 from accounts where customer_id = %s for no key update nowait", (demo_customer.customer_id,))
+        assert heard.result() == "paid"
+
+
 # Paying
 
 
@@ -171,6 +206,34 @@ def test_a_process_that_died_before_the_call_is_gone_on_with_by_the_same_key(app
     monkeypatch.undo()
     payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
     assert (paid_by(bill.id), charges(app)) == (["paid"], 1)
+
+
+def test_a_charge_whose_time_is_over_is_asked_about_and_never_made_beside_the_next(app, demo_customer, monkeypatch):
+    card, bill = add_card(app, demo_customer), topup(demo_customer, EUR("40"))
+    charge = processor(app).cards.charge
+
+    def pay() -> None:
+        payments.pay_by_card(demo_customer.customer_id, bill.number, card.public_id)
+
+    def die(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processor(app).cards, "charge", die)
+    with pytest.raises(KeyboardInterrupt):
+        pay()
+
+    def given_up_meanwhile(asked):
+        monkeypatch.setattr(processor(app).cards, "charge", charge)
+        payments.reconcile()
+        pay()
+        return charge(asked)
+
+    monkeypatch.setattr(processor(app).cards, "charge", given_up_meanwhile)
+    with clock.travel(clock.now() + timedelta(minutes=26)):
+        pay()
+        payments.reconcile()
+        pay()
+    assert (charges(app), wallet.state(demo_customer.customer_id).available) == (1, 40_00)
 
 
 def test_eight_clicks_at_once_are_one_charge(app: Flask, demo_customer):
@@ -295,7 +358,56 @@ def test_the_balance_does_not_pay_what_a_card_is_being_charged_for(app, demo_cus
     assert wallet.state(demo_customer.customer_id).available == 100_00
 
 
+@pytest.mark.parametrize("choice", [None, "pending"])
+def test_a_bill_that_is_being_paid_another_way_is_not_charged_to_the_card(app, demo_customer, choice):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with due():
+        services.renew_due()
+        (waiting,) = services.of_customer(demo_customer.customer_id)
+        payment = begin(invoicing.find(demo_customer.customer_id, waiting.waiting), "sandbox-bank")
+        if choice:
+            choose(app, payment, choice)
+            carry(app)
+        assert services.renew_by_card() == {}
+    assert db.scalar("select count(*) from payments where off_session") == 0
+
+
+def test_who_switches_it_off_during_a_run_is_not_charged_in_it(app, demo_customer, monkeypatch):
+    card = add_card(app, demo_customer)
+    short_service(demo_customer, card)
+    second = short_service(demo_customer, card, "web-2")
+    charge = processor(app).cards.charge
+
+    def switched_off_meanwhile(asked):
+        services.pay_from(demo_customer.customer_id, second.public_id)
+        return charge(asked)
+
+    monkeypatch.setattr(processor(app).cards, "charge", switched_off_meanwhile)
+    with due():
+        assert services.renew_due().short == 2
+        assert services.renew_by_card() == {"paid": 1}
+    assert charges(app) == 1
+
+
+def test_a_card_whose_time_is_over_stands_in_for_nothing_and_its_owner_is_told(app, demo_customer):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with db.transaction():
+        db.execute("update saved_cards set exp_month = 3, exp_year = 2026")
+    with due():
+        services.renew_due()
+        assert services.renew_by_card() == {}
+        assert db.scalar("select count(*) from mails where kind = 'renewal_short'") == 1
+
+
 # Removing
+
+
+def test_who_removes_a_card_waits_for_no_other(app, demo_customer):
+    card = add_card(app, demo_customer)
+    with db.transaction():
+        db.execute("insert into card_removals (gateway, token, due_at) values ('sandbox', 'sbpm_other', %(now)s)", now=clock.now())
+    services.remove_card(demo_customer.customer_id, card.public_id)
+    assert dict(db.rows("select token, tries from card_removals")) == {"sbpm_other": 0, card.token: 1}
 
 
 def test_a_removed_card_is_unusable_at_once_and_forgotten_when_the_processor_answers(app, demo_customer, owner):

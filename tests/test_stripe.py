@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stripe
@@ -21,9 +22,10 @@ from app import clock, db, gateways, payments, refunds, wallet
 from app.customers import User
 from app.formats import formats
 from app.gateways import stripe as adapter
-from app.gateways import stripe_declines, stripe_methods
+from app.gateways import stripe_cards, stripe_declines, stripe_methods
 from app.gateways.base import Charge, GatewayError, Redirect
 from app.gateways.stripe import Stripe, from_stripe, gateway_exponent, to_stripe
+from app.gateways.stripe_cards import StripeWithCards
 from app.money import Money
 from app.payments import Payment
 from tests.fakes.stripe import Stripe as FakeStripe
@@ -635,3 +637,16 @@ def test_an_inquiry_costs_nothing(fake: FakeStripe, alone: Stripe, demo_customer
 
 def fees() -> int:
     return -db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id where a.kind = 'fees' and a.key = 'stripe'")
+
+
+def test_a_charge_that_is_still_at_its_bank_is_not_read_as_declined():
+    gateway, now = StripeWithCards("sk_test_1", "whsec"), int(clock.now().timestamp())
+
+    def read(status: str, made: int) -> str:
+        metadata = SimpleNamespace(payment="pay_1")
+        facts = {"id": "pi_1", "status": status, "created": made, "livemode": False, "metadata": metadata, "latest_charge": None, "last_payment_error": None}
+        return gateway._snapshot(stripe_cards._as_session(SimpleNamespace(**facts))).state
+
+    for status in ("requires_confirmation", "requires_payment_method"):
+        assert (read(status, now), read(status, now - 600)) == ("open", "failed")
+    assert (read("processing", now), read("canceled", now)) == ("pending", "failed")

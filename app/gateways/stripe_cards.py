@@ -4,6 +4,7 @@ What is charged so has no session: its reference is the payment intent's, and ou
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -20,6 +21,8 @@ DEAD: Final = frozenset({"lost_card", "stolen_card", "pickup_card", "restricted_
 """What a bank or Stripe says of a card that is never to be asked again."""
 GONE: Final = "This card cannot be charged any more."
 ASKS: Final = "The bank wants you to confirm this payment yourself."
+ANSWERED_WITHIN: Final = timedelta(minutes=5)
+"""How long a charge may be on its way through Stripe at the very most."""
 _EXPAND: Final = ["latest_charge.balance_transaction", "latest_charge.refunds"]
 
 
@@ -107,6 +110,8 @@ class StripeWithCards(Stripe):
         error = getattr(intent, "last_payment_error", None)
         if snapshot.state == "failed" and error is not None:
             return replace(snapshot, **_words(error))
+        if snapshot.state == "failed" and session.id == intent.id and _in_flight(intent):
+            return replace(snapshot, state="open")
         return replace(snapshot, card=_kept(intent)) if snapshot.state == "paid" else snapshot
 
     def _of_setup(self, session: Session) -> Snapshot:
@@ -136,6 +141,12 @@ def _intent_params(charge: Charge) -> PaymentIntentCreateParams:
         # A bank that asks is answered on Checkout's page; an intent that waits for it would have no page of its own.
         params["error_on_requires_action"] = True
     return params
+
+
+def _in_flight(intent: Any) -> bool:
+    """Whether an intent that was only just made may still be at its bank: a look-up then must not read it as declined."""
+    made = datetime.fromtimestamp(intent.created, UTC)
+    return intent.status in {"requires_payment_method", "requires_confirmation"} and clock.now() - made < ANSWERED_WITHIN
 
 
 def _as_session(intent: Any) -> Session:

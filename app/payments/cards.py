@@ -5,6 +5,7 @@ the place of the old one, so the services that rely on it go on.
 """
 
 import logging
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -220,7 +221,10 @@ _LOCK_SETUP = "select * from card_setups where public_id = %(public_id)s and gat
 
 
 def save(customer_id: int, gateway: str, card: KeptCard, consent_text: str, consented_at: datetime) -> None:
-    """Write down a card that a processor keeps, once; the same card again takes the old one's place. Within a transaction."""
+    """Write down a card that a processor keeps, once; the same card again takes the old one's place. Within a transaction.
+
+    One that cannot be shown or belongs to somebody else is logged and left: it must not undo the money it came with.
+    """
     db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
     if db.scalar("select 1 from saved_cards where gateway = %(gateway)s and token = %(token)s", gateway=gateway, token=card.token):
         return
@@ -229,6 +233,9 @@ def save(customer_id: int, gateway: str, card: KeptCard, consent_text: str, cons
         is None
     ):
         log.error("A card of %s was not saved: %s is not its holder at %s", customer_id, card.holder, gateway)
+        return
+    if not (card.brand and re.fullmatch("[0-9]{4}", card.last4 or "") and card.exp_month in range(1, 13) and card.exp_year in range(2000, 10_000)):
+        log.error("A card of %s was not saved: %s does not say what it is", customer_id, gateway)
         return
     before = db.scalar(_SAME, customer_id=customer_id, gateway=gateway, fingerprint=card.fingerprint)
     if before:
@@ -271,10 +278,14 @@ def _let_forget(gateway: str, token: str) -> None:
     db.execute("insert into card_removals (gateway, token, due_at) values (%(gateway)s, %(token)s, %(now)s) on conflict do nothing", gateway=gateway, token=token, now=clock.now())
 
 
-def forget_removed(limit: int = 100) -> int:
-    """Tell the processors of removed cards, each until it has forgotten it; how many did. Opens the transactions."""
-    due = db.rows("select * from card_removals where done_at is null and due_at <= %(now)s order by due_at limit %(limit)s", now=clock.now(), limit=limit)
-    return sum(_forget(row) for row in due)
+def forget_removed(limit: int = 100, *, token: str | None = None) -> int:
+    """Tell the processors of removed cards, or of one by its token, each until it has forgotten it; how many did. Opens the transactions."""
+    return sum(_forget(row) for row in db.rows(_TO_FORGET, token=token, now=clock.now(), limit=limit))
+
+
+_TO_FORGET = """
+select * from card_removals where done_at is null and due_at <= %(now)s and (%(token)s::text is null or token = %(token)s) order by due_at limit %(limit)s
+"""
 
 
 def _forget(row: db.Row) -> bool:

@@ -12,6 +12,7 @@ from app.gateways.base import ASKED_FOR, GatewayError, Redirect, Snapshot
 from app.invoicing import Bill
 from app.money import AmountError
 from app.payments import book, cards, settling, starting
+from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
 from app.payments.starting import ProcessorDown
@@ -19,8 +20,6 @@ from app.payments.starting import ProcessorDown
 MOST_TRIES: Final = 3
 """How often a renewal's bill is charged to a card in all, at most once a day."""
 _LIMIT: Final = (20, timedelta(minutes=10))
-SAME_KEY: Final = timedelta(hours=23)
-"""How long a processor knows a key: after that only a look-up may tell how a charge ended."""
 
 
 def pay_by_card(customer_id: int, number: str, public_id: str, quote_token: str = "") -> Redirect:
@@ -47,12 +46,14 @@ def pay_by_card(customer_id: int, number: str, public_id: str, quote_token: str 
 def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
     """Charge the whole of a bill to a card without its owner; the payment as it stands then, None where that may not be now.
 
-    Not when one is in flight, at most once a day and three times in all, never again after the bank asked for the owner. Opens transactions around the call.
+    Not while another payment may bring the money, at most once a day and three times in all, never again after the bank asked for the owner. Opens
+    transactions around the call.
     """
     bill = invoicing.find(customer_id, number)
     if bill is None or not (bill.unpaid and card.usable) or book.came_for(bill).received:
         return None
-    standing = next((one for one in book.open_of(bill.id) if one.card_id is not None), None)
+    # A bank transfer is only asked for; every other open payment may be paid at this moment.
+    standing = next((one for one in book.open_of(bill.id) if one.gateway != BANK), None)
     if standing is not None and (standing.card_id != card.id or not standing.off_session):
         return None
     if standing is None and not _may_try(bill):
@@ -80,7 +81,8 @@ def _charged(bill: Bill, card: Card, quote_token: str, *, unasked: bool = False)
         payment = starting.claim_for_card(bill, card, quote_token, unasked=unasked)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
-    if payment.state == "pending" or not payment.open or payment.gateway_reference or clock.now() - payment.created_at > SAME_KEY:
+    # Once its time is over it may be given up at any moment, and another charge begun: only a look-up tells how it ended.
+    if payment.state == "pending" or not payment.open or payment.gateway_reference or clock.now() > payment.expires_at:
         return payment
     keeper = gateways.keeper(card.gateway)
     if keeper is None:

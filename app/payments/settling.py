@@ -313,12 +313,12 @@ def _more_reference(payment: Payment, snapshot: Snapshot) -> str:
 
 def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     paid_at = snapshot.paid_at or clock.now()
+    if snapshot.card and payment.consent:  # before the bill and the money: it holds the customer, as renewals do before theirs
+        cards.save(payment.payer_id, payment.gateway, snapshot.card, payment.consent, payment.created_at)
     bill = invoicing.lock(payment.bill_id)
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, paid_at, credit_reference(payment, snapshot))
     note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
     payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
-    if snapshot.card and payment.consent:
-        cards.save(payment.payer_id, payment.gateway, snapshot.card, payment.consent, payment.created_at)
     payment = _book_fee(payment, snapshot)
     settled = _settle_debts(payment, bill, conversion.credited.currency, f"{payment.public_id}:{payment.received}")
     _announce(payment, bill, conversion, received, paid_at, settled, payment.public_id)

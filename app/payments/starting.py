@@ -358,10 +358,11 @@ def _standing_by_card(bill: Bill, card: Card) -> Payment | None:
 
 def _refuse_changed(bill: Bill, card: Card) -> None:
     """Nothing is charged for a bill that was paid, or to a card that was removed, a moment ago. Within a transaction."""
-    if not invoicing.lock(bill.id).unpaid:
-        raise NotPayable("This bill was paid a moment ago.")
+    # The card before the bill, as whoever books a payment holds them.
     if not db.rows("select 1 from saved_cards where id = %(id)s and removed_at is null and unusable = '' for share", id=card.id):
         raise NotPayable(f"{card.label} was removed a moment ago. Choose another method.")
+    if not invoicing.lock(bill.id).unpaid:
+        raise NotPayable("This bill was paid a moment ago.")
 
 
 class _Lost(Exception):
