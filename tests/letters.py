@@ -9,7 +9,7 @@ _PAYMENT = {
 _RATE = {"pay": "USD", "figure": "0.922815", "into": "EUR", "source": "ECB", "day": "3 Mar 2026", "held": False}
 _REFUND = {
     "name": "Zofia Żuraw", "number": "RF-000007", "payout": "€\xa031.50", "amount": "€\xa032.75", "target": "Visa •••• 4242", "document": "INV-2026-000042", "paid_at": "4 Mar 2026",
-    "at": "9 Mar 2026, 10:15", "answer": "", "reason": "",
+    "at": "9 Mar 2026, 10:15", "answer": "", "reason": "", "receipt": "",
 }  # fmt: skip
 _DISPUTE = {"name": "Zofia Żuraw", "method": "Bank card", "number": "INV-2026-000042", "amount": "€\xa050.10", "taken": "€\xa049.90", "owed": "", "reason": ""}
 _FAILED = {
@@ -54,6 +54,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
     "refund_step": [
         *[_REFUND | {"state": state} for state in ("requested", "approved", "sent", "settled")],
+        _REFUND | {"state": "settled", "receipt": "RR-2026-000003"},
         _REFUND | {"state": "declined", "answer": "Bitte zuerst kündigen."},
         _REFUND | {"state": "failed", "reason": "lost or stolen card", "target": "the payer's own method"},
     ],

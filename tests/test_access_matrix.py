@@ -82,6 +82,7 @@ TABLE = {
     "GET transactions.export": Route("customer"),
     "GET refunds.index": Route("customer"),
     "POST refunds.ask": Route("customer", 422, data={"amount": "1"}),
+    "GET refunds.receipt": Route("customer", thing="refund_receipt"),
     "GET staff_refunds.index": Route("staff", 404, others={"staff": 200}),
     "GET staff_refunds.show": Route("staff", 404, "refund", others={"staff": 200}),
     "POST staff_refunds.decide": Route("staff", 404, "refund", {"decision": "decline", "answer": "Wrong payment"}, others={"staff": 303}),
@@ -144,7 +145,7 @@ WHOSE = {name: route for name, route in TABLE.items() if route.thing and route.a
 CSRF_EXEMPT = {"POST webhooks.receive"}
 WRITES_ON_READING = {"GET pay.result": {"payments", "payment_events"}, "GET links.status": {"payments", "payment_events"}}
 """The page one comes back to from the processor asks it how the payment stands and writes down the answer."""
-KEPT_BY_THE_BROWSER = {"GET invoices.pdf", "GET invoices.receipt", "GET static"}
+KEPT_BY_THE_BROWSER = {"GET invoices.pdf", "GET invoices.receipt", "GET refunds.receipt", "GET static"}
 """What never changes may be kept, documents only by the browser that asked and only to ask again."""
 PEOPLE = ("anonymous", "owner", "stranger", "staff", "unverified")
 

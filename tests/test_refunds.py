@@ -10,15 +10,18 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, db, gateways, ledger, mail, payments, refunds, services, wallet
+from app import clock, db, gateways, invoicing, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
-from app.gateways.base import GatewayError
+from app.gateways.base import GatewayError, RefundSnapshot, Snapshot
 from app.gateways.sandbox import ProcessorDown
 from app.money import Money
 from app.payments import Payment
 from app.refunds import RefundError
+from tests.conftest import BERLIN, person
 from tests.money_helpers import EUR, USD
 from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
+from tests.test_beneficiary import paid_for
+from tests.test_documents import text_of
 from tests.trade import offer_plans
 
 SAM, RITA = "staff:sam", "staff:rita"
@@ -462,3 +465,97 @@ def test_money_goes_out_of_one_payment_while_it_is_asked_for_of_others(app, anna
     steps = (lambda: refunds.pay_out(number), lambda: refunds.request(anna.customer_id, second.public_id, EUR("1"), ""))
     assert together(app, lambda place: steps[place % 2]())[:2] == ["settled", "RF-000002"]
     assert (wallet.state(anna.customer_id).available, wallet.state(anna.customer_id).on_hold) == (998_00, 1_00)
+
+
+# Its receipt
+
+
+def refunded(app: Flask, user: User, amount: Money) -> tuple[Payment, str]:
+    """A payment that went back in full: the payment and the refund's number."""
+    payment = paid(app, user, amount)
+    found = of(user, payment)
+    number = refunds.request(user.customer_id, payment.public_id, found.refundable, "")
+    refunds.approve(number, actor=SAM)
+    assert refunds.pay_out(number) == "settled"
+    return payment, number
+
+
+def receipts(user: User) -> list[str]:
+    return [refund.receipt for refund in refunds.of_customer(user.customer_id)]
+
+
+def test_a_settled_refund_has_a_receipt_that_says_what_went_back_and_travels_with_its_mail(app, anna):
+    publish_rates()
+    payment, number = refunded(app, anna, USD("100"))
+    (receipt,) = receipts(anna)
+    content = db.scalar("select content from documents where number = %(number)s", number=receipt)
+    assert receipt == f"RR-{clock.today().year}-000001"
+    assert (content["refund"]["number"], content["refund"]["payout"], content["refund"]["payout_currency"]) == (number, 100_00, "USD")
+    assert (content["refund"]["amount"], content["refund"]["currency"]) == (payment.credited, "EUR")
+    assert content["refund"]["rate_note"] == payment.rate_note != ""
+    letter = next(letter for letter in mail.newest(9) if letter.kind == "refund_step")
+    assert [(file["document"], file["path"]) for file in letter.attachments] == [(receipt, f"/refunds/{receipt}.pdf")]
+    assert f"Your receipt {receipt} is attached." in letter.text
+    step = next(step for step in invoicing.timeline(payments.bill_of(payment)) if step.path)
+    assert (step.what, step.reference, step.path) == ("Refund receipt", receipt, f"/refunds/{receipt}.pdf")
+
+
+def test_its_pdf_is_stored_once_and_only_its_payer_gets_it(app, anna):
+    refunded(app, anna, EUR("12.34"))
+    (receipt,) = receipts(anna)
+    file = invoicing.refund_pdf(anna.customer_id, receipt)
+    text = text_of(file.pdf)
+    assert file.filename == f"{receipt}.pdf"
+    assert all(part in text for part in ("Refund receipt", receipt, "12.34", "RF-000001", "It is not a VAT invoice", "Anna Kowalska"))
+    assert invoicing.refund_pdf(anna.customer_id, receipt) == file
+    stranger = person("stranger", profile=BERLIN)
+    assert invoicing.refund_pdf(stranger.customer_id, receipt) is None
+    assert invoicing.refund_pdf(anna.customer_id, "INV-2026-000001") is None
+
+
+def test_receipts_leave_no_gap_and_are_proven(app, anna):
+    for amount in ("11", "12"):
+        refunded(app, anna, EUR(amount))
+    assert sorted(receipts(anna)) == [f"RR-{clock.today().year}-00000{place}" for place in (1, 2)]
+    assert [str(fault) for fault in ledger.check()] == []
+    with db.transaction():
+        db.execute("update number_series set last = 3 where kind = 'refund_receipt'")
+    assert ["RR" in str(fault) for fault in ledger.check()] == [True]
+    with db.transaction():
+        db.execute("update number_series set last = 2 where kind = 'refund_receipt'")
+
+
+def test_a_refund_that_was_not_settled_uses_no_number(app, anna):
+    payment = paid(app, anna, EUR("30"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "")
+    refunds.approve(number, actor=SAM)
+    processor(app).slow = True
+    assert (refunds.pay_out(number), receipts(anna)) == ("sent", [""])
+    processor(app).slow = False
+
+
+def test_one_made_at_the_processor_and_one_paid_by_hand_have_theirs(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    told = RefundSnapshot("re_theirs", "settled", EUR("20"), "", "")
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), refunds=(told,)))
+    coins = paid(app, anna, EUR("30"), "sandbox-crypto")
+    number = refunds.request(anna.customer_id, coins.public_id, EUR("30"), "", iban=IBAN, holder="Anna Kowalska")
+    for somebody in (SAM, RITA):
+        refunds.approve(number, actor=somebody)
+    refunds.mark_paid(number, reference="TX-1", actor=SAM)
+    found = receipts(anna)
+    assert len(set(found)) == 2
+    assert all(found)
+    assert "DE89 … 3000" in text_of(invoicing.refund_pdf(anna.customer_id, found[0]).pdf)
+
+
+def test_the_receipt_of_what_somebody_else_paid_is_the_payers(app, anna):
+    bea = person("bea", profile=BERLIN)
+    payment = again(paid_for(app, bea, anna.login, 40_00))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("40"), "")
+    refunds.approve(number, actor=SAM)
+    refunds.pay_out(number)
+    receipt = db.scalar("select number from documents where kind = 'refund_receipt'")
+    assert receipts(anna) == [""]
+    assert invoicing.refund_pdf(anna.customer_id, receipt) is None
+    assert "Visa" in text_of(invoicing.refund_pdf(bea.customer_id, receipt).pdf)

@@ -42,6 +42,7 @@ class Things:
     service: str
     held: str
     line: str
+    refund_receipt: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -64,6 +65,7 @@ MISSING = {
     "setup": "setup_" + "0" * 32,
     "service": "vps-999999",
     "held": "HM-999999",
+    "refund_receipt": "RR-2026-999999",
     "line": "999999",
     "verify": "x" * 43,
     "reset": "x" * 43,
@@ -115,11 +117,23 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         service=str(db.scalar("select min(public_id) from services where customer_id = %(id)s", id=user.customer_id)),
         line=str(db.scalar("select max(id) from bank_lines")),
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
+        refund_receipt=settle_refund(app, user),
     )
 
 
 def _number(bill_id: int) -> str:
     return str(db.scalar("select invoice_number from bills where id = %(id)s", id=bill_id))
+
+
+def settle_refund(app: Flask, user: User) -> str:
+    """A top-up that went back: the number of its receipt."""
+    payment = begin(topup(user, Money.of("11.00", "EUR")))
+    choose(app, payment, "approve")
+    carry(app)
+    number = refunds.request(user.customer_id or 0, payment.public_id, Money.of("11.00", "EUR"), "")
+    refunds.approve(number, actor="staff:sam")
+    refunds.pay_out(number)
+    return str(db.scalar("select number from documents where kind = 'refund_receipt' order by id desc limit 1"))
 
 
 def hold(payment: Payment, came: Money) -> str:

@@ -148,7 +148,11 @@ def _download(number: str, kind: str) -> Response:
     except invoicing.PressError:
         web.toast(NOT_NOW)
         return web.go(f"/invoices/{number}")
-    file = file or abort(404)
+    return hand_out(file or abort(404))
+
+
+def hand_out(file: invoicing.File) -> Response:
+    """A stored PDF to be saved; a browser that has it is told so."""
     response = _file(file.pdf, "application/pdf", file.filename)
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(file.sha256)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, abort, request
 
-from app import refunds, web
+from app import invoicing, refunds, web
+from app.blueprints.invoices import NOT_NOW, hand_out
 from app.money import AmountError, Money
 from app.refunds import RefundError, Source
 from app.web.forms import Form, Line
@@ -63,6 +64,17 @@ def ask() -> Response:
             web.toast(f"{number} is requested. The money is on hold until it is decided.")
             return web.go("/refunds")
     return _show(form, 422)
+
+
+@pages.get("/refunds/<number>.pdf")
+def receipt(number: str) -> Response:
+    """The receipt of a refund, for who paid."""
+    try:
+        file = invoicing.refund_pdf(web.reader().customer_id, number)
+    except invoicing.PressError:
+        web.toast(NOT_NOW)
+        return web.go("/refunds")
+    return hand_out(file or abort(404))
 
 
 def _show(form: Ask, status_code: int = 200) -> Response:

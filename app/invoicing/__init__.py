@@ -16,6 +16,7 @@ from app.invoicing.bills import (
     expire_due,
     find,
     issue_many,
+    issue_refund_receipt,
     issue_service_bill,
     issue_topup_bill,
     lock,
@@ -24,7 +25,7 @@ from app.invoicing.bills import (
     settle,
     settle_many,
 )
-from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, render_pending
+from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import PressError
 from app.invoicing.search import PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
@@ -58,6 +59,7 @@ __all__ = [
     "export",
     "find",
     "issue_many",
+    "issue_refund_receipt",
     "issue_service_bill",
     "issue_topup_bill",
     "lock",
@@ -65,6 +67,7 @@ __all__ = [
     "mark_refunded",
     "on_screen",
     "pdf",
+    "refund_pdf",
     "render_pending",
     "search",
     "settle",

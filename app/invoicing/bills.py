@@ -492,6 +492,25 @@ def mark_refunded(bill_id: int, reference: str, *, refunded: bool) -> None:
     db.execute(_REFUNDED, id=bill_id, reference=reference, refunded=refunded)
 
 
+def issue_refund_receipt(bill_id: int, refund_id: int, refund: dict[str, Any]) -> str:
+    """Write the receipt of a refund that was settled; its number. `refund` is as `documents.refund_receipt` says, plain values. Within a transaction.
+
+    It belongs to who paid the bill, and stays should the money come back.
+    """
+    bill, now = _read(db.rows(_BILL + "where b.id = %(id)s", id=bill_id)[0]), clock.now()
+    (number,) = series.take(["refund_receipt"], now.year, 1)["refund_receipt"]
+    content = documents.refund_receipt(bill, number, refund, now.date())
+    db.execute(_REFUND_RECEIPT, bill=bill.id, customer=bill.customer_id, refund=refund_id, number=number, now=now, total=refund["payout"], currency=refund["payout_currency"],
+               content=json.dumps(content))  # fmt: skip
+    return number
+
+
+_REFUND_RECEIPT = """
+insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content, refund_id)
+values (%(bill)s, %(customer)s, 'refund_receipt', %(number)s, %(now)s, %(total)s, %(currency)s, %(content)s, %(refund)s)
+"""
+
+
 def expire_due() -> int:
     """Close every unpaid bill whose due date has passed and return how many. Opens the transaction."""
     with db.transaction():

@@ -42,6 +42,11 @@ def receipt(bill: Bill) -> dict[str, Any]:
     return _content(bill, "receipt", bill.receipt_number or "", _invoiced_on(bill)) | {"payment": bill.payment, "invoice_number": bill.invoice_number}
 
 
+def refund_receipt(bill: Bill, number: str, refund: dict[str, Any], issued_on: date) -> dict[str, Any]:
+    """The content of the receipt of money that went back of a bill's payment: `refund` says what, when and where to. It is not a VAT invoice."""
+    return _content(bill, "refund_receipt", number, issued_on) | {"invoice_number": bill.number, "refund": refund}
+
+
 def _invoiced_on(bill: Bill) -> date:
     return (bill.invoiced_at or bill.issued_at).date()
 

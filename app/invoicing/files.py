@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -56,6 +56,12 @@ where b.customer_id = %(customer_id)s and (b.invoice_number = any(%(numbers)s) o
 order by d.id
 """
 
+_OF_REFUNDS = """
+select d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
+from documents d left join document_files f on f.document_id = d.id
+where d.customer_id = %(customer_id)s and d.kind = 'refund_receipt' and d.number = any(%(numbers)s)
+"""
+
 _STORE = """
 insert into document_files (document_id, pdf, sha256, rendered_at) values (%(id)s, %(pdf)s, sha256(%(pdf)s), %(now)s)
 on conflict do nothing
@@ -78,13 +84,22 @@ def pdf(customer_id: int, number: str, kind: str = "invoice") -> File | None:
     return found[0] if found else None
 
 
+def refund_pdf(customer_id: int, number: str) -> File | None:
+    """The PDF of a refund's receipt, of a bill that this customer paid, as `pdf` does."""
+    found = _printed(_OF_REFUNDS, {"customer_id": customer_id, "numbers": [number]})
+    return found[0] if found else None
+
+
 def pdfs(customer_id: int, numbers: Sequence[str], kind: str = "invoice") -> list[File]:
     """The PDFs of a customer's own bills, those that exist, oldest first; each as `pdf` says."""
-    wanted = {"customer_id": customer_id, "numbers": list(numbers), "kind": kind}
-    found = db.rows(_STORED, **wanted)
+    return _printed(_STORED, {"customer_id": customer_id, "numbers": list(numbers), "kind": kind})
+
+
+def _printed(which: LiteralString, wanted: dict[str, Any]) -> list[File]:
+    found = db.rows(which, **wanted)
     if any(document.pdf is None for document in found):
-        _print(wanted)
-        found = db.rows(_STORED, **wanted)
+        _print(which, wanted)
+        found = db.rows(which, **wanted)
     return [File(document.number, bytes(document.pdf), document.sha256) for document in found]
 
 
@@ -118,11 +133,11 @@ def _pending(limit: int) -> list[db.Row]:
     return db.rows(_PENDING, since=clock.now() - RECENT, limit=limit)
 
 
-def _print(wanted: dict[str, Any]) -> None:
+def _print(which: LiteralString, wanted: dict[str, Any]) -> None:
     """Print what is missing of these, once the press is free; look again then, for another may have done it meanwhile."""
     with db.transaction():
         _take_press()
-        missing = [document for document in db.rows(_STORED, **wanted) if document.pdf is None]
+        missing = [document for document in db.rows(which, **wanted) if document.pdf is None]
         if _print_and_store(missing) < len(missing):
             raise PressError(f"{missing[0].number} could not be printed")
 

@@ -25,7 +25,7 @@ from app.money import Money
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ENDED = {"cancelled": "Cancelled", "expired": "Expired", "refunded": "Refunded"}
-TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt"}
+TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt", "refund_receipt": "Refund receipt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Paper:
         """The state as a word: what the document says of itself, or what became of the bill since (on the screen only)."""
         if self.status in ENDED:
             return ENDED[self.status]
+        if self.content["kind"] == "refund_receipt":
+            return f"Refunded {self.day(self.content['issued_on'])}"
         return f"Due {self.day(self.content['due_on'])}" if self.content["kind"] == "proforma" else f"Paid {self.day(self._paid_on)}"
 
     @property
@@ -64,11 +66,12 @@ class Paper:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """The dates and numbers beside the title."""
-        content, receipt = self.content, self.content["kind"] == "receipt"
+        content, receipt = self.content, self.content["kind"] in ("receipt", "refund_receipt")
         found = [
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
             ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and not self.taxed else ""),
+            ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
             ("Supplied", "" if receipt else self.supplied),
             ("Order", content["proforma_number"] or "" if content["kind"] == "invoice" else ""),
@@ -109,6 +112,25 @@ class Paper:
             ("Payment reference", payment["reference"]),
             ("Balance after", self._balance_after),
             ("Ledger entry", _short(payment["entry"])),
+        ]
+        return [fact for fact in found if fact[1]]
+
+    @property
+    def refunded(self) -> str:
+        """What went back, in the currency that was paid."""
+        return self.money(self.content["refund"]["payout"], self.content["refund"]["payout_currency"])
+
+    @property
+    def refund_facts(self) -> list[tuple[str, str]]:
+        """When, how and where to money went back, and of which payment."""
+        refund = self.content["refund"]
+        found = [
+            ("Time", self.moment(refund["at"])),
+            ("Sent to", refund["target"]),
+            ("Taken from the balance", self.money(refund["amount"], refund["currency"])),
+            ("Rate", refund["rate_note"]),
+            ("Of the payment", f"{self.money(refund['paid'], refund['paid_currency'])} by {refund['method']}, {self.moment(refund['paid_at'])}"),
+            ("Payment reference", refund["payment"]),
         ]
         return [fact for fact in found if fact[1]]
 

@@ -6,7 +6,7 @@ committed, so a transaction takes its numbers as late as it can. Counters are al
 
 from app import db
 
-PREFIXES = {"proforma": "PF", "invoice": "INV", "receipt": "RC", "credit_note": "CN"}
+PREFIXES = {"proforma": "PF", "invoice": "INV", "receipt": "RC", "credit_note": "CN", "refund_receipt": "RR"}
 
 _TAKE = """
 insert into number_series (kind, year, last)

@@ -10,12 +10,13 @@ from app.invoicing.bills import Bill
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened. `tone` is ``credit`` for money that arrived, ``danger`` for what failed, else quiet."""
+    """One thing that happened. `tone` is ``credit`` for money that arrived, ``danger`` for what failed, else quiet; `path` leads to its paper."""
 
     at: datetime
     what: str
     reference: str = ""
     tone: str = ""
+    path: str = ""
 
 
 _PAYMENTS = """
@@ -28,6 +29,8 @@ union all
 select e.at, 'dispute_' || e.state, '', d.gateway_reference, ''
 from dispute_events e join disputes d on d.id = e.dispute_id join payments p on p.id = d.payment_id
 where p.bill_id = %(bill_id)s and e.state in ('inquiry', 'closed', 'lost')
+union all
+select d.issued_at, 'receipt', '', d.number, '' from documents d where d.bill_id = %(bill_id)s and d.kind = 'refund_receipt'
 union all
 select t.posted_at, t.kind, t.description, t.reference, encode(e.hash, 'hex')
 from transfers t
@@ -54,6 +57,7 @@ _WORDS = {
     "dispute_inquiry": ("The payer's bank asks about it", ""),
     "dispute_closed": ("The bank has its answer", ""),
     "debt_settled": ("Settled what a dispute left owing", ""),
+    "receipt": ("Refund receipt", ""),
     "reversal": ("Taken back by the sender's bank", "danger"),
 }
 _CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}
@@ -81,4 +85,4 @@ def _others(bill: Bill) -> Iterator[Step]:
             what = row.label
         elif row.step == "started" and row.label:
             what = f"{what}: {row.label}"
-        yield Step(row.at, what, f"{row.hash[:4]}…{row.hash[-4:]}" if row.hash else row.reference, tone)
+        yield Step(row.at, what, f"{row.hash[:4]}…{row.hash[-4:]}" if row.hash else row.reference, tone, f"/refunds/{row.reference}.pdf" if row.step == "receipt" else "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app import clock, customers, db, ledger, mail, payments
+from app import clock, customers, db, invoicing, ledger, mail, payments
 from app.formats import formats
 from app.languages import N_
 from app.money import Money
@@ -32,7 +32,7 @@ class Step:
 class Refund:
     """One refund: what it takes from the balance, what it pays out and by which way, and its steps so far, oldest first.
 
-    `approvals` are the people who approved it, of `approvals_needed` different ones.
+    `approvals` are the people who approved it, of `approvals_needed` different ones; `receipt` is the number of its receipt, where its owner is who paid.
     """
 
     id: int
@@ -52,6 +52,7 @@ class Refund:
     approvals_needed: int
     approvals: Sequence[str]
     steps: Sequence[Step]
+    receipt: str
 
     @property
     def target(self) -> str:
@@ -94,6 +95,7 @@ r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,
   r.amount, r.currency, r.payout, r.payout_currency, r.state, r.reason, r.answer, r.way,
   coalesce(r.iban, '') as iban, coalesce(r.holder, '') as holder, r.requested_at,
   r.attempted_at, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.at), '{}') from refund_approvals a where a.refund_id = r.id) as approvals,
+  coalesce((select d.number from documents d where d.refund_id = r.id and d.customer_id = r.customer_id), '') as receipt,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from refund_events e where e.refund_id = r.id) as steps
 """
 _FROM = "from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id"
@@ -135,7 +137,7 @@ def _refund(row: db.Row) -> Refund:
     steps = [Step(state, datetime.fromisoformat(at), note, actor) for state, at, note, actor in row.steps]
     return Refund(
         row.id, row.number, row.document, row.method_label, Money(row.amount, row.currency), Money(row.payout, row.payout_currency), row.state, row.reason, row.answer,
-        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.approvals_needed, row.approvals, steps,
+        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.approvals_needed, row.approvals, steps, row.receipt,
     )  # fmt: skip
 
 
@@ -165,7 +167,19 @@ def write_step(refund_id: int, state: str, note: str, actor: str) -> None:
     db.execute(_STEP, id=refund_id, state=state, note=note, actor=actor, now=clock.now())
 
 
-def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "") -> None:
+def tell_settled(number: str) -> None:
+    """Issue the receipt of a refund whose money is gone, and send it to the customer, if it paid itself. Within a transaction."""
+    row, paid = lock(number), db.rows(_PAID, number=number)[0]
+    refund = {name: getattr(row, name) for name in ("number", "payout", "payout_currency", "amount", "currency")}
+    refund |= {name: getattr(paid, name) for name in ("payment", "method", "paid", "paid_currency")}
+    target = masked(row.holder, row.iban) if row.way == "bank" else paid.method
+    rate = paid.rate_note if paid.credited_currency == row.currency != row.payout_currency else ""
+    refund |= {"target": target, "rate_note": rate, "paid_at": paid.paid_at.isoformat(), "at": clock.now().isoformat()}
+    receipt = invoicing.issue_refund_receipt(paid.bill_id, row.id, refund)
+    tell(row, "settled", receipt=receipt if paid.own else "")
+
+
+def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "", receipt: str = "") -> None:
     """Write to the customer about a step: `answer` in support's own words, `reason` as the house or a processor says it. Within a transaction."""
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
@@ -174,7 +188,7 @@ def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "") -> None
         "refund_step", customer.email, locale=customer.locale, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title or customer.email, number=row.number,
         state=state, answer=answer, reason=reason,
         payout=write.money(row.payout, row.payout_currency), amount=write.money(row.amount, row.currency), target=target, document=row.document,
-        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()),
+        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()), receipt=receipt, attachments=[mail.Stored(receipt, f"/refunds/{receipt}.pdf")] if receipt else [],
     )  # fmt: skip
 
 
@@ -207,6 +221,11 @@ select r.id, r.number, r.payment_id, r.lot_id, r.customer_id, r.amount, r.curren
   case when p.payer_id = r.customer_id then p.method_label else 'the payer''s own method' end as method_label,
   exists (select from disputes d where d.payment_id = p.id and d.state in ('inquiry', 'open')) as disputed
 from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id where r.number = %(number)s for no key update of r
+"""
+_PAID = """
+select p.bill_id, p.public_id as payment, p.method_label as method, p.received as paid, p.received_currency as paid_currency, p.paid_at, p.rate_note, p.credited_currency,
+  p.payer_id = r.customer_id as own
+from refunds r join payments p on p.id = r.payment_id where r.number = %(number)s
 """
 _MOVE = "update refunds set state = %(state)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"
 _STEP = "insert into refund_events (refund_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"

@@ -65,7 +65,8 @@ def _payout(row: db.Row) -> Payout:
 _PAYOUTS = """
 select number, amount, currency, iban, holder, stands from (
   select number, payout as amount, payout_currency as currency, iban, holder, case state when 'approved' then 'due' when 'settled' then 'left' else '' end as stands
-  from refunds where way = 'bank'
+  from refunds r where way = 'bank'
+    and (state <> 'approved' or not exists (select from disputes d where d.payment_id = r.payment_id and d.state in ('inquiry', 'open')))
   union all
   select number, amount, currency, iban, holder, case state when 'returning' then 'due' when 'returned' then 'left' else '' end from held where way = 'bank' and amount is not null
 ) p

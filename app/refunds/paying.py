@@ -79,7 +79,7 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
         row = book.lock(number)
         if row.way != "bank":
             raise RefundError(f"{number} goes back by its processor.", "reference")
-        if row.disputed:
+        if row.disputed and row.attempted_at is None:
             raise RefundError("The payment is disputed: it cannot go back twice.", "reference")
         paid(row, reference, actor)
 
@@ -150,7 +150,7 @@ def _leave(row: db.Row, counter: list[tuple[int, int]], reference: str, actor: s
     )  # fmt: skip
     book.move(row, "settled", actor=actor, reference=reference)
     book.restate(row.payment_id, f"{row.number}: {Money(row.payout, row.payout_currency)} went back.", actor)
-    book.tell(row, "settled")
+    book.tell_settled(row.number)
 
 
 def _come_back(row: db.Row, why: str) -> str:
@@ -188,7 +188,7 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
     )  # fmt: skip
     book.write_step(refund.id, "settled", "Sent back at the processor.", payment.gateway)
     book.restate(payment.id, f"{refund.number}: {found.amount} went back, by the processor's own hand.", payment.gateway)
-    book.tell(book.lock(refund.number), "settled")
+    book.tell_settled(refund.number)
 
 
 # What waits for a bank that asks about its payment waits quietly.

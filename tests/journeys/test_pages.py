@@ -25,6 +25,7 @@ FILES = {
     "GET invoices.export",
     "GET invoices.pdf",
     "GET invoices.receipt",
+    "GET refunds.receipt",
     "GET invoices.bundle",
     "GET transactions.export",
     "GET static",
