@@ -68,7 +68,7 @@ def obstacle(customer: Customer) -> str:
     reasons = {
         f"Refund {found.refund} is under way. Wait until it has come to its end": found.refund,
         "A payment is disputed with its bank. Wait until the bank has decided": found.disputed,
-        "A dispute left a debt. Add funds to settle it": found.owed,
+        "A payment that was taken back left a debt. Add funds to settle it": found.owed,
         "Some of your money is on hold. Wait until it is free again": found.held,
         f"{found.bill} waits to be paid, and a bill keeps its currency. Pay or cancel it": found.bill,
         f"A payment to your balance has been started. Finish it, or wait until its page closes ({until})": until,
