@@ -200,7 +200,8 @@ def test_funds_are_added_by_keyboard_alone(browsers: Browsers, things: Things) -
     press(page, "Enter")
     expect(page).to_have_url(re.compile("/pay$"))
     tab_to(page, "input[name=method]")
-    press(page, "ArrowDown")
+    expect(page.locator("input[name=method]").first).to_be_checked()  # the saved card; then a card anew, then PayPal
+    press(page, "ArrowDown", "ArrowDown")
     expect(page.locator("input[value=sandbox-paypal]")).to_be_checked()
     press(page, "Enter")
     expect(page).to_have_url(re.compile("/sandbox/pay/"))
