@@ -41,6 +41,12 @@ def short_service(user: User, card: Card | None, label: str = "web-1") -> servic
     return service
 
 
+def bill_of_service(user: User) -> str:
+    """The number of a service bill that waits for its payer."""
+    with db.transaction():
+        return invoicing.issue_service_bill(user.customer_id, "Setup", "EUR", [invoicing.Line("Setup", 20_00)]).number
+
+
 def due(days: int = 31):
     return on(DAY + timedelta(days))
 
@@ -234,6 +240,32 @@ def test_a_charge_whose_time_is_over_is_asked_about_and_never_made_beside_the_ne
         payments.reconcile()
         pay()
     assert (charges(app), wallet.state(demo_customer.customer_id).available) == (1, 40_00)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_no_other_way_is_opened_while_nobody_knows_whether_the_card_was_charged(app, demo_customer, monkeypatch, reached):
+    card, bill = add_card(app, demo_customer), bill_of_service(demo_customer)
+    vault = processor(app).cards
+    charge = vault.charge
+
+    def lost(asked):
+        if reached:
+            charge(asked)
+        raise GatewayError("The answer was lost.", permanent=False)
+
+    monkeypatch.setattr(vault, "charge", lost)
+    with pytest.raises(payments.ProcessorDown, match="do not know yet"):
+        payments.pay_by_card(demo_customer.customer_id, bill, card.public_id)
+    fund(demo_customer.customer_id, 100_00)
+    with pytest.raises(payments.NotPayable, match="being charged"):
+        payments.pay_from_balance(demo_customer.customer_id, bill)
+    with pytest.raises(payments.NotPayable if reached else payments.ProcessorDown, match="a moment ago" if reached else "whether Visa"):
+        payments.start(demo_customer.customer_id, bill, "sandbox-card")
+    with clock.travel(clock.now() + timedelta(minutes=26)):
+        payments.reconcile()
+        if not reached:
+            payments.start(demo_customer.customer_id, bill, "sandbox-card")
+    assert charges(app) == reached
 
 
 def test_eight_clicks_at_once_are_one_charge(app: Flask, demo_customer):

@@ -19,6 +19,7 @@ from app.payments.starting import ProcessorDown
 
 MOST_TRIES: Final = 3
 """How often a renewal's bill is charged to a card in all, at most once a day."""
+NO_WORD: Final = "The processor does not answer, so we do not know yet whether your card was charged. We go on asking: look again in a few minutes. Nothing is charged twice."
 _LIMIT: Final = (20, timedelta(minutes=10))
 
 
@@ -91,6 +92,6 @@ def _charged(bill: Bill, card: Card, quote_token: str, *, unasked: bool = False)
         snapshot = keeper.charge_kept(payment.as_charge())
     except GatewayError as error:
         if not error.permanent:
-            starting.record_failure(payment, error)
+            starting.record_failure(payment, GatewayError(NO_WORD, permanent=False, detail=error.detail))
         snapshot = Snapshot("", payment.public_id, "failed", failure_code="refused", failure_message=str(error))
     return settling.apply(payment.gateway, snapshot) or payment

@@ -453,6 +453,8 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
         bill = invoicing.lock(found.id)
         if not bill.unpaid:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
+        if any(payment.card_id is not None for payment in book.open_of(bill.id)):
+            raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
         spent, now = charge(bill, ""), clock.now()
         invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
         bill = invoicing.lock(bill.id)

@@ -266,7 +266,9 @@ def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
 def _standing(bill: Bill, method: Method, link: Link | None, *, keep: bool) -> Payment | None:
     """The payment of this bill by this method that is open already. One whose page has closed is asked about first: it may be paid."""
     asked = (method.gateway, method.name, book.due(bill), link.id if link else None, keep, None)
-    payment = next((payment for payment in book.open_of(bill.id) if _asked(payment) == asked), None)
+    waiting = book.open_of(bill.id)
+    _refuse_beside_a_charge(waiting)
+    payment = next((payment for payment in waiting if _asked(payment) == asked), None)
     if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
         return payment
     payment = watching.settle_open(payment)
@@ -275,6 +277,16 @@ def _standing(bill: Bill, method: Method, link: Link | None, *, keep: bool) -> P
     if payment.confirmed:
         raise NotPayable("This bill was paid a moment ago.")
     return None
+
+
+def _refuse_beside_a_charge(waiting: list[Payment]) -> None:
+    """No page is opened while a saved card may have been charged for the same: its processor is asked about that first."""
+    charge = next((payment for payment in waiting if payment.card_id is not None), None)
+    charge = watching.settle_open(charge) if charge else None
+    if charge and charge.open:
+        raise ProcessorDown(f"The processor has not told us yet whether {charge.method_label} was charged. Try again in a few minutes, so that nothing is paid twice.")
+    if charge and charge.confirmed:
+        raise NotPayable("This bill was paid a moment ago.")
 
 
 def _asked(payment: Payment) -> tuple[object, ...]:
