@@ -20,12 +20,14 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, dates, numbers
 
-from app.money import exponent
+from app.money import CURRENCIES, exponent
 
 LOCALES = ("en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
 """The languages we ship. Any other locale that Babel knows can be formatted too: en_GB, de_CH, pt_PT."""
 
 NO_BREAK_SPACE = "\u00a0"
+_NEUTRAL = re.compile(r"(?<![\w.,-])(\d{1,15}(?:\.\d{1,4})?) ([A-Z]{3})\b|(?<![\w-])(\d{4}-\d\d-\d\d)(T\d\d:\d\dZ)?(?![\w-])", re.ASCII)
+"""An amount, a day or a moment in a sentence that is kept for any reader."""
 MINUS = "\u2212"
 
 _DAY_WORDS = {
@@ -172,6 +174,25 @@ class Formats:
         if words and -1 <= days <= 1:
             return words[days + 1]
         return dates.format_timedelta(dt.timedelta(days=days), "day", threshold=float("inf"), add_direction=True, locale=self.locale)
+
+    def sentence(self, text: str) -> str:
+        """A sentence that is kept for any reader ("300.00 EUR", "2026-11-23", "2026-11-23T14:05Z") as this one writes amounts, days and times.
+
+        What only looks like one (of no currency of ours, with other decimals, no day of the calendar) stays as it is.
+        """
+        return _NEUTRAL.sub(self._rewrite, text)
+
+    def _rewrite(self, found: re.Match[str]) -> str:
+        figure, currency, day, at = found.groups()
+        if figure:
+            minor = figure.replace(".", "")
+            exact = currency in CURRENCIES and len(figure.partition(".")[2]) == exponent(currency)
+            return self.money(int(minor), currency) if exact else found[0]
+        try:
+            moment = dt.datetime.fromisoformat(day + (at or ""))
+        except ValueError:
+            return found[0]
+        return self.datetime(moment) if at else self.date(moment.date())
 
     def local(self, moment: dt.datetime) -> dt.datetime:
         """An aware datetime in the reader's zone. Raises ValueError on a naive one, which could mean any zone."""

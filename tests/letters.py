@@ -9,8 +9,9 @@ _PAYMENT = {
 _RATE = {"pay": "USD", "figure": "0.922815", "into": "EUR", "source": "ECB", "day": "3 Mar 2026", "held": False}
 _REFUND = {
     "name": "Zofia Żuraw", "number": "RF-000007", "payout": "€\xa031.50", "amount": "€\xa032.75", "target": "Visa •••• 4242", "document": "INV-2026-000042", "paid_at": "4 Mar 2026",
-    "at": "9 Mar 2026, 10:15", "answer": "", "reason": "", "receipt": "",
+    "at": "9 Mar 2026, 10:15", "answer": "", "reason": "", "receipt": "", "own": True, "asked": True, "guest": False, "url": "http://localhost/refunds",
 }  # fmt: skip
+_GIVEN = {"name": "Zofia Żuraw", "amount": "€\xa020.00", "paid_at": "4 Mar 2026", "owed": ""}
 _DISPUTE = {"name": "Zofia Żuraw", "method": "Bank card", "number": "INV-2026-000042", "amount": "€\xa050.10", "taken": "€\xa049.90", "owed": "", "reason": ""}
 _FAILED = {
     "name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "SEPA Direct Debit", "reason": "", "for_another": False, "unpaid": True,
@@ -56,7 +57,12 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         *[_REFUND | {"state": state} for state in ("requested", "approved", "sent", "settled")],
         _REFUND | {"state": "settled", "receipt": "RR-2026-000003"},
         _REFUND | {"state": "declined", "answer": "Bitte zuerst kündigen."},
-        _REFUND | {"state": "failed", "reason": "lost or stolen card", "target": "the payer's own method"},
+        _REFUND | {"state": "failed", "reason": "lost or stolen card"},
+        *[_REFUND | {"state": state, "own": False, "asked": False, "guest": state == "failed"} for state in ("requested", "declined", "failed")],
+    ],
+    "given_back": [
+        _GIVEN | {"state": "taken", "owed": "€\xa012.00"},
+        *[_GIVEN | {"state": state} for state in ("requested", "settled", "won", "failed")],
     ],
     "payment_failed": [_FAILED, _FAILED | {"for_another": True, "unpaid": False}],
     "dispute_step": [

@@ -219,3 +219,21 @@ def test_a_locale_or_zone_that_is_none_says_so():
         formats("xx", "UTC")
     with pytest.raises(ZoneInfoNotFoundError):
         formats("en", "Mars/Olympus")
+
+
+@pytest.mark.parametrize(
+    ("locale", "kept", "written"),
+    [
+        ("de", "At most 1300.00 EUR of this payment can be refunded.", "At most 1.300,00\xa0€ of this payment can be refunded."),
+        ("en", "17.00 EUR came instead of 18.00 EUR", "€\xa017.00 came instead of €\xa018.00"),
+        ("en", "from 2026-11-23 on, at the latest 2026-11-23T14:05Z.", "from Nov 23, 2026 on, at the latest Nov 23, 2026, 3:05 PM."),
+        ("en", "300 JPY, 1.250 KWD", "¥\xa0300, KWD\xa01.250"),
+        (
+            "en",
+            "PF-2026-000001, 5.0 EUR, 5 EUR, 1.00 XXX, -5.00 EUR, 2026-13-01, 12026-11-23, RF-2026-11-23",
+            "PF-2026-000001, 5.0 EUR, 5 EUR, 1.00 XXX, -5.00 EUR, 2026-13-01, 12026-11-23, RF-2026-11-23",
+        ),
+    ],
+)
+def test_a_sentence_kept_for_any_reader_is_written_as_this_one_reads(locale: str, kept: str, written: str) -> None:
+    assert formats(locale, "Europe/Berlin").sentence(kept).replace("\u202f", " ") == written

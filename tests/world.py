@@ -43,6 +43,7 @@ class Things:
     held: str
     line: str
     refund_receipt: str
+    given: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -67,6 +68,7 @@ MISSING = {
     "held": "HM-999999",
     "refund_receipt": "RR-2026-999999",
     "line": "999999",
+    "given": "pay_" + "y" * 32,
     "verify": "x" * 43,
     "reset": "x" * 43,
 }
@@ -118,6 +120,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         line=str(db.scalar("select max(id) from bank_lines")),
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
         refund_receipt=settle_refund(app, user),
+        given=given.public_id,
     )
 
 

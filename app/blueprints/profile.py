@@ -43,6 +43,7 @@ MAILS: Final = {
     "renewal_short": ("A service could not be renewed", "When the balance does not cover a renewal, with what is missing", "Billing address"),
     "card_declined": ("A saved card was declined", "When a renewal could not be charged to it, with what to do", "Billing address"),
     "refund_step": ("A refund went a step further", "When it is requested, approved or declined, sent, settled (its receipt) or failed", "Billing address"),
+    "given_back": ("A payment by somebody else goes back", "When a top-up by somebody else leaves your balance, and when it is back", "Billing address"),
     "currency_changed": ("The currency of your account was changed", "Each time, with what became of the balance and the rate", "Billing address"),
     "dispute_step": ("A payment was disputed", "When your bank takes a payment back, and when it has decided", "Billing address"),
     "transfer_returned": ("A transfer was taken back", "When the sender's bank takes a transfer back", "Billing address"),

@@ -59,7 +59,7 @@ def ask() -> Response:
         except AmountError as error:
             form.refuse("amount", str(error))
         except RefundError as refused:
-            form.refuse(refused.field, str(refused))
+            form.refuse(refused.field, web.writer().sentence(str(refused)))
         else:
             web.toast(f"{number} is requested. The money is on hold until it is decided.")
             return web.go("/refunds")
@@ -94,6 +94,8 @@ def _show(form: Ask, status_code: int = 200) -> Response:
         following=NEXT,
         daily=refunds.DAILY,
         chosen=chosen,
+        quiet_until=refunds.quiet_until(me.customer_id),
+        haste=refunds.HASTE,
         entered=_entered(form, chosen),
         errors=form.sentences,
     )

@@ -31,14 +31,14 @@ def index() -> Response:
     return web.page("bank/index.html", lines=bank.unmatched(), gaps=bank.gaps())
 
 
-@staff_bank.get("/staff/bank/<int:line_id>")
+@staff_bank.get("/staff/bank/<int(max=999999999999999):line_id>")
 @staff_required
 def show(line_id: int) -> Response:
     """One line with what can be done about it."""
     return _show(line_id, Decision())
 
 
-@staff_bank.post("/staff/bank/<int:line_id>")
+@staff_bank.post("/staff/bank/<int(max=999999999999999):line_id>")
 @staff_required
 def decide(line_id: int) -> Response:
     """Credit it, send it back, approve that or take it back; 422 with the sentence when that cannot be."""

@@ -72,7 +72,7 @@ def decide(number: str) -> Response:
     try:
         state = _decide(number, request.form.get("decision", ""), form, actor)
     except RefundError as refused:
-        form.refuse(refused.field if refused.field in FIELDS else "reason", str(refused))
+        form.refuse(refused.field if refused.field in FIELDS else "reason", web.writer().sentence(str(refused)))
         return _show(number, form, 422)
     services.settle_waiting()
     web.toast(SAID[state].format(number))

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, abort, request
 
 from app import refunds, web
 from app.blueprints.refunds import NEXT, STATES
+from app.money import AmountError, Money
 from app.refunds import RefundError
 from app.web.forms import Form, Line
 from app.web.gate import staff_required
@@ -22,11 +23,62 @@ class Decision(Form):
     reference = Line("Bank's reference", 70)
 
 
+class Opening(Form):
+    """How much of a payment support sends back, and why."""
+
+    amount = Line("Amount", 40)
+    reason = Line("Reason", 500)
+
+
 @staff_refunds.get("/staff/refunds")
 @staff_required
 def index() -> Response:
-    """Every open refund, the longest waiting first."""
-    return web.page("refunds/queue.html", cases=refunds.queue(), states=STATES)
+    """Every open refund, the longest waiting first; with `find` the payment of that number, to open a refund of."""
+    text = request.args.get("find", "")[:100].replace("\0", "")
+    found = refunds.find_payments(text) if text.strip() else []
+    if len(found) == 1:
+        return web.go(f"/staff/refunds/of/{found[0]}")
+    errors = {"find": "No payment that was credited has this number."} if text.strip() and not found else {}
+    several = [origin for public_id in found if (origin := refunds.origin(public_id))]
+    return web.page("refunds/queue.html", status_code=422 if errors else 200, cases=refunds.queue(), states=STATES, find=text, found=several, errors=errors)
+
+
+@staff_refunds.get("/staff/refunds/of/<payment>")
+@staff_required
+def prepare(payment: str) -> Response:
+    """One payment of anybody's with what of it can go back, and the form that opens its refund."""
+    return _show_origin(payment, Opening())
+
+
+@staff_refunds.post("/staff/refunds/of/<payment>")
+@staff_required
+def open_refund(payment: str) -> Response:
+    """Open the refund of anybody's payment; 422 with the field marked when that cannot be."""
+    origin, form = refunds.origin(payment), Opening()
+    if origin is None:
+        abort(404)
+    if form.validate():
+        try:
+            amount = Money.parse(form.amount.data or "", origin.source.credited.currency, web.reader().locale)
+            number = refunds.open_by_support(payment, amount, form.reason.data or "", actor=f"staff:{web.reader().login}")
+        except AmountError as error:
+            form.refuse("amount", str(error))
+        except RefundError as refused:
+            form.refuse(refused.field if refused.field == "reason" else "amount", web.writer().sentence(str(refused)))
+        else:
+            web.toast(f"{number} is opened and waits for its approval.")
+            return web.go(f"/staff/refunds/{number}")
+    return _show_origin(payment, form, 422)
+
+
+def _show_origin(payment: str, form: Opening, status_code: int = 200) -> Response:
+    origin = refunds.origin(payment)
+    if origin is None:
+        abort(404)
+    whole = web.writer().amount(origin.source.refundable.minor, origin.source.refundable.currency)
+    entered = {**form.values, "amount": form.amount.data or whole}
+    quiet = refunds.quiet_until(origin.customer_id)
+    return web.page("refunds/open.html", status_code=status_code, origin=origin, source=origin.source, quiet_until=quiet, entered=entered, errors=form.sentences)
 
 
 @staff_refunds.get("/staff/refunds/<number>")
@@ -48,7 +100,7 @@ def decide(number: str) -> Response:
     try:
         said = _decide(number, request.form.get("decision", ""), form, actor)
     except RefundError as refused:
-        form.refuse(refused.field if refused.field == "reference" else "answer", str(refused))
+        form.refuse(refused.field if refused.field == "reference" else "answer", web.writer().sentence(str(refused)))
         return _show(number, form, 422)
     web.toast(said)
     return web.go("/staff/refunds")

@@ -11,6 +11,13 @@ _HISTORY = """
 select id, at, kind, ip, details ->> 'device' as device from security_events
 where user_id = %(user_id)s and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s
 """
+_CREDENTIALS = """
+select max(e.at) from security_events e join users u on u.id = e.user_id
+where u.customer_id = %(customer_id)s and (e.kind in ('password_changed', 'password_reset') or e.kind = 'email_verified' and (
+  select before.kind from security_events before
+  where before.user_id = e.user_id and before.id < e.id and before.kind in ('email_change_requested', 'email_verified') order by before.id desc limit 1
+) = 'email_change_requested')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,12 @@ class Event:
 def record(kind: str, user_id: int | None = None, *, ip: str = "", details: dict[str, object] | None = None) -> None:
     """Write one event. Within a transaction."""
     db.execute(_RECORD, user_id=user_id, at=clock.now(), kind=kind, ip=ip, details=json.dumps(details or {}))
+
+
+def credentials_changed_at(customer_id: int) -> datetime | None:
+    """When a password or a confirmed address of a customer's logins last changed; None when none did. The first confirmation of an address is no change."""
+    found: datetime | None = db.scalar(_CREDENTIALS, customer_id=customer_id)
+    return found
 
 
 def history(user_id: int, limit: int, before: int | None = None) -> list[Event]:

@@ -38,7 +38,11 @@ join lateral (
   select e.hash from entries e join accounts a on a.id = e.account_id
   where e.transfer_id = t.id and a.kind in ('wallet', 'bonus') order by a.kind = 'wallet' desc limit 1
 ) e on true
-where t.bill_id = %(bill_id)s or t.payment_id in (select p.id from payments p where p.bill_id = %(bill_id)s)
+where (t.bill_id = %(bill_id)s or t.payment_id in (select p.id from payments p where p.bill_id = %(bill_id)s)) and t.refund_id is null
+  and not (%(for_another)s and t.kind = 'debt_settled')  -- what the other owed is none of the payer's business
+union all
+select e.at, 'refund_' || e.state, '', r.number, ''
+from refund_events e join refunds r on r.id = e.refund_id join payments p on p.id = r.payment_id where p.bill_id = %(bill_id)s
 """
 
 _WORDS = {
@@ -49,7 +53,10 @@ _WORDS = {
     "charge": ("Charged to the balance", ""),
     "charge_refund": ("Returned to the balance", "credit"),
     "refund_requested": ("Refund requested", ""),
-    "refund_sent": ("Refund sent", "credit"),
+    "refund_approved": ("Refund approved", ""),
+    "refund_sent": ("Refund sent", ""),
+    "refund_settled": ("Refund settled", "credit"),
+    "refund_declined": ("Refund declined", ""),
     "refund_failed": ("Refund failed", "danger"),
     "dispute_opened": ("Disputed with the bank", "danger"),
     "dispute_won": ("Dispute won", "credit"),
@@ -79,7 +86,7 @@ def _own(bill: Bill) -> Iterator[Step]:
 
 
 def _others(bill: Bill) -> Iterator[Step]:
-    for row in db.rows(_PAYMENTS, bill_id=bill.id):
+    for row in db.rows(_PAYMENTS, bill_id=bill.id, for_another=bill.for_another):
         what, tone = _WORDS.get(row.step, (row.step.replace("_", " ").capitalize(), ""))
         if row.step == "failed" and row.label:
             what = row.label

@@ -56,6 +56,7 @@ class _Case:
     arrival: Arrival
     bill: Bill
     owner: Customer
+    payer: Customer
     conversion: Conversion
     public_id: str = ""
     payment_id: int = 0
@@ -77,10 +78,14 @@ def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
     """
     bills = invoicing.lock_many({arrival.bill_id for arrival in arrivals if arrival.bill_id})
     owners = _owners(arrivals, bills)
-    converted = [_conversion(arrival, bills.get(arrival.bill_id or 0), owners[_owner_id(arrival, bills)]) for arrival in arrivals]
+    converted = [_conversion(arrival, bills.get(arrival.bill_id or 0), owners[_owner_id(arrival, bills)], owners[_payer_id(arrival, bills)]) for arrival in arrivals]
     going = [(arrival, found) for arrival, found in zip(arrivals, converted, strict=True) if isinstance(found, Conversion)]
     issued = iter(_issue([arrival for arrival, _ in going if arrival.bill_id is None]))
-    cases = [_Case(arrival, bill, owners[bill.beneficiary_id], found) for arrival, found in going for bill in [bills[arrival.bill_id] if arrival.bill_id else next(issued)]]
+    cases = [
+        _Case(arrival, bill, owners[bill.beneficiary_id], owners[bill.customer_id], found)
+        for arrival, found in going
+        for bill in [bills[arrival.bill_id] if arrival.bill_id else next(issued)]
+    ]
     _write_payments(cases)
     _credit(cases)
     _settle(cases)
@@ -94,6 +99,10 @@ def _owner_id(arrival: Arrival, bills: Mapping[int, Bill]) -> int:
     return bills[arrival.bill_id].beneficiary_id if arrival.bill_id else arrival.customer_id
 
 
+def _payer_id(arrival: Arrival, bills: Mapping[int, Bill]) -> int:
+    return bills[arrival.bill_id].customer_id if arrival.bill_id else arrival.customer_id
+
+
 def _owners(arrivals: Sequence[Arrival], bills: Mapping[int, Bill]) -> dict[int, Customer]:
     """Who gets the money and who pays it. A customer without a currency gets that of the first money."""
     found = customers.get_many({arrival.customer_id for arrival in arrivals} | {side for bill in bills.values() for side in (bill.customer_id, bill.beneficiary_id)})
@@ -103,12 +112,12 @@ def _owners(arrivals: Sequence[Arrival], bills: Mapping[int, Bill]) -> dict[int,
     return found | customers.get_many({_owner_id(arrival, bills) for arrival in fresh}) if fresh else found
 
 
-def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer) -> Conversion | str:
-    """What an arrival becomes on the wallet, at the rate of now; the sentence why that cannot be said."""
+def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer, reader: Customer) -> Conversion | str:
+    """What an arrival becomes on the wallet, at the rate of now, said as the payer reads it; the sentence why that cannot be said."""
     received = arrival.received
     straight = bill is not None and bill.kind == "service" and bill.currency == received.currency
     try:
-        return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(owner.locale, owner.timezone))
+        return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(reader.locale, reader.timezone))
     except (fx.RateUnavailable, AmountError) as unavailable:
         return f"It cannot be converted now: {unavailable}"
 
@@ -214,7 +223,7 @@ def _counts(case: _Case) -> int:
 
 def _fate(case: _Case, *, already: bool) -> str:
     """Why the bill is not paid by this, as a sentence, or nothing."""
-    bill, writer = case.bill, formats(case.owner.locale, case.owner.timezone)
+    bill, writer = case.bill, formats(case.payer.locale, case.payer.timezone)
     case.spare = already or not settling.takes_money(bill)
     if case.spare:
         return f"{bill.number} was {'paid' if already else bill.status} already, so the money was added to the balance."
@@ -256,7 +265,7 @@ def _facts(case: _Case, credited: int) -> Settlement:
 def _above(case: _Case) -> str:
     if case.counted <= case.bill.total:
         return ""
-    above = formats(case.owner.locale, case.owner.timezone).money(case.counted - case.bill.total, case.bill.currency)
+    above = formats(case.payer.locale, case.payer.timezone).money(case.counted - case.bill.total, case.bill.currency)
     return f" {above} more than it asked for is on the balance."
 
 
@@ -290,13 +299,11 @@ def _tell(cases: Sequence[_Case]) -> None:
     """The history of each payment, and a mail to each payer."""
     now = clock.now()
     db.many(book.EVENT, [{"payment_id": case.payment_id, "at": now, "state": "paid", "note": _history(case), "actor": BANK} for case in cases])
-    payers = customers.get_many({case.bill.customer_id for case in cases})
     receipts = _receipts([case.number for case in cases if case.number])
-    letters = [_letter(case, payers[case.bill.customer_id], receipts.get(case.number)) for case in cases]
+    letters = [_letter(case, case.payer, receipts.get(case.number)) for case in cases]
     given = [case for case in cases if case.bill.for_another]
     letters += [
-        settling.to_owner(case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=payers[case.bill.customer_id].guest)
-        for case in given
+        settling.to_owner(case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=case.payer.guest) for case in given
     ]
     mail.send_many(settling.reachable(letters))
 

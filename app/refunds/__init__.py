@@ -5,7 +5,7 @@ goes back by the payment's own method, in the currency paid, at the rate it came
 What a processor says of refunds and disputes comes with its snapshots of the payment (`follow`), whichever way those were got.
 """
 
-from app.refunds.asking import DAILY, approve, decline, request
+from app.refunds.asking import DAILY, HASTE, approve, decline, open_by_support, quiet_until, request
 from app.refunds.book import Case, Refund, RefundError, Step, case, of_customer, queue
 from app.refunds.byhand import Payout, came_back, commission, left, payout, payouts
 from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
@@ -13,13 +13,15 @@ from app.refunds.held import PAGE as HELD_PAGE
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
 from app.refunds.returned import take_back
-from app.refunds.sources import Source, refundable, source, unused
+from app.refunds.sources import Origin, Source, find_payments, origin, refundable, source, unused
 
 __all__ = [
     "DAILY",
+    "HASTE",
     "HELD_PAGE",
     "Case",
     "Held",
+    "Origin",
     "Payout",
     "Refund",
     "RefundError",
@@ -30,6 +32,7 @@ __all__ = [
     "case",
     "commission",
     "decline",
+    "find_payments",
     "follow",
     "held_case",
     "held_money",
@@ -38,12 +41,15 @@ __all__ = [
     "mark_paid",
     "mark_returned",
     "of_customer",
+    "open_by_support",
     "open_dispute",
+    "origin",
     "pay_out",
     "pay_out_due",
     "payout",
     "payouts",
     "queue",
+    "quiet_until",
     "reconcile",
     "refundable",
     "release",

@@ -1,20 +1,23 @@
 """Asking for money back, and support's answer."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stdnum import iban as ibans
 from stdnum.exceptions import ValidationError
 
 import config
-from app import clock, db, payments, wallet
+from app import clock, customers, db, payments, wallet
 from app.money import Money
 from app.refunds import book
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, Source, margin_of, payout_of, source, waits_until
+from app.refunds.sources import ANOTHERS, SOURCES, Source, margin_of, payout_of, source, source_for_support, waits_until
 
 DAILY = 3
 """Requests of one customer within a day."""
 MOST_WORDS = 500
+QUIET = timedelta(hours=72)
+"""How long no refund can be asked for after the password or the e-mail address changed."""
+HASTE = "The password or the e-mail address of this account was changed. So that nobody else can take its money out, refunds wait for three days."
 
 
 def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iban: str = "", holder: str = "") -> str:
@@ -24,25 +27,53 @@ def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iba
     """
     with db.transaction():
         row = _own_payment(customer_id, public_id)
-        standing = db.row(_OPEN, payment=row.payment_id)
-        if standing and (standing.amount, standing.currency) == (amount.minor, amount.currency):
-            return str(standing.number)
+        if row.by_another:
+            raise RefundError(ANOTHERS, "payment")
+        if standing := _standing(row, amount):
+            return standing
         found = source(row)
         account = _account(found, iban, holder)
-        _refuse(found, amount, customer_id)
-        payout = payout_of(row, amount.minor)
-        if payout <= 0:
-            raise RefundError("This amount is too small to be sent back.")
-        (refund,) = db.rows(_REQUEST, payment=row.payment_id, lot=row.lot_id, customer=customer_id, amount=amount.minor, currency=amount.currency, payout=payout,
-                            payout_currency=row.paid_currency, reason=reason[:MOST_WORDS], way=found.way, iban=account[0], holder=account[1], margin=margin_of(row, amount.minor),
-                            needed=approvals_needed(found.way, amount), now=clock.now())  # fmt: skip
-        wallet.hold(
-            customer_id, row.lot_id, amount, reference=f"{refund.number}:hold", description=f"Refund {refund.number} requested",
-            actor=f"customer:{customer_id}", refund_id=refund.id, payment_id=row.payment_id,
-        )  # fmt: skip
-        book.write_step(refund.id, "requested", reason[:MOST_WORDS], f"customer:{customer_id}")
-        book.tell(book.lock(refund.number), "requested")
-        return str(refund.number)
+        _refuse(found, amount)
+        _refuse_haste(customer_id)
+        return _open(row, found, amount, reason, f"customer:{customer_id}", account)
+
+
+def open_by_support(public_id: str, amount: Money, reason: str, *, actor: str) -> str:
+    """Open the refund of any customer's payment, of somebody else's for it too; the refund's number. Opens the transaction. Raises `RefundError`.
+
+    It goes only the way the payment came, never to a named account, and is approved like any other. It waits for no `quiet_until`: the reason stands for that.
+    """
+    if not reason.strip():
+        raise RefundError("Write down why.", "reason")
+    with db.transaction():
+        row = _own_payment(db.scalar("select customer_id from payments where public_id = %(public_id)s", public_id=public_id), public_id)
+        if standing := _standing(row, amount):
+            return standing
+        found = source_for_support(row)
+        _refuse(found, amount)
+        return _open(row, found, amount, reason.strip(), actor)
+
+
+def _standing(row: db.Row, amount: Money) -> str:
+    """The number of the refund that asks for the same already, or nothing."""
+    standing = db.row(_OPEN, payment=row.payment_id)
+    return str(standing.number) if standing and (standing.amount, standing.currency) == (amount.minor, amount.currency) else ""
+
+
+def _open(row: db.Row, found: Source, amount: Money, reason: str, actor: str, account: tuple[str | None, str | None] = (None, None)) -> str:
+    payout = payout_of(row, amount.minor)
+    if payout <= 0:
+        raise RefundError("This amount is too small to be sent back.")
+    (refund,) = db.rows(_REQUEST, payment=row.payment_id, lot=row.lot_id, customer=row.customer_id, amount=amount.minor, currency=amount.currency, payout=payout,
+                        payout_currency=row.paid_currency, reason=reason[:MOST_WORDS], way=found.way, iban=account[0], holder=account[1], margin=margin_of(row, amount.minor),
+                        needed=approvals_needed(found.way, amount), now=clock.now())  # fmt: skip
+    wallet.hold(
+        row.customer_id, row.lot_id, amount, reference=f"{refund.number}:hold", description=f"Refund {refund.number} requested",
+        actor=actor, refund_id=refund.id, payment_id=row.payment_id,
+    )  # fmt: skip
+    book.write_step(refund.id, "requested", reason[:MOST_WORDS], actor)
+    book.tell(book.lock(refund.number), "requested")
+    return str(refund.number)
 
 
 def approve(number: str, *, actor: str, note: str = "") -> str:
@@ -53,7 +84,7 @@ def approve(number: str, *, actor: str, note: str = "") -> str:
         if row.disputed:
             raise RefundError("The payment is disputed: it cannot go back twice.", "answer")
         if opens_at := waits_until(row):
-            raise RefundError(f"Its bank can still take the payment back. It can be refunded from {opens_at:%-d %B %Y} on.", "answer")
+            raise RefundError(f"Its bank can still take the payment back. It can be refunded from {opens_at:%Y-%m-%d} on.", "answer")
         if not db.execute(_APPROVE, id=row.id, actor=actor, now=clock.now()):
             raise RefundError("You have approved it already. Another person has to approve it too.", "answer")
         given = db.scalar("select count(*) from refund_approvals where refund_id = %(id)s", id=row.id)
@@ -90,7 +121,13 @@ def give_back(row: db.Row, state: str, note: str, actor: str, *, answered: bool 
     book.tell(row, state, answer=note if answered else "", reason="" if answered else note)
 
 
-def _own_payment(customer_id: int, public_id: str) -> db.Row:
+def quiet_until(customer_id: int) -> datetime | None:
+    """Until when a customer can ask for no refund, because who logs in, or how, has just changed."""
+    changed_at = customers.credentials_changed_at(customer_id)
+    return changed_at + QUIET if changed_at and changed_at + QUIET > clock.now() else None
+
+
+def _own_payment(customer_id: int | None, public_id: str) -> db.Row:
     """The payment, held, and the customer after it: requests of one customer are counted one after the other."""
     payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for no key update", public_id=public_id, customer=customer_id)
     db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
@@ -100,13 +137,18 @@ def _own_payment(customer_id: int, public_id: str) -> db.Row:
     return next((row for row in rows if row.remaining), rows[0])
 
 
-def _refuse(found: Source, amount: Money, customer_id: int) -> None:
+def _refuse(found: Source, amount: Money) -> None:
     if found.open_number:
         raise RefundError(f"{found.open_number} of this payment is still open. It has to come to an end first.", "payment")
     if found.reason:
         raise RefundError(found.reason, "payment")
     if not 0 < amount.minor <= found.refundable.minor or amount.currency != found.refundable.currency:
         raise RefundError(f"At most {found.refundable} of this payment can be refunded.")
+
+
+def _refuse_haste(customer_id: int) -> None:
+    if until := quiet_until(customer_id):
+        raise RefundError(f"{HASTE} It is possible from {until:%Y-%m-%dT%H:%MZ} on.", "payment")
     since = clock.now() - timedelta(days=1)
     if db.scalar("select count(*) from refunds where customer_id = %(id)s and requested_at > %(since)s", id=customer_id, since=since) >= DAILY:
         raise RefundError(f"You can ask for {DAILY} refunds a day. Try again tomorrow.", "payment")

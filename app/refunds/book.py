@@ -1,9 +1,10 @@
 """Refunds as they are written: read, locked, moved one step, and told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+import config
 from app import clock, customers, db, invoicing, ledger, mail, payments
 from app.formats import formats
 from app.languages import N_
@@ -32,7 +33,8 @@ class Step:
 class Refund:
     """One refund: what it takes from the balance, what it pays out and by which way, and its steps so far, oldest first.
 
-    `approvals` are the people who approved it, of `approvals_needed` different ones; `receipt` is the number of its receipt, where its owner is who paid.
+    `approvals` are the people who approved it, of `approvals_needed` different ones; `receipt` is the number of its receipt, the payer's paper. `side` is who reads
+    it: ``own`` where payer and owner of the balance are one, else ``payer`` or ``owner``, of whom each sees only its own end, or ``support``.
     """
 
     id: int
@@ -53,10 +55,13 @@ class Refund:
     approvals: Sequence[str]
     steps: Sequence[Step]
     receipt: str
+    side: str
 
     @property
     def target(self) -> str:
         """Where the money goes, in words."""
+        if self.side == "owner":
+            return "whoever paid it"
         return masked(self.holder, self.iban) if self.way == "bank" else self.method_label
 
 
@@ -67,9 +72,10 @@ def masked(holder: str, iban: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An open refund as support judges it: whose, of which payment, what is left of that one, and what happened before."""
+    """An open refund as support judges it: whose, of which payment, what is left of that one, and what happened before. `payer` is empty where it is the customer."""
 
     refund: Refund
+    payer: str
     login: str
     customer: str
     since: datetime
@@ -84,24 +90,26 @@ class Case:
     disputes_before: int
 
 
-OTHERS = N_("the payer's own method")
-"""Where a refund goes whose payer is somebody else: what that one paid with is not shown."""
 RETURNED = (N_("expired or canceled card"), N_("lost or stolen card"), N_("insufficient funds"))
 """Reasons of processors that a mail can name."""
 
 _FIELDS = """
 r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,
-  case when p.payer_id = r.customer_id then p.method_label else 'the payer''s own method' end as method_label,
-  r.amount, r.currency, r.payout, r.payout_currency, r.state, r.reason, r.answer, r.way,
+  p.method_label, r.customer_id, p.payer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.reason, r.answer, r.way,
   coalesce(r.iban, '') as iban, coalesce(r.holder, '') as holder, r.requested_at,
   r.attempted_at, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.at), '{}') from refund_approvals a where a.refund_id = r.id) as approvals,
-  coalesce((select d.number from documents d where d.refund_id = r.id and d.customer_id = r.customer_id), '') as receipt,
+  coalesce((select d.number from documents d where d.refund_id = r.id and d.customer_id = p.payer_id), '') as receipt,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from refund_events e where e.refund_id = r.id) as steps
 """
 _FROM = "from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id"
-_OF_CUSTOMER = f"select {_FIELDS} {_FROM} where r.customer_id = %(customer)s order by r.id desc"
+_OF_CUSTOMER = f"""
+select {_FIELDS} {_FROM} where r.customer_id = %(customer)s
+  or r.payment_id in (select g.id from bills t join payments g on g.bill_id = t.id where t.customer_id = %(customer)s and t.beneficiary_id <> %(customer)s)
+order by r.id desc
+"""  # noqa: S608 - constants
 _CASE = f"""
-select {_FIELDS}, u.login, coalesce(nullif(c.company, ''), c.name) as customer, c.created_at as since, p.public_id, p.state as payment_state,
+select {_FIELDS}, case when p.payer_id <> r.customer_id then (select coalesce(nullif(y.company, ''), y.name, '') from customers y where y.id = p.payer_id) else '' end as payer,
+  u.login, coalesce(nullif(c.company, ''), c.name) as customer, c.created_at as since, p.public_id, p.state as payment_state,
   coalesce(p.gateway_reference, '') as gateway_reference, p.gateway, l.paid, l.paid_currency, p.paid_at, l.remaining,
   (select count(*) from refunds o where o.customer_id = r.customer_id and o.id < r.id) as refunds_before,
   (select count(*) from disputes d where d.customer_id = r.customer_id) as disputes_before
@@ -111,8 +119,23 @@ where """  # noqa: S608 - constants
 
 
 def of_customer(customer_id: int) -> list[Refund]:
-    """A customer's refunds with their steps, newest first."""
-    return [_refund(row) for row in db.rows(_OF_CUSTOMER, customer=customer_id)]
+    """The refunds of a customer's balance and of what it paid for others, with their steps, newest first; of each only what is the customer's business."""
+    return [_seen(_refund(row, _side(row, customer_id))) for row in db.rows(_OF_CUSTOMER, customer=customer_id)]
+
+
+def _side(row: db.Row, reader: int) -> str:
+    if row.payer_id == row.customer_id:
+        return "own"
+    return "payer" if row.payer_id == reader else "owner"
+
+
+def _seen(refund: Refund) -> Refund:
+    """The refund without what is the other's: the owner sees what its balance gave, the payer what comes back; what support wrote down is for neither."""
+    if refund.side == "own":
+        return refund
+    if refund.side == "owner":
+        return replace(refund, document="", method_label="", payout=refund.amount, reason="", answer="", receipt="", steps=[replace(step, note="") for step in refund.steps])
+    return replace(refund, amount=refund.payout, reason="", steps=[replace(step, note="") if step.state == "requested" else step for step in refund.steps])
 
 
 def queue() -> list[Case]:
@@ -128,16 +151,16 @@ def case(number: str) -> Case | None:
 
 def _case(row: db.Row) -> Case:
     return Case(
-        _refund(row), row.login or "", row.customer or row.login or "", row.since, row.public_id, row.payment_state, row.gateway_reference, row.gateway,
+        _refund(row, "support"), row.payer or ("somebody without a name" if row.payer_id != row.customer_id else ""), row.login or "", row.customer or row.login or "", row.since, row.public_id, row.payment_state, row.gateway_reference, row.gateway,
         Money(row.paid, row.paid_currency), row.paid_at, Money(row.remaining, row.currency), row.refunds_before, row.disputes_before,
     )  # fmt: skip
 
 
-def _refund(row: db.Row) -> Refund:
+def _refund(row: db.Row, side: str) -> Refund:
     steps = [Step(state, datetime.fromisoformat(at), note, actor) for state, at, note, actor in row.steps]
     return Refund(
         row.id, row.number, row.document, row.method_label, Money(row.amount, row.currency), Money(row.payout, row.payout_currency), row.state, row.reason, row.answer,
-        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.approvals_needed, row.approvals, steps, row.receipt,
+        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.approvals_needed, row.approvals, steps, row.receipt, side,
     )  # fmt: skip
 
 
@@ -168,7 +191,7 @@ def write_step(refund_id: int, state: str, note: str, actor: str) -> None:
 
 
 def tell_settled(number: str) -> None:
-    """Issue the receipt of a refund whose money is gone, and send it to the customer, if it paid itself. Within a transaction."""
+    """Issue the receipt of a refund whose money is gone, and send it to who paid. Within a transaction."""
     row, paid = lock(number), db.rows(_PAID, number=number)[0]
     refund = {name: getattr(row, name) for name in ("number", "payout", "payout_currency", "amount", "currency")}
     refund |= {name: getattr(paid, name) for name in ("payment", "method", "paid", "paid_currency")}
@@ -176,19 +199,40 @@ def tell_settled(number: str) -> None:
     rate = paid.rate_note if paid.credited_currency == row.currency != row.payout_currency else ""
     refund |= {"target": target, "rate_note": rate, "paid_at": paid.paid_at.isoformat(), "at": clock.now().isoformat()}
     receipt = invoicing.issue_refund_receipt(paid.bill_id, row.id, refund)
-    tell(row, "settled", receipt=receipt if paid.own else "")
+    tell(row, "settled", receipt=receipt)
 
 
 def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "", receipt: str = "") -> None:
-    """Write to the customer about a step: `answer` in support's own words, `reason` as the house or a processor says it. Within a transaction."""
-    customer = customers.get(row.customer_id)
-    write = formats(customer.locale, customer.timezone)
-    target = masked(row.holder, row.iban) if row.way == "bank" else row.method_label
+    """Write to the payer about a step, and to the owner of the balance where that is somebody else; neither reads the other's facts. Within a transaction.
+
+    `answer` is in support's own words, `reason` as the house or a processor says it; both are the payer's.
+    """
+    payer, own = customers.get(row.payer_id), row.payer_id == row.customer_id
+    write = formats(payer.locale, payer.timezone)
+    target = masked(row.holder, row.iban) if row.way == "bank" else row.payer_method
+    page = payments.told_at(row.public_id) if payer.guest else "/refunds"
     mail.inform(
-        "refund_step", customer.email, locale=customer.locale, key=f"{row.number}:{state}", customer_id=customer.id, name=customer.title or customer.email, number=row.number,
+        "refund_step", payer.email, locale=payer.locale, key=f"{row.number}:{state}", customer_id=payer.id, name=payer.title or payer.email, number=row.number,
         state=state, answer=answer, reason=reason,
         payout=write.money(row.payout, row.payout_currency), amount=write.money(row.amount, row.currency), target=target, document=row.document,
-        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()), receipt=receipt, attachments=[mail.Stored(receipt, f"/refunds/{receipt}.pdf")] if receipt else [],
+        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()), own=own, asked=row.opener.startswith("customer:"), guest=payer.guest, url=config.current().base_url + page,
+        receipt=receipt, attachments=[mail.Stored(receipt, f"/refunds/{receipt}.pdf")] if receipt else [],
+    )  # fmt: skip
+    if not own and state in OWNERS_STEPS:
+        tell_owner(row.customer_id, state, key=f"{row.number}:{state}", amount=Money(row.amount, row.currency), paid_at=row.paid_at)
+
+
+OWNERS_STEPS = ("requested", "settled", "declined", "failed")
+"""What moves money of a balance, when a payment by somebody else goes back."""
+
+
+def tell_owner(customer_id: int, state: str, *, key: str, amount: Money, paid_at: datetime, owed: Money | None = None) -> None:
+    """Write to whose balance it is what a payment by somebody else, that goes back or was taken back, does to it; of that payer nothing. Within a transaction."""
+    owner = customers.get(customer_id)
+    write = formats(owner.locale, owner.timezone)
+    mail.inform(
+        "given_back", owner.email, locale=owner.locale, key=f"{key}:owner", customer_id=owner.id, name=owner.title or owner.email, state=state,
+        amount=write.money(amount.minor, amount.currency), paid_at=write.date(paid_at), owed=write.money(owed.minor, owed.currency) if owed and owed.minor > 0 else "",
     )  # fmt: skip
 
 
@@ -216,15 +260,15 @@ def exchanged(line: tuple[int, int], amount: Money, payout: Money, margin: int =
 
 _LOCK = """
 select r.id, r.number, r.payment_id, r.lot_id, r.customer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.way, r.iban, r.holder, r.margin, r.attempted_at,
-  r.approvals_needed, r.gateway_reference as refund_reference, p.gateway, p.method, p.gateway_reference, p.paid_at,
+  r.approvals_needed, r.gateway_reference as refund_reference, p.gateway, p.method, p.gateway_reference, p.paid_at, p.payer_id, p.public_id, p.method_label as payer_method,
+  (select e.actor from refund_events e where e.refund_id = r.id order by e.id limit 1) as opener,
   coalesce(b.invoice_number, b.proforma_number) as document,
-  case when p.payer_id = r.customer_id then p.method_label else 'the payer''s own method' end as method_label,
+  case when p.payer_id = r.customer_id then p.method_label else 'its payer' end as method_label,
   exists (select from disputes d where d.payment_id = p.id and d.state in ('inquiry', 'open')) as disputed
 from refunds r join payments p on p.id = r.payment_id join bills b on b.id = p.bill_id where r.number = %(number)s for no key update of r
 """
 _PAID = """
-select p.bill_id, p.public_id as payment, p.method_label as method, p.received as paid, p.received_currency as paid_currency, p.paid_at, p.rate_note, p.credited_currency,
-  p.payer_id = r.customer_id as own
+select p.bill_id, p.public_id as payment, p.method_label as method, p.received as paid, p.received_currency as paid_currency, p.paid_at, p.rate_note, p.credited_currency
 from refunds r join payments p on p.id = r.payment_id where r.number = %(number)s
 """
 _MOVE = "update refunds set state = %(state)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"

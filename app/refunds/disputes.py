@@ -41,6 +41,9 @@ FROZEN = "The payment is disputed with its bank."
 INQUIRED = "The payer's bank asks about this payment. Nothing of it goes back until that is answered."
 GONE = "The payer's bank took this payment back."
 
+OWNERS_NEWS = {"open": "taken", "won": "won"}
+"""What the owner of a balance is told of the dispute of a payment by somebody else: what moves the balance."""
+
 
 def open_dispute(public_id: str, amount: Money, *, reference: str, reason: str) -> None:
     """The payer's bank took a payment back: the balance gives what it has, the rest is a debt, and the payment cannot be refunded.
@@ -123,7 +126,7 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
         give_back(book.lock(refund.number), "declined", DISPUTED, "system")
     wallet.seize(
         row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_in(row, taken)),
-        payment_id=row.payment_id, description=f"Dispute of the payment by {row.method_label}",
+        payment_id=row.payment_id, description=f"Dispute of the payment by {'somebody else' if row.by_another else row.method_label}",
     )  # fmt: skip
     wallet.freeze(row.lot_id, FROZEN)
     before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
@@ -169,6 +172,11 @@ def _tell_step(dispute: db.Row, state: str, note: str) -> None:
     book.restate(dispute.payment_id, note, dispute.gateway)
     customer = customers.get(dispute.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
+    if dispute.by_another:
+        if state in OWNERS_NEWS:
+            taken = Money(dispute.taken, dispute.account_currency)
+            book.tell_owner(customer.id, OWNERS_NEWS[state], key=f"dispute:{dispute.reference}:{state}", amount=taken, paid_at=dispute.paid_at, owed=owed)
+        return
     mail.inform(
         "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{_MAILED.get(state, state)}", customer_id=customer.id, name=customer.title or customer.email,
         state=_MAILED.get(state, state),
@@ -192,8 +200,8 @@ where disputes.state in ('inquiry', 'closed') and disputes.payment_id = excluded
 """
 _STEP = "insert into dispute_events (dispute_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
 _DISPUTE = """
-select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway,
-  case when p.payer_id = d.customer_id then p.method_label else 'the payer''s own method' end as method_label,
+select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
+  p.payer_id <> d.customer_id as by_another, p.paid_at,
   l.id as lot_id, c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document
 from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id
 join customers c on c.id = d.customer_id

@@ -120,7 +120,7 @@ def release(number: str, decision: str, *, actor: str, reason: str, iban: str = 
         wait = gateways.way_back(row.gateway, row.method).wait
         opens_at = row.held_at + timedelta(days=wait)
         if decision == "return" and wait and opens_at > clock.now():
-            raise RefundError(f"Its bank can still take the payment back. It can be sent back from {opens_at:%-d %B %Y} on.", "decision")
+            raise RefundError(f"Its bank can still take the payment back. It can be sent back from {opens_at:%Y-%m-%d} on.", "decision")
         row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
         needed = row.approvals_needed if decision == "return" else _needed(row, "source")
         _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}", actor)

@@ -184,7 +184,7 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
                         payout_currency=found.amount.currency, margin=margin, reference=found.reference, now=clock.now())  # fmt: skip
     wallet.seize(
         payment.customer_id, row.lot_id, taken, reference=f"{refund.number}:adopted", counter=book.outward(payment.gateway, taken, found.amount, margin), kind="refund_sent",
-        description=f"Refund {refund.number} to {row.method_label}", payment_id=payment.id,
+        description=f"Refund {refund.number} to {'its payer' if row.by_another else row.method_label}", payment_id=payment.id,
     )  # fmt: skip
     book.write_step(refund.id, "settled", "Sent back at the processor.", payment.gateway)
     book.restate(payment.id, f"{refund.number}: {found.amount} went back, by the processor's own hand.", payment.gateway)

@@ -32,6 +32,9 @@ def take_back(payment_id: int, received: Money, *, reference: str, counter: list
 def _tell(row: db.Row, received: Money, credited: Money, reference: str) -> None:
     customer = customers.get(row.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, credited.currency)
+    if row.by_another:
+        book.tell_owner(customer.id, "taken", key=reference, amount=credited, paid_at=row.paid_at, owed=owed)
+        return
     mail.inform(
         "transfer_returned", customer.email, locale=customer.locale, key=reference, customer_id=customer.id, name=customer.title or customer.email, number=row.document,
         amount=write.money(received.minor, received.currency), taken=write.money(credited.minor, credited.currency), paid_at=write.date(row.paid_at),
@@ -40,7 +43,7 @@ def _tell(row: db.Row, received: Money, credited: Money, reference: str) -> None
 
 
 _CREDITED = """
-select p.customer_id, p.credited, p.credited_currency, p.paid_at, l.id as lot_id, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, b.status
+select p.customer_id, p.payer_id <> p.customer_id as by_another, p.credited, p.credited_currency, p.paid_at, l.id as lot_id, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, b.status
 from payments p join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id where p.id = %(payment)s
 """
 _UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"

@@ -1,11 +1,12 @@
 """What of each payment can go back, by which way, and why the rest cannot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app import clock, db, fx, gateways
-from app.formats import formats
 from app.money import Money
+
+ANOTHERS = "Paid by somebody else: it can go back to its payer, by support only."
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Source:
 
     `refundable` can be asked for and would pay out `payout`, by `way`: ``source`` is the payment's own method, ``bank`` a transfer by hand to an
     account the customer names, and then `detour` says why. `reason` says why what is left cannot go back, `open_number` which refund is under way.
+    Of what somebody else paid (`by_another`) its customer learns only when it came and what it brought. Sentences hold amounts and days as `Formats.sentence` reads them.
     """
 
     payment_id: int
@@ -37,6 +39,7 @@ class Source:
     detour: str
     open_number: str
     until: datetime | None
+    by_another: bool
 
     @property
     def spent(self) -> Money:
@@ -61,15 +64,59 @@ def unused(customer_id: int) -> dict[int, int]:
 
 
 def source(row: db.Row) -> Source:
-    """What a row of `SOURCES` says of its payment."""
-    detour = _detour(row)
-    reason = _obstacle(row, detour)
+    """What a row of `SOURCES` says of its payment, as its customer may know it."""
+    closed = _closed(row)
+    if not row.by_another:
+        return _read(row, f"{closed}, so it goes to a bank account you name." if closed else "", _obstacle(row))
+    found, brought, nothing = _read(row, "", ANOTHERS), Money(row.credited, row.currency), Money(0, row.currency)
+    return replace(found, number="", method_label="Top-up from another account", paid=brought, payout=nothing, until=None)
+
+
+def source_for_support(row: db.Row) -> Source:
+    """The same with everything support may know. What support opens goes the way it came or not at all."""
+    closed = _closed(row)
+    who = (
+        "Paid by somebody else: it can only go back the way it came, and that way is closed."
+        if row.by_another
+        else "From here it goes back only the way it came, and that way is closed; its customer can ask for it to a bank account."
+    )
+    return _read(row, "", _obstacle(row) or (f"{who} {closed}." if closed else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A payment as support sees it before opening its refund: whose balance it is on, and who paid it, empty where that is the same."""
+
+    source: Source
+    customer_id: int
+    owner: str
+    payer: str
+    gateway: str
+    gateway_reference: str
+
+
+def origin(public_id: str) -> Origin | None:
+    """Any credited payment as support sees it; of one that came in parts the newest part that has something left."""
+    row = db.row(_ORIGIN, public_id=public_id)
+    parts = db.rows(SOURCES, customer=row.customer_id, payment=row.id) if row else []
+    if row is None or not parts:
+        return None
+    part = next((part for part in parts if part.remaining), parts[0])
+    return Origin(source_for_support(part), row.customer_id, row.owner, row.payer, row.gateway, row.gateway_reference)
+
+
+def find_payments(text: str) -> list[str]:
+    """The public ids of the credited payments that a number of support's names: the payment's own, the processor's, or the bill's; newest first, at most 20."""
+    return [row.public_id for row in db.rows(_FIND, text=text.strip())]
+
+
+def _read(row: db.Row, detour: str, reason: str) -> Source:
     free = Money(0 if reason or row.open_number else row.remaining, row.currency)
     payout = Money(payout_of(row, free.minor), row.paid_currency)
     return Source(
         row.payment_id, row.public_id, row.number, row.lot_id, row.method_label, row.paid_at, Money(row.paid, row.paid_currency), Money(row.credited, row.currency),
         Money(row.remaining, row.currency), Money(row.on_hold, row.currency), Money(row.returned, row.currency), Money(row.moved, row.currency), free, payout, reason,
-        "bank" if detour else "source", detour, row.open_number or "", None if detour else _closes_at(row),
+        "bank" if detour else "source", detour, row.open_number or "", None if detour else _closes_at(row), row.by_another,
     )  # fmt: skip
 
 
@@ -122,33 +169,30 @@ def _closes_at(row: db.Row) -> datetime:
     return paid_at + timedelta(days=gateways.way_back(row.gateway, row.method).days)
 
 
-def _detour(row: db.Row) -> str:
-    """Why this money cannot go back the way it came, or nothing."""
+def _closed(row: db.Row) -> str:
+    """Why this money cannot go back the way it came, as a sentence without its end, or nothing."""
     closes_at = _closes_at(row)
     if closes_at == row.paid_at:
-        return f"{row.method_label} cannot send money back where it came from, so it goes to a bank account you name."
+        return f"{row.method_label} cannot send money back where it came from"
     if closes_at < clock.now():
-        return f"The processor sends money back for {(closes_at - row.paid_at).days} days only, so it goes to a bank account you name."
-    return "The processor could not send it back the way it came, so it goes to a bank account you name." if row.refused else ""
+        return f"The processor sends money back for {(closes_at - row.paid_at).days} days only"
+    return "The processor could not send it back the way it came" if row.refused else ""
 
 
-def _obstacle(row: db.Row, detour: str) -> str:
+def _obstacle(row: db.Row) -> str:
     """Why what is left of a payment cannot go back at all, or nothing."""
     if row.frozen_reason:
         return str(row.frozen_reason)
     if row.owed:
         return "A payment that was taken back left a debt. Settle it first, then the rest can go back."
     if opens_at := waits_until(row):
-        return f"{gateways.way_back(row.gateway, row.method).why} {formats(row.locale, row.timezone).date(opens_at)}."
-    if row.payer_id != row.customer_id and detour:
-        return "Paid by somebody else: it can only go back the way it came, and that way is closed."
+        return f"{gateways.way_back(row.gateway, row.method).why} {opens_at:%Y-%m-%d}."
     return ""
 
 
 SOURCES = """
 select p.id as payment_id, p.public_id, coalesce(b.invoice_number, b.proforma_number) as number, l.id as lot_id, p.method,
-  case when p.payer_id = l.customer_id then p.method_label else 'the payer''s own method' end as method_label, p.paid_at, p.payer_id, p.gateway, p.gateway_reference,
-  p.received, c.currency as account_currency, l.customer_id, b.locale, b.timezone, l.continues, l.paid, l.paid_currency, l.credited, l.currency, l.remaining,
+  p.method_label, p.payer_id <> l.customer_id as by_another, p.paid_at, p.gateway, p.gateway_reference, p.received, c.currency as account_currency, l.customer_id, l.continues, l.paid, l.paid_currency, l.credited, l.currency, l.remaining,
   l.frozen_reason,
   coalesce(r.on_hold, 0)::bigint as on_hold, coalesce(r.returned, 0)::bigint as returned, coalesce(r.paid_out, 0)::bigint as paid_out, r.open_number, r.refused,
   (select coalesce(sum(o.payout), 0) from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent', 'settled'))::bigint as payouts,
@@ -178,6 +222,19 @@ left join lateral (
 where l.customer_id = %(customer)s and l.kind = 'payment' and (%(payment)s::bigint is null or p.id = %(payment)s)
 order by l.id desc
 """
+_CREDITED = "p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')"
+_ORIGIN = f"""
+select p.id, p.customer_id, p.gateway, coalesce(p.gateway_reference, '') as gateway_reference,
+  coalesce(nullif(o.company, ''), nullif(o.name, ''), (select login from users u where u.customer_id = o.id order by u.id limit 1), '') as owner,
+  case when p.payer_id <> p.customer_id then coalesce(nullif(y.company, ''), nullif(y.name, ''), 'somebody without a name') else '' end as payer
+from payments p join customers o on o.id = p.customer_id join customers y on y.id = p.payer_id
+where p.public_id = %(public_id)s and {_CREDITED}
+"""  # noqa: S608 - constants
+_FIND = f"""
+select p.public_id from payments p where {_CREDITED} and (p.public_id = %(text)s or p.gateway_reference = %(text)s
+  or p.bill_id in (select id from bills where upper(%(text)s) in (proforma_number, invoice_number)))
+order by p.id desc limit 20
+"""  # noqa: S608 - constants
 _FIRST = """
 with recursive line as (
   select id, continues, paid, credited, currency, created_at from lots where id = %(lot)s

@@ -152,7 +152,8 @@ left join payments p on p.id = t.payment_id and p.payer_id = p.customer_id
 left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
 
 _MOVEMENTS = f"""
-select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after, t.reference, t.id as transfer_id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after,
+  case when p.id is null and t.payment_id is not null and t.refund_id is null then '' else t.reference end as reference, t.id as transfer_id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
   coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
 
 _SUMS = """

@@ -41,7 +41,7 @@ NAVIGATION: Final = (
 )
 FILTERS: Final = (
     *("money", "amount", "signed", "parts", "symbol", "rate", "percent"),
-    *("date", "long_date", "day_month", "long_day_month", "time", "datetime", "day_time", "relative_days"),
+    *("date", "long_date", "day_month", "long_day_month", "time", "datetime", "day_time", "relative_days", "sentence"),
 )
 THEMES: Final = {"light", "dark"}
 

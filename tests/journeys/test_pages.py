@@ -9,15 +9,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import CDPSession, Page, expect
 
-from app import payments, services
+from app import payments, refunds, services
 from app.customers import Profile, User
 from app.gateways.base import Instructions
+from app.money import Money
 from tests.conftest import BERLIN, person
 from tests.journeys.conftest import Browsers, Site
-from tests.pay import publish_rates
+from tests.pay import begin, carry, choose, publish_rates, topup
 from tests.test_access_matrix import TABLE, House
 from tests.trade import fund, offer_plans
-from tests.world import Things, furnish
+from tests.world import Things, furnish, hold
 
 FILES = {
     "GET links.invoice",
@@ -81,6 +82,28 @@ def things(site: Site, anna: User) -> Things:
     return furnish(site.app, anna)
 
 
+@pytest.fixture
+def support(site: Site) -> User:
+    """Somebody of support."""
+    return person("sven", role="support", name="Sven Support")
+
+
+def staff_addresses(site: Site, things: Things) -> list[str]:
+    """Every page of support, and some of them in other states: what was decided, what was not found, a payout by hand, a refund under way."""
+    house = House(site.app, things, dict.fromkeys(("anonymous", "owner", "stranger", "staff", "unverified")))
+    inside = [house.path(name) for name in TABLE if name.startswith("GET") and name not in FILES and TABLE[name].audience == "staff"]
+    assert things.user.customer_id
+    coins = begin(topup(things.user, Money.of("600.00", "EUR")), "sandbox-crypto")
+    choose(site.app, coins, "approve")
+    carry(site.app)
+    by_hand = refunds.request(things.user.customer_id, coins.public_id, Money.of("600.00", "EUR"), "x" * 500, iban="DE89370400440532013000", holder="Anna Kowalska")
+    refunds.approve(by_hand, actor="staff:rita")
+    decided = hold(begin(topup(things.user, Money.of("19.00", "EUR"))), Money.of("17.00", "EUR"))
+    refunds.release(decided, "credit", actor="staff:rita", reason="w" * 500)
+    states = (f"/staff/refunds/{by_hand}", f"/staff/refunds/of/{coins.public_id}", f"/staff/held/{decided}", "/staff/held?over=yes", "/staff/refunds?find=nothing-like-this")
+    return [*inside, *states]
+
+
 def addresses(site: Site, things: Things) -> list[str]:
     """Every page of the house, and some of them in other states."""
     house = House(site.app, things, dict.fromkeys(("anonymous", "owner", "stranger", "staff", "unverified")))
@@ -116,6 +139,27 @@ def examine(page: Page, paths: list[str], axe: Axe) -> dict[str, list[str]]:
 
 def test_every_page_is_fit_for_everybody(browsers: Browsers, site: Site, things: Things, axe: Axe) -> None:
     assert examine(browsers.window(things.user), addresses(site, things), axe) == {}
+
+
+def test_every_page_of_support_is_fit_for_everybody(browsers: Browsers, site: Site, things: Things, support: User, axe: Axe) -> None:
+    assert examine(browsers.window(support), staff_addresses(site, things), axe) == {}
+
+
+def test_support_opens_approves_and_decides_without_a_script(browsers: Browsers, things: Things, support: User) -> None:
+    page = browsers.window(support, java_script_enabled=False)
+    page.goto("/staff/refunds")
+    page.get_by_label("Number of the payment").fill(things.given)
+    page.get_by_role("button", name="Find the payment").click()
+    page.get_by_label("Reason").fill("The payer asked for it")
+    page.get_by_role("button", name="Open the refund").click()
+    page.get_by_role("button", name=re.compile("^Approve")).click()
+    expect(page.get_by_role("link", name="RF-000002")).to_be_visible()
+    page.goto(f"/staff/held/{things.held}")
+    page.get_by_label("Reason").fill("It is theirs")
+    page.get_by_role("button", name=re.compile("^Credit")).click()
+    expect(page.get_by_role("heading", name="Held money")).to_be_visible()
+    page.goto("/staff/held?over=yes")
+    expect(page.get_by_role("link", name=things.held)).to_be_visible()
 
 
 def test_the_pages_of_a_customer_who_has_nothing_yet(browsers: Browsers, axe: Axe) -> None:
