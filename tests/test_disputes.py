@@ -15,6 +15,7 @@ from app.refunds import RefundError
 from tests.money_helpers import EUR, USD
 from tests.pay import again, carry, processor, publish_rates
 from tests.test_refunds import IBAN, RITA, SAM, anna, book, of, paid
+from tests.trade import fund
 
 __all__ = ["anna"]
 
@@ -334,3 +335,18 @@ def test_news_of_an_inquiry_in_every_order_ends_alike(app, anna, last):
             payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), disputes=(told,)))
         ends.add((wallet.state(anna.customer_id).available - before, again(payment).state, db.scalar("select state from disputes where payment_id = %(id)s", id=payment.id)))
     assert ends == {(-30_00 if last == "lost" else 0, "disputed" if last == "lost" else "paid", last)}
+
+
+def test_what_was_taken_already_is_not_taken_again_under_another_name(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    fund(anna.customer_id, 100_00)
+    refunds.open_dispute(payment.public_id, EUR("50"), reference="reversed-1", reason="")
+    refunds.lose_dispute("reversed-1")
+    with pytest.raises(RefundError, match="other disputes took"):
+        refunds.open_dispute(payment.public_id, EUR("50"), reference="du_x", reason="fraud")
+    assert wallet.state(anna.customer_id).available == 100_00
+    won = DisputeSnapshot("reversed-1", "won", EUR("50"), "")
+    payments.apply("sandbox", Snapshot(payment.gateway_reference, payment.public_id, "paid", received=EUR("50"), disputes=(won,)))
+    assert wallet.state(anna.customer_id).available == 150_00
+    refunds.open_dispute(payment.public_id, EUR("50"), reference="du_x", reason="fraud")
+    assert wallet.state(anna.customer_id).available == 100_00

@@ -12,14 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import config
-from app import clock, customers, db, exchange, fx, ledger, payments, refunds, services, wallet
+from app import bank, clock, customers, db, exchange, fx, ledger, payments, refunds, services, wallet
 from app.customers import User
 from app.exchange import CurrencyError, Outdated
-from app.gateways.base import Snapshot
+from app.gateways.base import RefundSnapshot, Snapshot
 from app.ledger import InsufficientFunds
 from app.money import Money
-from app.refunds import RefundError
+from app.refunds import RefundError, disputes
 from app.services import ServiceError
+from tests.banks import GERMAN, Transfer, camt
 from tests.conftest import BERLIN, Browser, person
 from tests.money_helpers import EUR, USD
 from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
@@ -270,6 +271,113 @@ def test_a_dispute_of_a_payment_spent_before_the_change_is_a_debt_in_the_new_cur
     processor(app).dispute(payment.gateway_reference, 23_80, "fraud")
     carry(app)
     assert wallet.owed(anna.customer_id, "USD") == USD("25.80")
+
+
+def told(payment, *back: RefundSnapshot, **more) -> None:
+    """What the processor says of a payment since it was paid."""
+    payments.apply("sandbox", replace(Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=payment.money, refunds=back), **more))
+
+
+def test_a_refund_made_at_the_processor_after_the_change_takes_what_was_spent_before_it_too_and_comes_back_whole(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)  # 23.80 spent, 26.20 go on as 28.39
+    turn(anna, "USD")
+    for _ in range(2):
+        told(payment, RefundSnapshot("re_x", "settled", EUR("50")))
+    assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "USD")) == (0, USD("25.79"))
+    (source,) = refunds.refundable(anna.customer_id)
+    assert (source.refundable, source.payout) == (USD("0"), EUR("0"))
+    told(payment, RefundSnapshot("re_x", "failed", EUR("50"), "The card is closed"))
+    assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "USD")) == (28_39, USD("0"))
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+def test_a_part_sent_back_at_the_processor_after_the_change_leaves_the_rest_refundable(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)
+    turn(anna, "USD")
+    told(payment, RefundSnapshot("re_x", "settled", EUR("10")))
+    assert wallet.state(anna.customer_id).available == 17_55  # 28.39 less 10.836, rounded up
+    assert of(anna, payment).payout == EUR("16.20")
+    assert sent_back(anna, payment, of(anna, payment).refundable) == 16_20
+
+
+def test_three_parts_sent_back_at_the_processor_are_together_what_there_was(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)
+    turn(anna, "USD")
+    parts = [RefundSnapshot(f"re_{place}", "settled", EUR(part)) for place, part in enumerate(("8.73", "8.73", "8.74"))]
+    told(payment, *parts)
+    assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "USD")) == (0, USD("0"))
+
+
+def test_a_refund_at_the_processor_of_what_was_spent_before_the_change_is_a_debt_in_the_new_currency(app, anna):
+    payment = paid(app, anna, EUR("23.80"))
+    services.order(anna.customer_id, "vps-4", 1)
+    turn(anna, "USD")
+    told(payment, RefundSnapshot("re_x", "settled", EUR("23.80")))
+    assert wallet.owed(anna.customer_id, "USD") == USD("25.80")
+    fund(anna.customer_id, 30_00, "USD")
+    with db.transaction():
+        wallet.settle_debts(anna.customer_id, "USD", cause="x")
+    assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "USD")) == (4_20, USD("0"))
+
+
+def test_money_on_hold_and_a_debt_stop_a_change(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    with db.transaction():
+        held = wallet.hold(anna.customer_id, of(anna, payment).lot_id, EUR("5"), reference="aside")
+    with pytest.raises(CurrencyError, match="Some of your money is on hold"):
+        turn(anna, "USD")
+    with db.transaction():
+        wallet.release(held.transfer_id, "free")
+    services.order(anna.customer_id, "vps-4", 1)
+    refunds.open_dispute(payment.public_id, EUR("50"), reference="du_x", reason="fraud")
+    refunds.lose_dispute("du_x")
+    with pytest.raises(CurrencyError, match="taken back left a debt"):
+        turn(anna, "USD")
+    fund(anna.customer_id, 30_00)
+    with db.transaction():
+        wallet.settle_debts(anna.customer_id, "EUR", cause="x")
+    turn(anna, "USD")
+    assert wallet.state(anna.customer_id).available == 6_71  # 6.20 × 1.0837
+
+
+def test_a_transfer_taken_back_after_the_change_takes_what_it_became(anna):
+    bill = topup(anna, EUR("100"))
+    bank.import_file(camt([Transfer(100_00, structured=bill.payment_reference, end_to_end="E2E-7")]), "1.xml")
+    services.order(anna.customer_id, "vps-4", 1)  # 76.20 go on as 82.57
+    turn(anna, "USD")
+    bank.import_file(camt([Transfer(-100_00, family="RRTN", end_to_end="E2E-7", day="2026-11-24")], replace(GERMAN, id="2")), "2.xml")
+    assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "EUR"), wallet.owed(anna.customer_id, "USD")) == (0, EUR("0"), USD("25.79"))
+    fund(anna.customer_id, 30_00, "USD")
+    assert [source.refundable for source in refunds.refundable(anna.customer_id)] == [USD("0")]
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+def test_the_currency_stays_while_money_is_taken_back(app, anna, superuser, monkeypatch):
+    payment = paid(app, anna, EUR("50"))
+    taken_by = disputes.taken_by
+
+    def meanwhile(*args):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            superuser.execute("select id from customers where id = %s for no key update nowait", [anna.customer_id])
+        return taken_by(*args)
+
+    monkeypatch.setattr(disputes, "taken_by", meanwhile)
+    refunds.open_dispute(payment.public_id, EUR("50"), reference="du_x", reason="fraud")
+    assert wallet.state(anna.customer_id).available == 0
+
+
+def test_more_of_a_payment_that_came_before_the_change_is_counted_in_its_currency_and_brought_over(app, anna):
+    payment = begin(topup(anna, EUR("50")))
+    told(payment, received=EUR("30"), exact=False)
+    turn(anna, "USD")
+    told(payment, received=EUR("50"), exact=False)
+    assert (again(payment).credited, again(payment).credited_currency, payments.bill_of(payment).status) == (50_00, "EUR", "paid")
+    assert exchange.bring_over() == 1
+    assert wallet.state(anna.customer_id).available == 32_51 + 21_67
+    assert sum(source.payout.minor for source in refunds.refundable(anna.customer_id)) == 50_00
 
 
 def test_issued_papers_and_past_movements_stay_as_they_were(app, anna):

@@ -185,6 +185,14 @@ def test_what_leaves_at_the_processor_without_us_is_no_longer_held(app, anna):
     assert (refunds.held_case(number).state, again(payment).state, book("suspense", "EUR")) == ("returned", "returned", 0)
 
 
+def test_what_left_without_us_and_comes_back_is_held_again(app, anna):
+    payment, number = arrived(app, anna, EUR("50"), EUR("60"))
+    for state, stands in (("settled", "returned"), ("failed", "held"), ("failed", "held")):
+        payments.apply("sandbox", news(payment, EUR("60"), refunds=(RefundSnapshot("re_x", state, EUR("60"), "closed"),)))  # type: ignore[arg-type]
+        assert (refunds.held_case(number).state, book("suspense", "EUR")) == (stands, 0 if stands == "returned" else 60_00)
+    assert [str(fault) for fault in ledger.check()] == []
+
+
 def test_a_dispute_of_held_money_takes_it_and_gives_it_back_when_won(app, anna):
     payment, number = arrived(app, anna, EUR("50"), EUR("60"))
     for state, stands in (("open", "returned"), ("open", "returned"), ("won", "held"), ("won", "held")):

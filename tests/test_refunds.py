@@ -559,3 +559,38 @@ def test_the_receipt_of_what_somebody_else_paid_is_the_payers(app, anna):
     assert (receipts(anna), receipts(bea)) == ([""], [receipt])
     assert invoicing.refund_pdf(anna.customer_id, receipt) is None
     assert "Visa" in text_of(invoicing.refund_pdf(bea.customer_id, receipt).pdf)
+
+
+# Past us
+
+
+def went_back(payment: Payment, *refunded: RefundSnapshot) -> None:
+    """What the processor says of the refunds of fifty euro."""
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), refunds=refunded))
+
+
+def test_a_refund_that_was_asked_for_ends_when_the_money_went_back_at_the_processor(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "")
+    went_back(payment, RefundSnapshot("re_x", "settled", EUR("50")))
+    state = wallet.state(anna.customer_id)
+    assert (refunds.case(number).refund.state, state.available, state.on_hold, wallet.owed(anna.customer_id, "EUR")) == ("declined", 0, 0, EUR("0"))
+    assert db.scalar("select sum(payout) from refunds where state = 'settled'") == 50_00
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+def test_a_refund_under_way_comes_to_its_end_before_more_than_was_paid_is_believed(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "")
+    refunds.approve(number, actor=SAM)
+    processor(app).down = True
+    assert refunds.pay_out_due() == 0
+    processor(app).down = False
+    back = RefundSnapshot("re_x", "settled", EUR("50"))
+    with pytest.raises(psycopg.errors.CheckViolation, match="more than it brought"):
+        went_back(payment, back)
+    went_back(payment, RefundSnapshot("re_y", "failed", EUR("30"), "Nothing is left of it", f"refund:{number}"))
+    assert wallet.state(anna.customer_id).available == 50_00
+    went_back(payment, back)
+    state = wallet.state(anna.customer_id)
+    assert (refunds.case(number).refund.state, state.available, state.on_hold, wallet.owed(anna.customer_id, "EUR")) == ("failed", 0, 0, EUR("0"))

@@ -186,7 +186,7 @@ def _take_back(line_id: int) -> bool:
         return False
     received = Money(original.amount, original.currency)
     if original.state == "matched":
-        refunds.take_back(original.payment_id, received, reference=f"bank:{line_id}:return", counter=[(_suspense(received.currency), received.minor)])
+        refunds.take_back(original.payment_id, received, reference=f"bank:{line_id}:return", line=(_suspense(received.currency), received.minor))
     db.execute("update bank_lines set state = %(state)s, returned_by = %(own)s where id = %(id)s", state="returned" if original.state == "matched" else "booked",
                own=line_id, id=original.id)  # fmt: skip
     db.execute(_MARK_RETURN, customer=original.customer_id, bill=original.bill_id, payment=original.payment_id, id=line_id)

@@ -239,8 +239,6 @@ def credit_held(payment_id: int, money: Money, number: str) -> Payment:
     suspense = ledger.account("suspense", money.currency)
     reference = f"{number}:credit:{payment.credited}" if payment.confirmed else f"{number}:credit"
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, money, now, reference, out_of=suspense)
-    if payment.credited_currency not in (None, conversion.credited.currency):
-        raise NotPayable("The account has another currency by now than this payment was credited in: send the money back.")
     note = _settle(bill, payment, snapshot, conversion, money, transfer_id, now)
     if payment.confirmed:
         payment = _grow(payment, snapshot, (payment.credited or 0) + conversion.credited.minor, f"Looked at and credited. {note}")
@@ -328,7 +326,8 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
 def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str, *, out_of: int | None = None) -> tuple[Conversion, int]:
     """Credit what was received, out of the gateway or another account, as a lot of its own; what it became, and the transfer."""
     currency = customers.settle_currency(payment.customer_id, received.currency)
-    into = received.currency if bill.kind == "service" and bill.unpaid else currency
+    # What a payment brings later is counted with what it brought before, so it comes in the same currency; `exchange.bring_over` takes it along.
+    into = payment.credited_currency or (received.currency if bill.kind == "service" and bill.unpaid else currency)
     conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
     posted = wallet.credit(
         payment.customer_id,

@@ -10,7 +10,7 @@ from app import clock, customers, db, payments, wallet
 from app.money import Money
 from app.refunds import book
 from app.refunds.book import RefundError
-from app.refunds.sources import ANOTHERS, SOURCES, Source, margin_of, payout_of, source, source_for_support, waits_until
+from app.refunds.sources import ANOTHERS, Source, margin_of, of_payment, payout_of, source, source_for_support, waits_until
 
 DAILY = 3
 """Requests of one customer within a day."""
@@ -109,6 +109,12 @@ def decline(number: str, *, actor: str, answer: str) -> None:
         give_back(row, "declined", answer.strip()[:MOST_WORDS], actor, answered=True)
 
 
+def decline_unsent(payment_id: int, why: str) -> None:
+    """Decline the refunds of a payment that have not left, because its money went another way. Within a transaction, the payment held."""
+    for refund in db.rows(_UNSENT, payment=payment_id):
+        give_back(book.lock(refund.number), "declined", why, "system")
+
+
 def give_back(row: db.Row, state: str, note: str, actor: str, *, answered: bool = False) -> None:
     """Give held money back to the balance and to the payment it came from; a debt has the first claim on it.
 
@@ -128,10 +134,9 @@ def quiet_until(customer_id: int) -> datetime | None:
 
 
 def _own_payment(customer_id: int | None, public_id: str) -> db.Row:
-    """The payment, held, and the customer after it: requests of one customer are counted one after the other."""
+    """The payment, held, and the customer with it: requests of one customer are counted one after the other."""
     payment_id = db.scalar("select id from payments where public_id = %(public_id)s and customer_id = %(customer)s for no key update", public_id=public_id, customer=customer_id)
-    db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
-    rows = db.rows(SOURCES, customer=customer_id, payment=payment_id) if payment_id else []
+    rows = of_payment(customer_id, payment_id) if customer_id and payment_id else []
     if not rows:
         raise RefundError("There is no such payment.", "payment")
     return next((row for row in rows if row.remaining), rows[0])
@@ -181,6 +186,7 @@ def approvals_needed(way: str, amount: Money) -> int:
 
 
 _OPEN = "select number, amount, currency from refunds where payment_id = %(payment)s and state = 'requested'"
+_UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _REQUEST = """
 with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
 insert into refunds (id, number, payment_id, lot_id, customer_id, amount, currency, payout, payout_currency, reason, way, iban, holder,

@@ -17,9 +17,9 @@ from app.languages import N_
 from app.money import Money
 from app.payments import Payment
 from app.refunds import book
-from app.refunds.asking import give_back
+from app.refunds.asking import decline_unsent
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, margin_in, taken_by
+from app.refunds.sources import margin_in, of_payment, taken_by
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ def open_dispute(public_id: str, amount: Money, *, reference: str, reason: str) 
     """
     with db.transaction():
         owner = db.row("select id, customer_id from payments where public_id = %(public_id)s for no key update", public_id=public_id)
-        row = db.row(SOURCES, customer=owner.customer_id, payment=owner.id) if owner else None
-        if row is None:
+        rows = of_payment(owner.customer_id, owner.id) if owner else []
+        if not rows:
             raise RefundError("There is no such payment.")
-        _open(row, amount, reference, reason)
+        _open(rows[0], amount, reference, reason)
 
 
 def win_dispute(reference: str) -> None:
@@ -72,7 +72,7 @@ def lose_dispute(reference: str) -> None:
 
 def take_in(payment: Payment, found: DisputeSnapshot) -> None:
     """Bring a dispute to what its processor says of it; old news changes nothing. Within a transaction, the payment held."""
-    row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
+    row = of_payment(payment.customer_id, payment.id)[0]
     begin = _inquire if found.state in ("inquiry", "closed") else _open
     try:
         begin(row, found.amount, found.reference, found.reason)
@@ -119,11 +119,14 @@ def _book_fee(payment: Payment, reference: str, fee: Money) -> None:
 
 
 def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
+    if db.scalar("select state in ('open', 'won', 'lost') from disputes where gateway_reference = %(reference)s", reference=reference):
+        return
     facts, taken = _facts(row, amount, reference, reason), taken_by(row, amount.minor)
+    if amount.minor > row.received - row.disputed:
+        raise RefundError(f"{amount} cannot be disputed: of {Money(row.received, row.paid_currency)} other disputes took {Money(row.disputed, row.paid_currency)}.")
     if not db.execute(_OPEN, taken=taken.minor, now=clock.now(), **facts):
         return
-    for refund in db.rows(_UNSENT, payment=row.payment_id):
-        give_back(book.lock(refund.number), "declined", DISPUTED, "system")
+    decline_unsent(row.payment_id, DISPUTED)
     wallet.seize(
         row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_in(row, taken)),
         payment_id=row.payment_id, description=f"Dispute of the payment by {'somebody else' if row.by_another else row.method_label}",
@@ -207,7 +210,6 @@ from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_
 join customers c on c.id = d.customer_id
 where d.gateway_reference = %(reference)s order by l.id desc limit 1
 """
-_UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _LEFT = """
 select coalesce(bool_or(d.state = 'open'), false) as open, coalesce(bool_or(d.state = 'inquiry'), false) as inquiry, coalesce(sum(d.amount) filter (where d.state = 'lost'), 0) as lost, p.received as paid
 from payments p left join disputes d on d.payment_id = p.id where p.id = %(payment)s group by p.id

@@ -305,12 +305,21 @@ def _arrive(row: db.Row, found: RefundSnapshot) -> str:
         return "returned"
     elif row.state in ("returning", "returned") and found.state == "failed":
         if row.state == "returned":
-            sent = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:sent:{row.tries}")
-            ledger.reverse(sent, f"{row.number}:back:{row.tries}", description="Money sent back came back", actor=row.gateway, kind="refund_failed")
+            sent, back = _left_by(row, found)
+            ledger.reverse(sent, back, description="Money sent back came back", actor=row.gateway, kind="refund_failed")
         _step(row.id, "failed", found.failure_message or "The processor could not send it.", row.gateway)
         _wait_again(row, "It could not be sent back; a person looks at it again.", row.gateway)
         return "held"
     return str(row.state)
+
+
+def _left_by(row: db.Row, found: RefundSnapshot) -> tuple[int, str]:
+    """The transfer by which it left, past us or by ours, and the reference under which it comes back."""
+    past_us = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:gone:{found.reference}")
+    if past_us:
+        return int(past_us), f"{row.number}:back:{found.reference}"
+    sent: int = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:sent:{row.tries}")
+    return sent, f"{row.number}:back:{row.tries}"
 
 
 def _leave(row: db.Row, account: int, note: str, reference: str, actor: str) -> None:

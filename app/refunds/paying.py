@@ -8,11 +8,13 @@ from app.gateways.base import Gateway, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
 from app.payments import Payment
 from app.refunds import book, disputes, held
-from app.refunds.asking import give_back
+from app.refunds.asking import decline_unsent, give_back
 from app.refunds.book import RefundError
-from app.refunds.sources import SOURCES, margin_in, taken_by
+from app.refunds.sources import margin_in, of_payment, taken_by
 
 log = logging.getLogger(__name__)
+
+GONE = "The payment went back at its processor already."
 
 
 def pay_out(number: str) -> str:
@@ -175,10 +177,14 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
 
     The refund speaks of its own part of the payment; what had been spent of it before a change of currency the balance gives too.
     """
-    row = db.rows(SOURCES, customer=payment.customer_id, payment=payment.id)[0]
+    row = of_payment(payment.customer_id, payment.id)[0]
+    if found.amount.minor + row.payouts > row.received:  # what was asked for cannot go back as well
+        decline_unsent(payment.id, GONE)
+        row = of_payment(payment.customer_id, payment.id)[0]
     left = row.credited - row.on_hold - row.returned - row.moved
     amount = Money(max(1, min(-(-found.amount.minor * row.credited // max(row.paid, 1)), left)), row.currency)
-    taken = taken_by(row, found.amount.minor) if row.continues or row.currency != row.account_currency else amount
+    whole = found.amount.minor + row.paid_out <= row.paid and row.currency == row.account_currency
+    taken = amount if whole else taken_by(row, found.amount.minor)
     margin = margin_in(row, taken)
     (refund,) = db.rows(_ADOPT, payment=payment.id, lot=row.lot_id, customer=payment.customer_id, amount=amount.minor, currency=amount.currency, payout=found.amount.minor,
                         payout_currency=found.amount.currency, margin=margin, reference=found.reference, now=clock.now())  # fmt: skip

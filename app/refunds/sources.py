@@ -63,6 +63,12 @@ def unused(customer_id: int) -> dict[int, int]:
     return {row.lot_id: payout_of(row, row.remaining) for row in db.rows(SOURCES, customer=customer_id, payment=None) if row.remaining}
 
 
+def of_payment(customer_id: int, payment_id: int) -> list[db.Row]:
+    """The rows of `SOURCES` of one payment, newest first, the customer held: the account currency stays what it is. Within a transaction, the payment held."""
+    db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
+    return db.rows(SOURCES, customer=customer_id, payment=payment_id)
+
+
 def source(row: db.Row) -> Source:
     """What a row of `SOURCES` says of its payment, as its customer may know it."""
     closed = _closed(row)
@@ -198,7 +204,7 @@ select p.id as payment_id, p.public_id, coalesce(b.invoice_number, b.proforma_nu
   (select coalesce(sum(o.payout), 0) from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent', 'settled'))::bigint as payouts,
   coalesce(k.moved, 0)::bigint as moved, coalesce(k.paid, 0)::bigint as moved_paid,
   coalesce(d.amount, 0)::bigint as disputed, coalesce(m.amount, 0)::bigint as margin, coalesce(m.exchanged, l.credited)::bigint as exchanged,
-  exists (select from accounts a where a.customer_id = l.customer_id and a.kind = 'debt' and a.balance < 0) as owed
+  exists (select from accounts a where a.customer_id = %(customer)s and a.kind = 'debt' and a.balance < 0) as owed
 from lots l
 join payments p on p.id = l.payment_id
 join bills b on b.id = p.bill_id
@@ -214,7 +220,7 @@ left join lateral (select sum(amount) as amount from disputes where payment_id =
 left join lateral (
   select (select sum(a.amount) from allocations a join transfers t on t.id = a.transfer_id where a.lot_id = l.id and t.kind = 'conversion') as moved,
     (select sum(n.paid) from lots n where n.continues = l.id) as paid
-) k on exists (select from conversions v where v.customer_id = l.customer_id)
+) k on exists (select from conversions v where v.customer_id = %(customer)s)
 left join lateral (
   select sum(e.amount) filter (where a.kind = 'revenue' and a.key = 'exchange') as amount, sum(e.amount) filter (where a.kind in ('wallet', 'bonus') and e.amount > 0) as exchanged
   from entries e join accounts a on a.id = e.account_id where e.transfer_id = l.transfer_id
