@@ -19,6 +19,7 @@ from app.blueprints.profile import profile
 from app.blueprints.sandbox import sandbox
 from app.blueprints.sandbox_mail import sandbox_mail
 from app.blueprints.staff_bank import staff_bank
+from app.blueprints.staff_disputes import staff_disputes
 from app.blueprints.staff_held import staff_held
 from app.blueprints.staff_refunds import staff_refunds
 from app.blueprints.transactions import transactions
@@ -35,6 +36,7 @@ BLUEPRINTS = (
     transactions,
     refunds_pages.pages,
     services_pages.pages,
+    staff_disputes,
     staff_held,
     staff_bank,
     staff_refunds,

@@ -7,7 +7,7 @@ import pytest
 from app import db, payments, refunds, services, wallet
 from tests.conftest import Browser, person, sign_in
 from tests.money_helpers import EUR
-from tests.pay import again, carry
+from tests.pay import again, carry, processor
 from tests.test_refunds import IBAN, SAM, anna, paid
 
 __all__ = ["anna"]
@@ -179,3 +179,40 @@ def test_the_pretend_processors_page_lets_it_all_happen(app, anna, owner):
     press("The shop wins")
     assert again(payment).state == "paid"
     assert owner.submit(f"{path}/later", {"happening": "win:sbd_x"}).status_code == 400
+
+
+def test_closed_refunds_are_listed_by_their_end_and_by_pages(app, anna, owner, staff, monkeypatch):
+    monkeypatch.setattr(refunds, "PAGE", 2)
+    monkeypatch.setattr(refunds.book, "PAGE", 2)
+    for reason in ("one", "two", "three"):
+        payment = paid(app, anna, EUR("10"))
+        number = refunds.request(anna.customer_id, payment.public_id, EUR("1"), reason)
+        refunds.decline(number, actor=SAM, answer="No")
+        with db.transaction():
+            db.execute("update refunds set requested_at = requested_at - interval '2 days'")
+    first = staff.get("/staff/refunds?state=declined").text
+    assert re.findall(r"RF-\d+(?=</a>)", first) == ["RF-000003", "RF-000002"]
+    (older,) = re.findall(r'href="(/staff/refunds\?state=declined&amp;before=\d+)"', first)
+    second = staff.get(older.replace("&amp;", "&")).text
+    assert re.findall(r"RF-\d+(?=</a>)", second) == ["RF-000001"]
+    assert "Older" not in second
+    assert "No refund came to this end" in staff.get("/staff/refunds?state=settled").text
+    assert "Nothing waits" in staff.get("/staff/refunds?state=nonsense&before=x").text
+
+
+def test_disputes_are_listed_with_their_amounts_and_their_way(app, anna, owner, staff):
+    payment = paid(app, anna, EUR("50"))
+    reference = processor(app).inquire(payment.gateway_reference, 50_00, "fraudulent")
+    carry(app)
+    assert "The bank asks" in staff.get("/staff/disputes").text
+    assert "Inquiry about" in owner.get("/refunds").text
+    processor(app).end_inquiry(reference, takes=True)
+    carry(app)
+    case = staff.get(f"/staff/disputes/{reference}").text
+    assert all(word in case for word in ("Taken from the balance", "€\N{NO-BREAK SPACE}50.00", "fraudulent", "The bank asks", "Disputed", "The bank decides"))
+    processor(app).close_dispute(reference, won=False)
+    carry(app)
+    assert "None" in staff.get("/staff/disputes").text
+    assert f"/staff/disputes/{reference}" in staff.get("/staff/disputes?state=lost").text
+    assert "Dispute of" in owner.get("/refunds").text
+    assert (owner.get(f"/staff/disputes/{reference}").status_code, staff.get("/staff/disputes/none").status_code) == (404, 404)

@@ -44,6 +44,7 @@ class Things:
     line: str
     refund_receipt: str
     given: str
+    dispute: str
 
     def named(self, thing: str) -> str:
         """How an address names one of them."""
@@ -67,6 +68,7 @@ MISSING = {
     "service": "vps-999999",
     "held": "HM-999999",
     "refund_receipt": "RR-2026-999999",
+    "dispute": "sbd_" + "0" * 24,
     "line": "999999",
     "given": "pay_" + "y" * 32,
     "verify": "x" * 43,
@@ -121,6 +123,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
         refund_receipt=settle_refund(app, user),
         given=given.public_id,
+        dispute=contest(app, user),
     )
 
 
@@ -137,6 +140,16 @@ def settle_refund(app: Flask, user: User) -> str:
     refunds.approve(number, actor="staff:sam")
     refunds.pay_out(number)
     return str(db.scalar("select number from documents where kind = 'refund_receipt' order by id desc limit 1"))
+
+
+def contest(app: Flask, user: User) -> str:
+    """A payment that its bank asks about: the processor's name of the inquiry."""
+    payment = begin(topup(user, Money.of("10.00", "EUR")))
+    choose(app, payment, "approve")
+    carry(app)
+    reference = processor(app).inquire(payment.gateway_reference or "", 10_00, "not recognised")
+    carry(app)
+    return str(reference)
 
 
 def hold(payment: Payment, came: Money) -> str:

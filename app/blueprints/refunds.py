@@ -22,6 +22,14 @@ STATES: Final = {
     "failed": ("Failed", "danger"),
 }
 """Word and tone of a refund's state."""
+DISPUTES: Final = {
+    "inquiry": ("The bank asks", "wait"),
+    "open": ("Disputed", "danger"),
+    "won": ("Won", "credit"),
+    "lost": ("Lost", ""),
+    "closed": ("Answered", "credit"),
+}
+"""Word and tone of a dispute's state."""
 NEXT: Final = {
     "source": {"requested": "Decision by support", "approved": "Sent to the processor", "sent": "Settled by the processor"},
     "bank": {"requested": "Decision by two people of our support", "approved": "Sent by bank transfer"},
@@ -89,6 +97,8 @@ def _show(form: Ask, status_code: int = 200) -> Response:
         sources=left,
         spent=len(sources) - len(left),
         refunds=refunds.of_customer(me.customer_id),
+        disputes=refunds.disputes_of(me.customer_id),
+        contested=DISPUTES,
         refundable=Money.total((source.refundable for source in left if source.refundable.currency == currency), currency),
         states=STATES,
         following=NEXT,

@@ -48,7 +48,7 @@ def index() -> Response:
     before = request.args.get("before", "")
     known = before.isascii() and before.isdigit() and len(before) < 18
     found = refunds.held_money(over=over, before=int(before) if over and known else None)
-    shown = found[: refunds.HELD_PAGE] if over else found
+    shown = found[: refunds.PAGE] if over else found
     older = f"/staff/held?over=yes&before={shown[-1].id}" if len(found) > len(shown) else ""
     return web.page("held/index.html", found=shown, over=over, older=older, states=STATES)
 

@@ -5,7 +5,7 @@ from typing import Final
 from flask import Blueprint, Response, abort, request
 
 from app import refunds, web
-from app.blueprints.refunds import NEXT, STATES
+from app.blueprints.refunds import DISPUTES, NEXT, STATES
 from app.money import AmountError, Money
 from app.refunds import RefundError
 from app.web.forms import Form, Line
@@ -13,6 +13,8 @@ from app.web.gate import staff_required
 
 staff_refunds = Blueprint("staff_refunds", __name__)
 
+LISTS: Final = {"": "Open", "settled": "Settled", "declined": "Declined", "failed": "Failed"}
+"""The lists by the word in the address, and what each is called."""
 SAID: Final = {"requested": "{} has your approval and waits for another person's.", "approved": "{} is approved."}
 
 
@@ -33,14 +35,28 @@ class Opening(Form):
 @staff_refunds.get("/staff/refunds")
 @staff_required
 def index() -> Response:
-    """Every open refund, the longest waiting first; with `find` the payment of that number, to open a refund of."""
+    """Every open refund, the longest waiting first; with `state` those that came to this end, newest first; with `find` the payment of that number."""
+    state = request.args.get("state", "")
+    state = state if state in LISTS else ""
     text = request.args.get("find", "")[:100].replace("\0", "")
     found = refunds.find_payments(text) if text.strip() else []
     if len(found) == 1:
         return web.go(f"/staff/refunds/of/{found[0]}")
     errors = {"find": "No payment that was credited has this number."} if text.strip() and not found else {}
     several = [origin for public_id in found if (origin := refunds.origin(public_id))]
-    return web.page("refunds/queue.html", status_code=422 if errors else 200, cases=refunds.queue(), states=STATES, find=text, found=several, errors=errors)
+    cases = refunds.closed(state, cursor()) if state else refunds.queue()
+    shown = cases[: refunds.PAGE] if state else cases
+    older = f"/staff/refunds?state={state}&before={shown[-1].refund.id}" if len(cases) > len(shown) else ""
+    code = 422 if errors else 200
+    return web.page(
+        "refunds/queue.html", status_code=code, cases=shown, lists=LISTS, state=state, older=older, states=STATES, find=text, found=several, errors=errors
+    )
+
+
+def cursor() -> int | None:
+    """The id of the last row of the page before, from the address."""
+    before = request.args.get("before", "")
+    return int(before) if before.isascii() and before.isdigit() and len(before) < 18 else None
 
 
 @staff_refunds.get("/staff/refunds/of/<payment>")
@@ -124,5 +140,15 @@ def _show(number: str, form: Decision, status_code: int = 200) -> Response:
         abort(404)
     mine = f"staff:{web.reader().login}" in case.refund.approvals
     return web.page(
-        "refunds/case.html", status_code=status_code, case=case, refund=case.refund, mine=mine, states=STATES, following=NEXT, entered=form.values, errors=form.sentences
+        "refunds/case.html",
+        status_code=status_code,
+        case=case,
+        refund=case.refund,
+        mine=mine,
+        states=STATES,
+        following=NEXT,
+        entered=form.values,
+        errors=form.sentences,
+        disputes=refunds.disputes_of_payment(case.payment),
+        contested=DISPUTES,
     )

@@ -6,10 +6,10 @@ What a processor says of refunds and disputes comes with its snapshots of the pa
 """
 
 from app.refunds.asking import DAILY, HASTE, approve, decline, open_by_support, quiet_until, request
-from app.refunds.book import Case, Refund, RefundError, Step, case, of_customer, queue
+from app.refunds.book import PAGE, Case, Refund, RefundError, Step, case, closed, of_customer, queue
 from app.refunds.byhand import Payout, came_back, commission, left, payout, payouts
+from app.refunds.contested import UNDER_WAY, Dispute, dispute_case, disputes_in, disputes_of, disputes_of_payment
 from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
-from app.refunds.held import PAGE as HELD_PAGE
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
 from app.refunds.returned import take_back
@@ -18,8 +18,10 @@ from app.refunds.sources import Origin, Source, find_payments, origin, refundabl
 __all__ = [
     "DAILY",
     "HASTE",
-    "HELD_PAGE",
+    "PAGE",
+    "UNDER_WAY",
     "Case",
+    "Dispute",
     "Held",
     "Origin",
     "Payout",
@@ -30,8 +32,13 @@ __all__ = [
     "approve",
     "came_back",
     "case",
+    "closed",
     "commission",
     "decline",
+    "dispute_case",
+    "disputes_in",
+    "disputes_of",
+    "disputes_of_payment",
     "find_payments",
     "follow",
     "held_case",

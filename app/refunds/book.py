@@ -90,6 +90,8 @@ class Case:
     disputes_before: int
 
 
+PAGE = 50
+"""Rows of a list of support's."""
 RETURNED = (N_("expired or canceled card"), N_("lost or stolen card"), N_("insufficient funds"))
 """Reasons of processors that a mail can name."""
 
@@ -141,6 +143,12 @@ def _seen(refund: Refund) -> Refund:
 def queue() -> list[Case]:
     """Every open refund of every customer, the longest waiting first."""
     return [_case(row) for row in db.rows(f"{_CASE}r.state in ('requested', 'approved', 'sent') order by r.id")]
+
+
+def closed(state: str, before: int | None = None) -> list[Case]:
+    """Refunds of everybody that came to this end, newest first, those before an id; one more than `PAGE` when there are older ones."""
+    which = f"{_CASE}r.state = %(state)s and (%(before)s::bigint is null or r.id < %(before)s) order by r.id desc limit %(limit)s"
+    return [_case(row) for row in db.rows(which, state=state, before=before, limit=PAGE + 1)]
 
 
 def case(number: str) -> Case | None:

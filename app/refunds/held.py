@@ -20,7 +20,6 @@ from app.refunds.book import RefundError, Step
 log = logging.getLogger(__name__)
 
 DECISIONS = ("credit", "return", "dismiss")
-PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def held_money(*, over: bool = False, before: int | None = None) -> list[Held]:
     states = _OVER if over else _WAITING
     order = "order by h.id desc limit %(limit)s" if over else "order by h.id"
     return [_held(row) for row in db.rows(f"{_ROW}where h.state = any(%(states)s) and (%(before)s::bigint is null or h.id < %(before)s) {order}",
-                                          states=list(states), before=before, limit=PAGE + 1)]  # fmt: skip
+                                          states=list(states), before=before, limit=book.PAGE + 1)]  # fmt: skip
 
 
 def held_case(number: str) -> Held | None:

@@ -35,7 +35,15 @@ NAVIGATION: Final = (
             ("/refunds", "Refunds", "undo-2"),
         ),
     ),
-    ("Support", (("/staff/refunds", "Refund requests", "undo-2"), ("/staff/held", "Held money", "search"), ("/staff/bank", "Bank transfers", "list"))),
+    (
+        "Support",
+        (
+            ("/staff/refunds", "Refund requests", "undo-2"),
+            ("/staff/disputes", "Disputes", "shield-alert"),
+            ("/staff/held", "Held money", "search"),
+            ("/staff/bank", "Bank transfers", "list"),
+        ),
+    ),
     ("Products", (("/services", "Services", "server"),)),
     ("Account", (("/profile", "Profile", "user"), ("/security", "Security", "lock"), ("/notifications", "Notifications", "bell"))),
 )

@@ -191,9 +191,9 @@ def test_the_pages_of_a_visitor(browsers: Browsers, site: Site, things: Things, 
     assert examine(browsers.window(), paths, axe) == {}
 
 
-def test_the_pages_of_support_about_the_bank(browsers: Browsers, things: Things, axe: Axe) -> None:
+def test_the_pages_of_support(browsers: Browsers, things: Things, axe: Axe) -> None:
     page = browsers.window(person("sven", role="support", name="Sven Support"))
-    assert examine(page, ["/staff/bank", f"/staff/bank/{things.line}"], axe) == {}
+    assert examine(page, ["/staff/bank", f"/staff/bank/{things.line}", "/staff/refunds?state=settled", "/staff/disputes", f"/staff/disputes/{things.dispute}"], axe) == {}
 
 
 def test_the_page_of_a_transfer(browsers: Browsers, things: Things, axe: Axe) -> None:
