@@ -48,9 +48,7 @@ def index() -> Response:
     shown = cases[: refunds.PAGE] if state else cases
     older = f"/staff/refunds?state={state}&before={shown[-1].refund.id}" if len(cases) > len(shown) else ""
     code = 422 if errors else 200
-    return web.page(
-        "refunds/queue.html", status_code=code, cases=shown, lists=LISTS, state=state, older=older, states=STATES, find=text, found=several, errors=errors
-    )
+    return web.page("refunds/queue.html", status_code=code, cases=shown, lists=LISTS, state=state, older=older, states=STATES, find=text, found=several, errors=errors)
 
 
 def cursor() -> int | None:

@@ -15,7 +15,8 @@ UNDER_WAY = ("inquiry", "open")
 class Dispute:
     """One dispute or inquiry: what is contested in the currency paid, what it took of the balance, and the part of that which was not there.
 
-    `taken` and `owed` are None for an inquiry, which takes nothing; `refunded` is what of the payment went back besides.
+    `taken` and `owed` are None for an inquiry, which takes nothing; `refunded` is what of the payment went back besides; `own` says that its
+    customer paid it, and may read of its document.
     """
 
     id: int
@@ -28,6 +29,7 @@ class Dispute:
     opened_at: datetime
     closed_at: datetime | None
     document: str
+    own: bool
     customer: str
     login: str
     method_label: str
@@ -67,7 +69,7 @@ def _dispute(row: db.Row) -> Dispute:
     steps = [Step(state, datetime.fromisoformat(at), note, actor) for state, at, note, actor in row.steps or ()]
     taken, owed = (Money(minor, row.taken_currency) if row.taken_currency else None for minor in (row.taken, row.owed))
     return Dispute(
-        row.id, row.reference, row.state, row.reason, Money(row.amount, row.currency), taken, owed, row.opened_at, row.closed_at, row.document, row.customer or row.login or "",
+        row.id, row.reference, row.state, row.reason, Money(row.amount, row.currency), taken, owed, row.opened_at, row.closed_at, row.document, row.own, row.customer or row.login or "",
         row.login or "", row.method_label, row.gateway, row.gateway_reference, Money(row.received, row.received_currency), row.paid_at, row.payment_state,
         Money(row.refunded, row.received_currency), steps,
     )  # fmt: skip
@@ -75,7 +77,7 @@ def _dispute(row: db.Row) -> Dispute:
 
 _DISPUTES = """
 select d.id, d.gateway_reference as reference, d.state, d.reason, d.amount, d.currency, m.taken, m.owed, m.currency as taken_currency, d.opened_at, d.closed_at,
-  coalesce(b.invoice_number, b.proforma_number) as document, coalesce(nullif(c.company, ''), c.name) as customer, u.login,
+  coalesce(b.invoice_number, b.proforma_number) as document, p.payer_id = d.customer_id as own, coalesce(nullif(c.company, ''), c.name) as customer, u.login,
   case when p.payer_id = d.customer_id then p.method_label else 'the payer''s own method' end as method_label, p.gateway,
   coalesce(p.gateway_reference, '') as gateway_reference, p.received, p.received_currency, p.paid_at, p.state as payment_state,
   (select coalesce(sum(payout), 0) from refunds r where r.payment_id = p.id and r.state = 'settled')::bigint as refunded,
