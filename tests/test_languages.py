@@ -1,7 +1,6 @@
 """Every sentence in every language, and every mail in its reader's own."""
 
 import re
-import time
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
 
@@ -127,14 +126,8 @@ def test_numbers_have_their_forms(language, forms):
     assert [text.split()[-1] for text in said] == forms
 
 
-def test_a_catalogue_is_read_once_and_fast():
+def test_a_catalogue_is_read_once():
     languages._catalogue.cache_clear()
-    took = []
-    for language in FOREIGN:
-        start = time.perf_counter()
-        languages._catalogue(language)
-        took.append(time.perf_counter() - start)
-    assert sorted(took)[len(took) // 2] < 0.05
     assert languages._catalogue("pl") is languages._catalogue("pl")
 
 
