@@ -8,9 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from stdnum import iban as ibans
-from stdnum.exceptions import ValidationError
-
 import config
 from app import clock, db, refunds
 from app.bank import pain
@@ -21,7 +18,6 @@ from app.refunds import Payout
 
 _NUMBER = re.compile(r"\b(RF|HM|BR)[\s-]?(\d{6,10})\b")
 _MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
-SHORTEST_HOLDER, LONGEST_HOLDER = 2, 70
 
 
 class PayoutError(ValueError):
@@ -263,13 +259,9 @@ def _step(number: str, state: str, note: str, actor: str) -> None:
 
 def _account(iban: str, holder: str) -> tuple[str, str]:
     try:
-        number = ibans.validate(iban)
-    except ValidationError:
-        raise PayoutError("This is not a valid IBAN. Check every letter and digit.", "iban") from None
-    name = " ".join(holder.split())
-    if not SHORTEST_HOLDER <= len(name) <= LONGEST_HOLDER:
-        raise PayoutError("Enter the name of the account's holder.", "holder")
-    return number, name
+        return refunds.checked_account(iban, holder)
+    except refunds.RefundError as wrong:
+        raise PayoutError(str(wrong), wrong.field) from None
 
 
 _FILE = """
