@@ -11,6 +11,7 @@ from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Sna
 from app.money import Money
 from app.payments import Payment
 from app.refunds import RefundError
+from tests.conftest import person
 from tests.money_helpers import EUR, USD
 from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
 from tests.test_refunds import IBAN, RITA, SAM, anna, book, together
@@ -232,8 +233,12 @@ def test_the_commands_list_and_release(app, anna):
     run = app.test_cli_runner().invoke
     _, number = arrived(app, anna, EUR("50"), EUR("60"))
     assert number in run(args=["payments", "held"]).output
+    nobody = run(args=["payments", "release", number, "--credit", "--actor", anna.login, "--reason", "x"])
+    assert (nobody.exit_code, "is no login of support" in nobody.output, refunds.held_case(number).approvals) == (2, True, [])
+    person("sam", role="support")
     none = run(args=["payments", "release", number, "--actor", "sam", "--reason", "x"])
     assert (none.exit_code, "Choose what is to be done." in none.output) == (2, True)
     assert run(args=["payments", "release", number, "--return", "--actor", "sam", "--reason", "Not ours"]).output == f"{number}: returned\n"
+    assert "staff:sam" in {step.actor for step in refunds.held_case(number).steps}
     assert "0 waiting." in run(args=["payments", "held"]).output
     assert number in run(args=["payments", "held", "--over"]).output
