@@ -584,7 +584,7 @@ def test_a_direct_debit_goes_back_only_after_its_eight_weeks_not_even_by_support
         tell_all(fake)
         (source,) = refunds.refundable(demo_customer.customer_id or 0)
         opens = formats("en", "UTC").date(arrived + timedelta(days=56))
-        assert source.reason == f"For eight weeks a bank can take a direct debit back, so it cannot be refunded before {opens}."
+        assert formats("en", "UTC").sentence(source.reason) == f"For eight weeks a bank can take a direct debit back, so it cannot be refunded before {opens}."
         assert source.refundable.minor == 0
         with pytest.raises(refunds.RefundError, match="eight weeks"):
             refunds.request(demo_customer.customer_id or 0, payment.public_id, Money.of("25", "EUR"), "")

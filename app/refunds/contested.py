@@ -1,7 +1,7 @@
 """Disputes as they are read: of a customer, on support's list, and each with its amounts and its way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app import db
@@ -43,8 +43,9 @@ class Dispute:
 
 
 def disputes_of(customer_id: int) -> list[Dispute]:
-    """A customer's disputes with their steps, newest first."""
-    return [_dispute(row) for row in db.rows(f"{_DISPUTES} where d.customer_id = %(customer)s order by d.id desc", customer=customer_id)]
+    """A customer's disputes with their steps, newest first; of those of somebody else's payment nothing that its payer said."""
+    found = [_dispute(row) for row in db.rows(f"{_DISPUTES} where d.customer_id = %(customer)s order by d.id desc", customer=customer_id)]
+    return [dispute if dispute.own else replace(dispute, reason="", steps=[replace(step, note="") for step in dispute.steps]) for dispute in found]
 
 
 def disputes_of_payment(public_id: str) -> list[Dispute]:
