@@ -85,11 +85,14 @@ def victims(settings: config.Settings, rigs: dict[str, Rig]) -> Iterator[Victims
 
 
 def agree(rigs: dict[str, Rig]) -> None:
-    """The processors' own books are ours, to the cent, and each payment has one page there at most."""
+    """The processors' own books are ours, to the cent, and each payment has one page at most where the processor knows our keys.
+
+    BTCPay and NOWPayments know none: a page may be left over there to which nobody is sent (decision 0085).
+    """
     assert {name: theirs(rig) for name, rig in rigs.items()} == {name: ours(name) for name in rigs}
     assert db.scalar("select count(*) from (select payment_id from transfers where kind = 'topup' group by 1 having count(*) > 1) twice") == 0
     begun = {row.gateway: row.count for row in db.rows("select gateway, count(*) from payments group by 1")}
-    assert {name: count for name, rig in rigs.items() if (count := rig.sessions()) > begun.get(name, 0)} == {}
+    assert {name: count for name in ("sandbox", "stripe", "paypal") if (count := rigs[name].sessions()) > begun.get(name, 0)} == {}
 
 
 def test_killed_at_every_point_between_a_call_and_its_commit(app: Flask, rigs: dict[str, Rig], victims: Victims, settings: config.Settings, tmp_path: Path):
