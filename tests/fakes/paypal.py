@@ -245,7 +245,7 @@ class PayPal(Loopback):
         if call.headers["authorization"] != f"Basic {base64.b64encode(f'{self.client_id}:{self.secret}'.encode()).decode()}" or call.body != b"grant_type=client_credentials":
             raise Refusal(401, {"error": "invalid_client"})
         token = f"A21AA{next(self._ids)}"
-        self.tokens = {token}
+        self.tokens.add(token)  # others hold theirs for as long as they live
         return {"access_token": token, "token_type": "Bearer", "expires_in": self.token_life_s}
 
     def _once(self, call: Call) -> tuple[int, object]:
