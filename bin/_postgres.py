@@ -382,13 +382,24 @@ def _alone(users: IO[str]) -> bool:
 
 def main(command: list[str]) -> int:
     """Run a command with TEST_DATABASE_URL naming a throw-away server; its exit code is ours."""
+    asked: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, _frame: object) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    # What reaches only us is handed on, and we stay to clean up. Listening begins before there is a command: a request in between would end us with the server left behind.
+    for request in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(request, hand_on)
     try:
         with throwaway() as cluster:
             child = subprocess.Popen(command, env={**os.environ, "TEST_DATABASE_URL": cluster.url("postgres")})
-            # The terminal's Ctrl-C reaches the command by itself; what reaches only us is handed on. We stay to clean up.
+            # The terminal's Ctrl-C reaches the command by itself.
             signal.signal(signal.SIGINT, lambda *_: None)
-            for request in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(request, lambda number, _frame: child.send_signal(number))
+            for number in asked:
+                child.send_signal(number)
             return child.wait()
     except PostgresError as error:
         print(error, file=sys.stderr)

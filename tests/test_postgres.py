@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import _postgres
 import psycopg
@@ -144,12 +146,26 @@ def test_the_command_beside_a_throwaway_gives_its_exit_code_and_nothing_stays():
 
 def test_a_terminated_run_hands_the_signal_on_and_cleans_up():
     program = [sys.executable, _postgres.__file__, "sh", "-c", "echo $TEST_DATABASE_URL; exec sleep 600"]
-    run = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
-    home = Path(run.stdout.readline().rpartition("=")[2].strip()).parent
-    run.terminate()
-    assert run.wait(timeout=30) == -signal.SIGTERM % 256
-    run.stdout.close()
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as run:
+        home = Path(run.stdout.readline().rpartition("=")[2].strip()).parent
+        run.terminate()
+        assert run.wait(timeout=30) == -signal.SIGTERM % 256
     assert not home.exists()
+
+
+def test_a_run_terminated_before_its_command_began_hands_the_signal_on_as_well(monkeypatch):
+    @contextmanager
+    def terminated_while_starting():
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield SimpleNamespace(url=str)
+
+    monkeypatch.setattr(_postgres, "throwaway", terminated_while_starting)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        assert _postgres.main(["sleep", "600"]) == -signal.SIGTERM
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_the_programs_are_copied_once_and_can_be_read_by_everyone(tmp_path):
