@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import make_url
+from werkzeug.datastructures import MultiDict
 
 import config
 from app import create_app, customers, db, gateways, ledger
@@ -133,7 +134,8 @@ class Browser(FlaskClient):
         with self.session_transaction() as session:
             secret = session.setdefault("csrf_token", "c" * 40)
         signed = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token").dumps(secret)
-        return self.post(path, data={"csrf_token": signed, **(data or {})}, **options)
+        sent = data.to_dict(flat=False) if isinstance(data, MultiDict) else data or {}
+        return self.post(path, data={"csrf_token": signed, **sent}, **options)
 
 
 PASSWORD = "quiet-harbour-lamp"

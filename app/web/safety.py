@@ -11,6 +11,7 @@ from flask import Flask, Response, abort, current_app, g, request, session
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 from itsdangerous import URLSafeTimedSerializer
+from werkzeug.datastructures import ImmutableMultiDict
 
 from config import Settings
 
@@ -21,6 +22,8 @@ _STRIPE: Final = "https://api.stripe.com"
 _PATH: Final = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 _LOOPBACK: Final = ["localhost", "127.0.0.1", "[::1]"]
 _SMALLEST: Final = 1_000
+LISTS: Final = frozenset({"number", "display_currencies"})
+"""The names of which an address or a form may hold several values."""
 _COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/svg+xml")
 
 
@@ -51,6 +54,7 @@ def init(app: Flask, settings: Settings) -> None:
     app.extensions["csrf_signer"] = URLSafeTimedSerializer(settings.secret_key, salt="wtf-csrf-token")
     app.before_request(refuse_nul)
     csrf.init_app(app)
+    app.before_request(refuse_twice)
     app.jinja_env.globals["csrf_token"] = csrf_token
     headers = security_headers(settings)
 
@@ -86,6 +90,15 @@ def refuse_nul() -> None:
     if "\0" in request.path:
         abort(404)
     if any("\0" in value for value in request.args.values()):
+        abort(400)
+
+
+def refuse_twice() -> None:
+    """Whoever says a thing twice says two things, and which of them is meant is nobody's to choose: not the first, not the last, not the address before the form."""
+    form = request.form if g.get("csrf_valid") else ImmutableMultiDict[str, str]()  # without a token nothing is a form: a webhook's body is read as it is
+    names = [*request.args, *form]
+    lists = {name for source in (request.args, form) for name, values in source.lists() if len(values) > 1}
+    if lists - LISTS or len(names) > len(set(names)):
         abort(400)
 
 
