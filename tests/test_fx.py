@@ -440,7 +440,7 @@ class Server(ThreadingHTTPServer):
     """A loopback copy of the ECB's server, with an ETag."""
 
     daemon_threads = True
-    body, status, etag = FEED, 200, '"v1"'
+    body, status, etag, location, babble = FEED, 200, '"v1"', "", False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -456,8 +456,13 @@ class Handler(BaseHTTPRequestHandler):
         known = self.headers.get("If-None-Match")
         self.server.asked.append(known)
         unchanged = known == self.server.etag
+        if self.server.babble:
+            self.wfile.write(b"no such protocol\r\n\r\n")
+            return
         self.send_response(304 if unchanged else self.server.status)
         self.send_header("ETag", self.server.etag)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
         self.end_headers()
         if not unchanged:
             self.wfile.write(self.server.body)
@@ -502,6 +507,20 @@ def test_a_server_that_fails_is_said_so(app, server: Server, status: int):
     with pytest.raises(fx.FeedRefused, match=f"answered {status}"):
         fx.fetch()
     assert stored() == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_server_that_sends_us_elsewhere_is_not_followed(app, server: Server, status: int):
+    server.status, server.location = status, server.url
+    with pytest.raises(fx.FeedRefused, match=f"answered {status}"):
+        fx.fetch()
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_speaks_no_http_is_said_so(app, server: Server):
+    server.babble = True
+    with pytest.raises(fx.FeedRefused, match="could not be reached"):
+        fx.fetch()
 
 
 def test_a_server_that_is_not_there_is_said_so(app, server: Server, settings_with):

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from lxml import etree
 
@@ -135,20 +137,27 @@ where source = %(source)s and currency = any(%(currencies)s) order by currency, 
 """
 
 
+class _Stay(HTTPRedirectHandler):
+    """Goes nowhere else: rates come from the address that was configured, or not at all."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """No other address instead."""
+
+
 def _download(url: str, etag: str) -> tuple[bytes | None, str]:
     """The feed and its ETag; no feed when it is still the one of `etag`."""
     if urlsplit(url).scheme not in {"http", "https"}:
         raise FeedRefused(f"FX_URL must be an http or https address, not {url}.")
     request = Request(url, headers={"If-None-Match": etag} if etag else {})  # noqa: S310 - the scheme was checked above
     try:
-        with urlopen(request, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310
+        with build_opener(_Stay).open(request, timeout=FETCH_TIMEOUT_S) as answer:
             xml = answer.read(LARGEST_FEED + 1)
             return xml, answer.headers.get("ETag", "")
     except HTTPError as error:
         if error.code == HTTPStatus.NOT_MODIFIED:
             return None, etag
         raise FeedRefused(f"The feed's server answered {error.code}.") from error
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException) as error:
         raise FeedRefused(f"The feed's server could not be reached: {error}.") from error
 
 
