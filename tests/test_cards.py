@@ -10,7 +10,7 @@ from flask import Flask
 
 from app import clock, db, gateways, invoicing, mail, payments, services, wallet
 from app.customers import User
-from app.gateways.base import ASKED_FOR, GatewayError
+from app.gateways.base import ASKED_FOR, GatewayError, KeptCard, Snapshot
 from app.money import Money
 from app.payments import Card, cards
 from app.sandbox_processor import CHOICES
@@ -102,6 +102,36 @@ def test_the_webhook_alone_and_the_job_alone_save_it_too(app, demo_customer):
     processor(app).choose(page.reference, CHOICES["silent"], "asks")
     assert cards.reconcile() == 1
     assert len(cards.of_customer(demo_customer.customer_id)) == 2
+
+
+def test_a_card_that_is_kept_is_found_though_nobody_answered_for_hours(app, demo_customer):
+    page = cards.add(demo_customer.customer_id)
+    processor(app).choose(page.reference, CHOICES["silent"])
+    processor(app).down = True
+    with clock.travel(clock.now() + timedelta(hours=5)):
+        assert cards.reconcile() == 0
+        processor(app).down = False
+        assert cards.reconcile() == 1
+    assert [card.last4 for card in cards.of_customer(demo_customer.customer_id)] == ["4242"]
+
+
+def test_a_card_that_is_kept_after_its_page_was_given_up_is_its_owners_all_the_same(app, demo_customer):
+    page = cards.add(demo_customer.customer_id)
+    with clock.travel(clock.now() + timedelta(hours=5)):
+        cards.reconcile()
+        assert db.scalar("select state from card_setups") == "expired"
+    snapshot = Snapshot(page.reference, db.scalar("select public_id from card_setups"), "kept", card=a_kept_card(demo_customer))
+    with db.transaction():
+        assert cards.take_in("sandbox", snapshot)
+    with db.transaction():
+        assert cards.take_in("sandbox", replace(snapshot, state="expired", card=None))
+    assert len(cards.of_customer(demo_customer.customer_id)) == 1
+    assert db.scalar("select state from card_setups") == "kept"
+
+
+def a_kept_card(user):
+    """A card as its processor tells of it."""
+    return KeptCard(cards.holder(user.customer_id, "sandbox"), "sbpm_late", "visa", "4242", 12, 2040, "fp_late")
 
 
 def test_the_same_card_again_takes_the_old_ones_place(app, demo_customer):

@@ -26,6 +26,10 @@ BRANDS: Final = {"visa": "Visa", "mastercard": "Mastercard", "amex": "American E
 MARKS: Final = {"visa": "VISA", "mastercard": "MC", "amex": "AMEX", "discover": "DISC", "diners": "DC", "jcb": "JCB", "unionpay": "UP"}
 
 
+STEPS: Final = {"created": {"kept", "expired"}, "expired": {"kept"}, "kept": set[str]()}
+"""Which news moves a page to save a card on. A card that was kept after all is its owner's to see and to remove."""
+
+
 class CardError(ValueError):
     """What was asked cannot be done with saved cards, as a sentence for the customer."""
 
@@ -187,19 +191,25 @@ def setup_state(customer_id: int, public_id: str) -> str | None:
 def reconcile() -> int:
     """Ask about pages to save a card of which nobody told us the end; how many came to one. Opens transactions."""
     waiting = db.rows("select gateway, reference from card_setups where state = 'created' and reference is not null order by created_at limit 100")
-    done = sum(_look_up(row.gateway, row.reference) for row in waiting)
+    news = {row.reference: _look_up(row.gateway, row.reference) for row in waiting}
+    unanswered = [reference for reference, found in news.items() if found is None]
     with db.transaction():
-        db.execute("update card_setups set state = 'expired' where state = 'created' and expires_at < %(before)s", before=clock.now() - SETUP_LIFE)
-    return done
+        db.execute(_GIVE_UP, before=clock.now() - SETUP_LIFE, unanswered=unanswered)
+    return sum(bool(found) for found in news.values())
 
 
-def _look_up(gateway: str, reference: str) -> bool:
+# Not while its processor does not answer: the card may be kept there, and its owner must be able to remove it.
+_GIVE_UP = "update card_setups set state = 'expired' where state = 'created' and expires_at < %(before)s and not coalesce(reference = any(%(unanswered)s), false)"
+
+
+def _look_up(gateway: str, reference: str) -> bool | None:
+    """Whether there was news of one of our pages; None when its processor does not answer."""
     found = gateways.get(gateway)
     try:
         snapshot = found.lookup(reference) if found else None
     except GatewayError as error:
         log.warning("The page %s could not be looked up: %s", reference, error.detail)
-        return False
+        return None
     if snapshot is None:
         return False
     with db.transaction():
@@ -209,7 +219,7 @@ def _look_up(gateway: str, reference: str) -> bool:
 def take_in(gateway: str, snapshot: Snapshot) -> bool:
     """Bring a page to save a card to what its processor says; whether that was news about one of ours. Within a transaction."""
     row = db.row(_LOCK_SETUP, public_id=snapshot.charge_id, gateway=gateway)
-    if row is None or row.state != "created" or snapshot.state not in {"kept", "expired"} or snapshot.fault:
+    if row is None or snapshot.state not in STEPS[row.state] or snapshot.fault:
         return row is not None and row.state == "kept"
     db.execute("update card_setups set state = %(state)s where public_id = %(public_id)s", state=snapshot.state, public_id=row.public_id)
     if snapshot.card:
