@@ -20,7 +20,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -142,15 +142,12 @@ def is_address(text: str) -> bool:
 
 def send(kind: str, to: str, *, locale: str, key: str, customer_id: int | None = None, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
     """Compose ``templates/mail/<kind>`` in the language of the reader's locale and put it into the outbox. Within a transaction."""
-    send_many([Letter(kind, to, locale, key, customer_id, context, attachments)])
+    db.execute(_ENQUEUE, **_row(Letter(kind, to, locale, key, customer_id, context, attachments)))
 
 
-def inform(kind: str, to: str, *, key: str, customer_id: int, **context: Any) -> None:
-    """`send` about money that moved, which no bad address may undo: one that cannot be written to is logged. Within a transaction."""
-    if is_address(to):
-        send(kind, to, key=key, customer_id=customer_id, **context)
-    else:
-        log.warning("%s was not mailed: customer %s has no address", key, customer_id)
+def inform(kind: str, to: str, *, locale: str, key: str, customer_id: int, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
+    """`send` about money that moved, which no mail may undo: see `inform_many`. Within a transaction."""
+    inform_many([Letter(kind, to, locale, key, customer_id, context, attachments)])
 
 
 class Letter(NamedTuple):
@@ -165,11 +162,25 @@ class Letter(NamedTuple):
     attachments: Sequence[Attachment | Stored] = ()
 
 
-def send_many(letters: Sequence[Letter]) -> None:
-    """`send` for many, in one go. Within a transaction."""
-    composed = [compose(letter.kind, letter.locale, attachments=letter.attachments, **letter.context) for letter in letters]
-    rows = [_outgoing(letter.kind, letter.to, *text, letter.customer_id, letter.key, letter.attachments) for letter, text in zip(letters, composed, strict=True)]
-    db.many(_ENQUEUE, rows)
+def inform_many(letters: Sequence[Letter]) -> None:
+    """Write many in one go about money that moved. One that has no address or cannot be composed is logged and left out: it must not undo the money. Within a transaction."""
+    db.many(_ENQUEUE, [row for letter in letters if (row := _row_or_none(letter)) is not None])
+
+
+def _row_or_none(letter: Letter) -> dict[str, object] | None:
+    if not is_address(letter.to):
+        log.warning("%s was not mailed: customer %s has no address", letter.key, letter.customer_id)
+        return None
+    try:
+        return _row(letter)
+    except Exception:
+        log.exception("%s was not mailed: it could not be composed", letter.key)
+        return None
+
+
+def _row(letter: Letter) -> dict[str, object]:
+    composed = compose(letter.kind, letter.locale, attachments=letter.attachments, **letter.context)
+    return _outgoing(letter.kind, letter.to, *composed, letter.customer_id, letter.key, letter.attachments)
 
 
 def compose(template: str, locale: str, **context: object) -> Composed:

@@ -506,7 +506,7 @@ def _tell_renewed(rows: Sequence[db.Row], done: Sequence[Renewed]) -> None:
     for row, renewed in zip(rows, done, strict=True):
         theirs.setdefault(row.customer_id, []).append((row, renewed))
     readers = customers.get_many(theirs)
-    mail.send_many(payments.reachable([_renewal_letter(readers[customer_id], renewals) for customer_id, renewals in theirs.items()]))
+    mail.inform_many([_renewal_letter(readers[customer_id], renewals) for customer_id, renewals in theirs.items()])
 
 
 def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed]]) -> mail.Letter:

@@ -13,7 +13,7 @@ from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
-from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, reachable, tell_of_held
+from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
 
@@ -67,7 +67,6 @@ __all__ = [
     "pay_from_balance",
     "process",
     "process_due",
-    "reachable",
     "receive",
     "reconcile",
     "reconcile_all",

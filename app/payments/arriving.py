@@ -305,7 +305,7 @@ def _tell(cases: Sequence[_Case]) -> None:
     letters += [
         settling.to_owner(case.owner, case.bill, case.conversion.credited, case.arrival.paid_at, case.arrival.key, case.settled, by_link=case.payer.guest) for case in given
     ]
-    mail.send_many(settling.reachable(letters))
+    mail.inform_many(letters)
 
 
 def _history(case: _Case) -> str:

@@ -1,7 +1,7 @@
 """What a processor says becomes what we hold: one table of steps, and the one place where a payment is credited."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -233,12 +233,12 @@ def credit_held(payment_id: int, money: Money, number: str) -> Payment:
     `number` is the held money's own and part of every key, so it is credited once. Raises RateUnavailable, AmountError, NotPayable.
     """
     payment = book.locked(payment_id)
-    bill, now = invoicing.lock(payment.bill_id), clock.now()
+    (bill, into), now = _hold_bill(payment, money), clock.now()
     received = Money(payment.received or 0, payment.received_currency or money.currency)
     snapshot = Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=received, method_label=payment.method_label)
     suspense = ledger.account("suspense", money.currency)
     reference = f"{number}:credit:{payment.credited}" if payment.confirmed else f"{number}:credit"
-    conversion, transfer_id = _to_wallet(payment, snapshot, bill, money, now, reference, out_of=suspense)
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, money, into, now, reference, out_of=suspense)
     note = _settle(bill, payment, snapshot, conversion, money, transfer_id, now)
     if payment.confirmed:
         payment = _grow(payment, snapshot, (payment.credited or 0) + conversion.credited.minor, f"Looked at and credited. {note}")
@@ -281,8 +281,8 @@ def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
 
 
 def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
-    bill, now = invoicing.lock(payment.bill_id), clock.now()
-    conversion, transfer_id = _to_wallet(payment, snapshot, bill, more, now, _more_reference(payment, snapshot))
+    (bill, into), now = _hold_bill(payment, more), clock.now()
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, more, into, now, _more_reference(payment, snapshot))
     note = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
     credited = (payment.credited or 0) + conversion.credited.minor
     payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {note}")
@@ -313,8 +313,8 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     paid_at = snapshot.paid_at or clock.now()
     if snapshot.card and payment.consent:  # before the bill and the money: it holds the customer, as renewals do before theirs
         cards.save(payment.payer_id, payment.gateway, snapshot.card, payment.consent, payment.created_at)
-    bill = invoicing.lock(payment.bill_id)
-    conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, paid_at, credit_reference(payment, snapshot))
+    bill, into = _hold_bill(payment, received)
+    conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, into, paid_at, credit_reference(payment, snapshot))
     note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
     payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
     payment = _book_fee(payment, snapshot)
@@ -323,11 +323,18 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
     return payment
 
 
-def _to_wallet(payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, paid_at: datetime, reference: str, *, out_of: int | None = None) -> tuple[Conversion, int]:
-    """Credit what was received, out of the gateway or another account, as a lot of its own; what it became, and the transfer."""
-    currency = customers.settle_currency(payment.customer_id, received.currency)
+def _hold_bill(payment: Payment, received: Money) -> tuple[Bill, str]:
+    """The bill of money that came, held, and the currency it becomes; a customer without one gets that of the money."""
+    currency = customers.settle_currency(payment.customer_id, received.currency)  # before the bill: it may hold the customer, as who orders does
+    bill = invoicing.lock(payment.bill_id)
     # What a payment brings later is counted with what it brought before, so it comes in the same currency; `exchange.bring_over` takes it along.
-    into = payment.credited_currency or (received.currency if bill.kind == "service" and bill.unpaid else currency)
+    return bill, payment.credited_currency or (received.currency if bill.kind == "service" and bill.unpaid else currency)
+
+
+def _to_wallet(
+    payment: Payment, snapshot: Snapshot, bill: Bill, received: Money, into: str, paid_at: datetime, reference: str, *, out_of: int | None = None
+) -> tuple[Conversion, int]:
+    """Credit what was received, out of the gateway or another account, as a lot of its own; what it became, and the transfer."""
     conversion = _convert(payment, received, into, paid_at, formats(bill.locale, bill.timezone))
     posted = wallet.credit(
         payment.customer_id,
@@ -360,7 +367,7 @@ def _described(payment: Payment, snapshot: Snapshot) -> str:
     """What the owner of the balance reads. Of who pays for somebody else, only what that payer wanted to be read."""
     if not payment.for_another:
         return f"Top-up by {snapshot.method_label or payment.method_label}"
-    if payment.link_id is None:
+    if not customers.get(payment.payer_id).guest:  # also who copied the link of the bill: it is not the owner's
         return "Top-up from another account"
     said = links.said_by_payer(payment.bill_id)
     return f"Top-up by your link, from {said}" if said else "Top-up by your link"
@@ -458,7 +465,7 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
         invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
         bill = invoicing.lock(bill.id)
         letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
-        mail.send_many(reachable([letter]))
+        mail.inform_many([letter])
         return bill
 
 
@@ -481,8 +488,8 @@ def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Mo
     letters = [confirmation(payer, bill, payment.public_id, f"{once}:confirmed", received, conversion, paid_at, payment.method_label, settled, fate)]
     if payment.for_another:
         owner = customers.get(payment.customer_id)
-        letters.append(to_owner(owner, bill, conversion.credited, paid_at, once, settled, by_link=payment.link_id is not None))
-    mail.send_many(reachable(letters))
+        letters.append(to_owner(owner, bill, conversion.credited, paid_at, once, settled, by_link=payer.guest))
+    mail.inform_many(letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,14 +544,6 @@ def _rate(conversion: Conversion, writer: Formats) -> dict[str, object]:
         return {}
     rate, day = writer.rate(Decimal(offer.rate)), writer.date(offer.rate_date)
     return {"pay": offer.pay.currency, "figure": rate, "into": offer.credited.currency, "source": offer.source, "day": day, "held": conversion.held}
-
-
-def reachable(letters: Sequence[mail.Letter]) -> list[mail.Letter]:
-    """The letters that have an address; one without must not undo the money it is about, so it is logged."""
-    for letter in letters:
-        if not mail.is_address(letter.to):
-            log.warning("%s was not mailed: customer %s has no address", letter.key, letter.customer_id)
-    return [letter for letter in letters if mail.is_address(letter.to)]
 
 
 def papers(invoice_number: str | None, receipt_number: str | None) -> list[mail.Stored]:
