@@ -179,6 +179,29 @@ def test_copying_again_is_the_same_link_and_a_new_one_ends_the_old(app: Flask, a
     assert visitor.get(fresh.path).status_code == 404
 
 
+@pytest.mark.parametrize("before", ["open", "failed"])
+def test_whose_link_was_revoked_is_never_shown_the_one_in_its_place(app: Flask, anna: User, visitor: Browser, before: str) -> None:
+    link = shared(anna)
+    payment = pay_by_link(link)
+    if before == "failed":
+        choose(app, payment, "decline-funds")
+    status = payments.told_at(payment.public_id)
+    assert link.path in visitor.get(status).text
+    fresh = payments.share(anna.customer_id or 0, link.number or "", anew=True)
+    assert fresh
+    page = visitor.get(status).text
+    assert fresh.path not in page
+    assert link.path not in page
+
+
+def test_a_transfer_that_was_taken_back_is_not_said_to_be_on_its_way(anna: User, visitor: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    payment = pay_by_link(shared(anna))
+    monkeypatch.setattr(payments, "refresh", lambda known: replace(known, state="taken_back", received=25_00, received_currency="EUR"))
+    page = visitor.get(payments.told_at(payment.public_id)).text
+    assert "The transfer was taken back" in page
+    assert "is not paid yet" not in page
+
+
 def test_a_paid_bill_has_no_link_to_make(app: Flask, anna: User) -> None:
     link = shared(anna)
     invoicing.cancel(anna.customer_id or 0, link.number or "")
@@ -255,6 +278,34 @@ def test_a_guest_pays_in_another_currency_at_the_rate_that_was_shown(app: Flask,
     paid = again(payment)
     assert (paid.state, paid.credited_currency) == ("paid", "EUR")
     assert wallet.state(anna.customer_id or 0).available == paid.credited
+
+
+@pytest.mark.parametrize("how", ["closed", "disabled"])
+def test_nobody_tops_up_an_account_that_was_closed_since_the_link_was_made(anna: User, visitor: Browser, how: str) -> None:
+    asked = payments.ask(anna.customer_id or 0, "Anna", None)
+    ordered, own = order(visitor, asked).location, shared(anna)
+    close(anna, how)
+    answers = [visitor.get(asked.path), order(visitor, asked), visitor.get(f"/top-up/{'x' * 30}")]
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+    assert len({re.sub(r'"X-CSRFToken":"[^"]+"', "", answer.text) for answer in answers}) == 1
+    assert [visitor.submit(path, {"method": "sandbox-card"}).status_code for path in (ordered, own.path)] == [422, 422]
+    assert db.scalar("select count(*) from payments") == 0
+
+
+def close(user: User, how: str) -> None:
+    """Close an account, or shut its only login."""
+    with db.transaction():
+        if how == "closed":
+            db.execute("update customers set closed_at = %(now)s where id = %(id)s", id=user.customer_id, now=clock.now())
+        else:
+            db.execute("update users set disabled_at = %(now)s where id = %(id)s", id=user.id, now=clock.now())
+
+
+def test_a_figure_is_never_taken_for_one_of_another_currency(anna: User, visitor: Browser) -> None:
+    asked = payments.ask(anna.customer_id or 0, "Anna", None)
+    answer = order(visitor, asked, amount="5000", currency="ISK")
+    assert (answer.status_code, 'id="amount-error"' in answer.text) == (422, True)
+    assert db.scalar("select count(*) from bills") == 0
 
 
 def test_a_link_may_ask_for_a_fixed_amount(anna: User, visitor: Browser) -> None:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, redirect, request
 from werkzeug.wrappers import Response as Redirect
 
 from app import customers, invoicing, payments, services, web
-from app.blueprints.add_funds import Quote, offered_currencies, price
+from app.blueprints.add_funds import Quote, no_currency, offered_currencies, price
 from app.blueprints.pay import local, poll_s
 from app.customers import Profile
 from app.formats import formats
@@ -147,7 +147,8 @@ def order(token: str) -> Response:
     """Make the bill and go to the page that pays it; 422 with the fields marked. With `preview`, only show what would be added."""
     link, form = _follow("topup", token), PayerForm()
     text, currency = _asked(link, request.form.get("amount", ""), request.form.get("currency", ""))
-    quote = _quote(link, text, currency)
+    problem = "" if link.amount else no_currency(request.form.get("currency", ""))
+    quote = Quote(problem=problem) if problem else _quote(link, text, currency)
     if "preview" in request.form:
         return _top_up_page(link, text, currency, quote, form)
     ready = form.check()
@@ -191,9 +192,14 @@ def status(token: str) -> Response:
     if payment.state != known.state and bill.kind == "service":
         services.settle_waiting()
     guest = customers.get(payment.payer_id).guest
-    again = payments.shared(bill.id) if bill.unpaid else None
-    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=again,
+    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment),
                  transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
+
+
+def _again(bill: Bill, payment: Payment) -> Link | None:
+    """The link a payment was started by, while that works. Whoever it was taken from is not shown the one in its place."""
+    link = payments.shared(bill.id) if bill.unpaid else None
+    return link if link and link.id == payment.link_id else None
 
 
 @links.get("/paid/<token>/invoice.pdf")

@@ -115,6 +115,9 @@ _BENEFICIARY: Final = """
 select c.id, u.login, c.currency from users u join customers c on c.id = u.customer_id
 where u.login = %(login)s and u.role = 'customer' and u.verified_at is not null and u.disabled_at is null and c.closed_at is null and c.currency is not null
 """
+_IS_OPEN: Final = """
+select exists (select from customers c join users u on u.customer_id = c.id where c.id = %(id)s and c.closed_at is null and u.disabled_at is null)
+"""
 _GUEST: Final = """
 insert into customers (kind, name, company, street, postcode, city, country, billing_email, guest_locale, created_at)
 values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(country)s, %(billing_email)s, %(locale)s, %(now)s) returning id
@@ -190,6 +193,11 @@ def find_beneficiary(login: str) -> Beneficiary | None:
     """
     row = db.row(_BENEFICIARY, login=login.strip().lower().replace("\0", "�")[: LONGEST_LOGIN + 1])
     return Beneficiary(*row) if row else None
+
+
+def is_open(customer_id: int) -> bool:
+    """Whether an account takes funds still: not closed, and somebody can log in."""
+    return bool(db.scalar(_IS_OPEN, id=customer_id))
 
 
 def insert_guest(profile: Profile, locale: str) -> int:

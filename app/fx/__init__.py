@@ -6,6 +6,7 @@ converts the smallest amounts to and fro. A missing, stale or absurd rate is ref
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
@@ -38,6 +39,7 @@ __all__ = [
     "import_feed",
     "import_history",
     "is_business_day",
+    "keep",
     "lift_wait",
     "note_conversion",
     "offer",
@@ -176,6 +178,14 @@ def fix(offer: Offer, customer_id: int) -> int:
             expires_at=offer.expires_at,
         )
     )
+
+
+def keep(token: str, customer_id: int, pay: Money, into: str | None) -> None:
+    """Fix the offer of a token, where it is one for this conversion and still held. Within a transaction."""
+    found = unseal(token)
+    if found and (found.pay, found.credited.currency) == (pay, into):
+        with suppress(RateUnavailable):  # it ended just now
+            fix(found, customer_id)
 
 
 def quoted(quote_id: int) -> Offer | None:

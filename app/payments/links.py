@@ -75,13 +75,15 @@ _REVOKE = "update links set revoked_at = %(now)s where revoked_at is null and cu
 
 
 def follow(purpose: str, token: str) -> Link | None:
-    """The link of an address; None when it is unknown, altered, made for something else, revoked or over: nobody is told which."""
+    """The link of an address; None when it is unknown, altered, made for something else, revoked or over, or its owner's account is closed: nobody is told which."""
     try:
         key = _signer(purpose).loads(token)
     except BadData:
         return None
     row = db.row(_BY_KEY, purpose=purpose, key=key, now=clock.now())
-    return Link(*row) if row else None
+    if row is None or (purpose == "topup" and not customers.is_open(row.customer_id)):
+        return None
+    return Link(*row)
 
 
 def share(customer_id: int, number: str, *, anew: bool = False) -> Link | None:
@@ -149,9 +151,7 @@ def order_for(link: Link, amount: Money, quote_token: str, payer: Profile, said:
     owner = customers.get(link.customer_id)
     with db.transaction():
         guest_id = customers.insert_guest(payer, locale)
-        offer = fx.unseal(quote_token)
-        if offer and (offer.pay, offer.credited.currency) == (amount, owner.currency):
-            fx.fix(offer, guest_id)
+        fx.keep(quote_token, guest_id, amount, owner.currency)
         bill = invoicing.issue_topup_bill(guest_id, owner.id, amount, f"For {link.name}" if link.name else "")
         return _share(guest_id, bill.id, said)
 
