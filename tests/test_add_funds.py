@@ -109,6 +109,23 @@ def test_a_bad_amount_is_422_with_the_field_marked_and_nothing_written(owner: Br
     assert "Added to your balance" not in partial.text
 
 
+def test_a_figure_is_never_taken_for_one_of_another_currency(owner: Browser):
+    answer = owner.submit("/add-funds", {"amount": "5000", "currency": "ISK"})
+    assert (answer.status_code, "Nothing can be paid in this currency" in answer.text) == (422, True)
+    assert db.scalar("select count(*) from bills") == 0
+
+
+def test_an_invoice_for_payment_bears_the_details_that_were_entered_for_it(owner: Browser, demo_customer: User):
+    billing = {"kind": "individual", "name": "Anna Kowalska", "street": "Turmstraße 12", "postcode": "10559", "city": "Berlin", "country": "DE"}
+    for street in ("Turmstraße 12", "Hauptweg 9", "Hauptweg 9"):
+        assert owner.submit("/add-funds/invoice", {**billing, "street": street, "amount": "50", "currency": "EUR"}).status_code == 303
+    assert [row.street for row in db.rows("select buyer ->> 'street' as street from bills order by id")] == ["Turmstraße 12", "Hauptweg 9"]
+    customer = customers.get(demo_customer.customer_id or 0)
+    customers.update_profile(demo_customer.id, customer.id, replace(customer.profile, po_number="PO-7"), locale="en", timezone="UTC")
+    assert owner.submit("/add-funds", {"amount": "50", "currency": "EUR"}).status_code == 303
+    assert db.scalar("select po_number from bills order by id desc limit 1") == "PO-7"
+
+
 def test_amounts_are_read_as_the_customers_locale_writes_them(app: Flask):
     user = person("gerda", profile=BERLIN)
     customers.update_profile(user.id, user.customer_id or 0, BERLIN, locale="de", timezone="Europe/Berlin")

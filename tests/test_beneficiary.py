@@ -10,9 +10,10 @@ from flask import Flask
 from app import clock, customers, db, invoicing, payments, wallet
 from app.customers import User
 from app.money import Money
-from app.payments import Payment
+from app.payments import NotPayable, Payment
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import again, carry, choose, of, publish_rates
+from tests.test_links import close
 from tests.trade import fund
 
 REFUSED = "Funds can&#39;t be added to this login."
@@ -101,6 +102,31 @@ def test_a_refusal_of_the_processor_adds_nothing(app: Flask, anna: User, owner_o
     carry(app)
     assert again(payment).state == "failed"
     assert wallet.state(owner_of_money.customer_id or 0).available == before
+
+
+@pytest.mark.parametrize("how", ["closed", "disabled"])
+def test_an_account_closed_after_the_order_is_not_paid_into_and_what_was_on_its_way_is_kept(app: Flask, anna: User, owner_of_money: User, how: str) -> None:
+    whom, customer_id = customers.find_beneficiary("bartek"), anna.customer_id or 0
+    late, never = (payments.order_topup(customer_id, Money(minor, "EUR"), "", whom) for minor in (50_00, 60_00))
+    payment = of(payments.start(customer_id, late.number, "sandbox-card", payments.options(late).quote_token))
+    close(owner_of_money, how)
+    with pytest.raises(NotPayable, match="added to this account any more"):
+        payments.start(customer_id, never.number, "sandbox-card", payments.options(never).quote_token)
+    before = wallet.state(owner_of_money.customer_id or 0).available
+    choose(app, payment, "approve")
+    carry(app)
+    assert (again(payment).state, wallet.state(owner_of_money.customer_id or 0).available) == ("paid", before + (again(payment).credited or 0))
+
+
+def test_a_bill_for_another_that_is_paid_by_its_copied_link_is_not_called_the_owners_link(app: Flask, anna: User, owner_of_money: User) -> None:
+    bill = payments.order_topup(anna.customer_id or 0, Money(50_00, "EUR"), "", customers.find_beneficiary("bartek"))
+    link = payments.share(anna.customer_id or 0, bill.number)
+    assert link
+    choose(app, of(payments.start(anna.customer_id or 0, bill.number, "sandbox-card", payments.options(bill).quote_token, link)), "approve")
+    carry(app)
+    page = sign_in(app.test_client(), owner_of_money).get("/transactions").text
+    assert "Top-up from another account" in page
+    assert "your link" not in page + str(db.scalar("select body_text from mails where kind = 'funds_received'"))
 
 
 def test_the_page_shows_what_is_credited_and_no_balance(app: Flask, anna: User, owner_of_money: User) -> None:

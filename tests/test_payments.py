@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,13 +16,17 @@ import config
 from app import clock, db, fx, gateways, invoicing, payments, wallet
 from app.customers import User
 from app.formats import formats
-from app.gateways.base import GatewayError, Redirect, Snapshot
+from app.gateways.base import Charge, GatewayError, Redirect, Snapshot
 from app.invoicing import Bill, BillError, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
+from app.mail import MailError
 from app.money import Money
-from app.payments import NotPayable, ProcessorDown, QuoteExpired, book
+from app.payments import NotPayable, ProcessorDown, QuoteExpired, book, starting
 from tests.conftest import BERLIN, person, sign_in
 from tests.pay import again, begin, carry, choose, of, processor, publish_rates, times_credited, topup
+from tests.test_cards import add_card
+from tests.trade import fund
+from tests.world import GUEST
 
 
 def balance(user: User) -> int:
@@ -45,6 +51,55 @@ def service_bill(user: User, net: int = 10_00) -> Bill:
 def newcomer(app: Flask) -> User:
     """A customer whose account has no currency yet."""
     return person("nina", name="Nina New", profile=replace(BERLIN, name="Nina New", currency=None))
+
+
+# What two do at once
+
+
+def blocked(superuser: psycopg.Connection, work: Future[object]) -> None:
+    """Wait until somebody waits for a lock."""
+    while not superuser.execute("select 1 from pg_locks where not granted").fetchone():
+        assert not work.done()
+
+
+def test_the_first_money_of_an_account_and_its_next_order_wait_for_each_other_in_one_order(app: Flask, newcomer: User, superuser: psycopg.Connection):
+    bill = topup(newcomer, Money.of("25", "EUR"))
+    payment = begin(bill)
+    choose(app, payment, "silent")
+
+    def hear() -> str:
+        with app.app_context():
+            return payments.refresh(payment).state
+
+    with ThreadPoolExecutor(1) as pool:
+        with superuser.transaction():  # as `order_topup` does when the same is asked for again
+            superuser.execute("select 1 from customers where id = %s for no key update", (newcomer.customer_id,))
+            heard = pool.submit(hear)
+            blocked(superuser, heard)
+            superuser.execute("select 1 from bills where id = %s for no key update nowait", (bill.id,))
+        assert heard.result() == "paid"
+
+
+@pytest.mark.parametrize("ended", ["paid", "cancelled", "charged"])
+def test_no_page_is_opened_for_a_bill_that_ended_while_it_was_asked_for(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch, ended: str):
+    fund(demo_customer.customer_id or 0, 100_00)
+    bill, charge = service_bill(demo_customer), starting._charge
+    card = add_card(app, demo_customer)
+
+    def meanwhile(*arguments: Any) -> Charge:
+        monkeypatch.setattr(starting, "_charge", charge)
+        if ended == "paid":
+            payments.pay_from_balance(demo_customer.customer_id or 0, bill.number)
+        elif ended == "cancelled":
+            invoicing.cancel(demo_customer.customer_id or 0, bill.number)
+        else:
+            starting.claim_for_card(bill, card, "", unasked=False)
+        return charge(*arguments)
+
+    monkeypatch.setattr(starting, "_charge", meanwhile)
+    with pytest.raises(NotPayable, match="charged to a saved card" if ended == "charged" else "is paid already|is cancelled already"):
+        payments.start(demo_customer.customer_id or 0, bill.number, "sandbox-paypal")
+    assert db.scalar("select count(*) from payments where method = 'paypal'") == 0
 
 
 # The straight way
@@ -78,6 +133,33 @@ def test_one_mail_confirms_it(app: Flask, demo_customer: User):
     (mail,) = db.rows("select recipient, subject, body_text from mails where kind = 'payment_confirmed'")
     assert (mail.recipient, mail.subject) == ("anna@example.com", "€\xa025.00 received: INV-2026-000001")
     assert "/invoices/INV-2026-000001" in mail.body_text
+
+
+@pytest.mark.parametrize("broken", ["app.mail.compose", "app.mail._outgoing"])
+def test_a_mail_that_cannot_be_written_undoes_no_money(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str):
+    def fail(*_: object, **__: object) -> None:
+        raise MailError("a sentence that is missing")
+
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")))
+    choose(app, payment, "approve")
+    monkeypatch.setattr(broken, fail)
+    carry(app)
+    assert (again(payment).state, balance(demo_customer), times_credited(payment)) == ("paid", 25_00, 1)
+    assert "was not mailed" in caplog.text
+    bill = service_bill(demo_customer)
+    assert payments.pay_from_balance(demo_customer.customer_id or 0, bill.number).status == "paid"
+
+
+def test_an_answer_that_names_another_payment_is_no_fault_on_the_page_of_who_comes_back(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch):
+    payment = begin(topup(demo_customer, Money.of("25", "EUR")))
+    choose(app, payment, "silent")
+    found = gateways.get("sandbox")
+    assert found
+    snapshot = found.lookup(payment.gateway_reference or "")
+    assert snapshot
+    monkeypatch.setattr(found, "lookup", lambda _reference: replace(snapshot, reference="sb_other"))
+    page = sign_in(app.test_client(), demo_customer).get(f"/payments/{payment.public_id}")
+    assert (page.status_code, "is not paid yet" in page.text, balance(demo_customer)) == (200, True, 0)
 
 
 def test_a_payer_without_an_address_is_credited_all_the_same(app: Flask, demo_customer: User, superuser: psycopg.Connection):
@@ -288,6 +370,42 @@ def test_the_rate_the_customer_saw_last_is_the_one_that_counts(app: Flask, demo_
         assert again(second).credited == 238_09
 
 
+def test_money_that_was_paid_already_keeps_its_rate_when_a_newer_one_is_shown(app: Flask, demo_customer: User):
+    publish_rates()
+    bill = topup(demo_customer, Money.of("250", "USD"))
+    first = begin(bill)
+    choose(app, first, "silent")
+    with clock.travel(clock.now() + timedelta(days=1)):
+        publish_rates(USD="1.05")
+        with db.transaction():
+            db.execute("update payments set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
+        with pytest.raises(NotPayable, match="paid a moment ago"):
+            begin(bill)
+        assert (again(first).state, again(first).credited, balance(demo_customer)) == ("paid", 230_69, 230_69)
+
+
+@pytest.mark.parametrize("order", [payments.order_topup, payments.order_for])
+def test_a_rate_that_ends_while_the_order_is_written_is_no_fault(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch, order: object):
+    publish_rates()
+    token, usd = fx.seal(fx.offer(Money.of("250", "USD"), "EUR")), Money.of("250", "USD")
+    link = payments.ask(demo_customer.customer_id or 0, "Anna", None)
+    late = clock.now() + fx.OFFER_LIFE
+    opened = fx.unseal
+
+    def slowly(token: str) -> fx.Offer | None:
+        found = opened(token)
+        clocks.enter_context(clock.travel(late))
+        return found
+
+    with ExitStack() as clocks, monkeypatch.context() as slow:
+        slow.setattr(fx, "unseal", slowly)
+        if order is payments.order_topup:
+            payments.order_topup(demo_customer.customer_id or 0, usd, token)
+        else:
+            payments.order_for(link, usd, token, GUEST, locale="en")
+    assert (db.scalar("select count(*) from quotes"), db.scalar("select total from bills")) == (0, 250_00)
+
+
 def test_money_after_the_rate_was_held_is_converted_at_the_rate_of_that_day_and_says_so(app: Flask, demo_customer: User):
     publish_rates()
     payment = begin(topup(demo_customer, Money.of("250", "USD")))
@@ -482,7 +600,7 @@ def test_killed_after_opening_the_page_reconciling_finds_what_was_paid_there(app
 def test_killed_while_crediting_nothing_half_done_stands_and_the_next_try_does_it(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch, verb: str):
     payment = begin(topup(demo_customer, Money.of("25", "EUR")))
     choose(app, payment, "approve")
-    targets = {"look up": ("app.payments.inbox.settling.take_in",), "settle": ("app.invoicing.settle",), "mail": ("app.mail.send_many",)}
+    targets = {"look up": ("app.payments.inbox.settling.take_in",), "settle": ("app.invoicing.settle",), "mail": ("app.mail.inform_many",)}
 
     def die(*_: object, **__: object) -> None:
         raise Killed

@@ -63,7 +63,8 @@ def create() -> Response:
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     login = _login(request.form.get("beneficiary", ""))
     whom, stopped = _beneficiary(customer, login)
-    quote = Quote(problem=stopped) if stopped else _quote(customer, text, currency, whom)
+    problem = stopped or no_currency(request.form.get("currency", ""))
+    quote = Quote(problem=problem) if problem else _quote(customer, text, currency, whom)
     errors = {"beneficiary": stopped} if stopped else {"amount": quote.problem} if quote.problem else {}
     if "preview" in request.form:
         return web.page("add_funds/new.html", **_page(customer, text, currency, quote, {"beneficiary": stopped} if stopped else {}, login))
@@ -92,7 +93,7 @@ def invoice_for_payment() -> Response:
     customer, form = customers.get(current_user.customer_id), BillingForm()
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     quote = _quote(customer, text, currency)
-    unpaid = _no_account(currency) or quote.problem
+    unpaid = no_currency(request.form.get("currency", "")) or _no_account(currency) or quote.problem
     if unpaid or quote.pay is None or not form.validate():
         return _invoice_page(customer, form, text, currency, {"amount": unpaid} if unpaid else {}, 422)
     told = _told(customer, form)
@@ -280,6 +281,11 @@ def _credited(customer: Customer, pay: Money, offer: fx.Offer | None) -> Quote:
 def offered_currencies() -> list[str]:
     """The currencies in which a top-up can be paid."""
     return [code for code in config.current().currencies if payments.limits(code)]
+
+
+def no_currency(posted: str) -> str:
+    """Why nothing can be ordered in a currency, or nothing: the figure that was typed for it is none of another one."""
+    return "" if posted in {"", *offered_currencies()} else "Nothing can be paid in this currency. Choose another one."
 
 
 def _currency(customer: Customer, wanted: str) -> str:

@@ -24,6 +24,7 @@ from app.invoicing.bills import (
     mark_refunded,
     settle,
     settle_many,
+    standing_topup,
 )
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
@@ -72,6 +73,7 @@ __all__ = [
     "search",
     "settle",
     "settle_many",
+    "standing_topup",
     "timeline",
     "total",
 ]

@@ -159,14 +159,15 @@ def issue_service_bill(customer_id: int, title: str, currency: str, lines: Seque
     return issue_many([Draft(customer_id, title, currency, tuple(lines), **more)])[0]
 
 
-_BUYERS = """
-select c.id, jsonb_build_object('kind', c.kind, 'name', c.name, 'company', c.company, 'street', c.street, 'postcode', c.postcode, 'city', c.city,
-    'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email) as snapshot,
+_SNAPSHOT = """jsonb_build_object('kind', c.kind, 'name', c.name, 'company', c.company, 'street', c.street, 'postcode', c.postcode, 'city', c.city,
+    'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email)"""
+_BUYERS = f"""
+select c.id, {_SNAPSHOT} as snapshot,
   c.po_number, coalesce(u.locale, c.guest_locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone
 from customers c
 left join lateral (select locale, timezone from users where customer_id = c.id order by id limit 1) u on true
 where c.id = any(%(ids)s)
-"""
+"""  # noqa: S608 - constants
 
 _ISSUE = """
 with wanted as materialized (
@@ -318,6 +319,12 @@ select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_numbe
 from bills b
 """
 
+_STANDING_TOPUP = f"""
+select b.id from bills b join customers c on c.id = b.customer_id
+where b.customer_id = %(customer_id)s and b.beneficiary_id = %(beneficiary_id)s and b.kind = 'topup' and b.status = 'unpaid'
+  and b.total = %(total)s and b.currency = %(currency)s and b.issued_at > %(since)s and b.buyer = {_SNAPSHOT} and b.po_number = c.po_number
+order by b.id desc limit 1
+"""  # noqa: S608 - constants
 _FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
 _LOCK = _BILL + "where b.id = any(%(bill_ids)s) order by b.id for no key update of b"
 
@@ -326,6 +333,14 @@ def find(customer_id: int, number: str) -> Bill | None:
     """A customer's own bill by its invoice or pro forma number. A stranger's, a wrong and a missing number are the same None."""
     found = db.row(_FIND, customer_id=customer_id, number=number)
     return _read(found) if found else None
+
+
+def standing_topup(customer_id: int, beneficiary_id: int, amount: Money, since: datetime) -> Bill | None:
+    """The newest unpaid bill for the same deposit issued after `since`, held; None when there is none or the payer's details have changed meanwhile. Within a transaction."""
+    total = {"total": amount.minor, "currency": amount.currency}
+    found = db.scalar(_STANDING_TOPUP, customer_id=customer_id, beneficiary_id=beneficiary_id, since=since, **total)
+    bill = lock(found) if found is not None else None
+    return bill if bill and bill.unpaid else None
 
 
 def lock(bill_id: int) -> Bill:

@@ -68,23 +68,10 @@ def order_topup(customer_id: int, amount: Money, quote_token: str = "", benefici
     """
     with db.transaction():
         db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
-        offer = fx.unseal(quote_token)
-        into = beneficiary.currency if beneficiary else customers.get(customer_id).currency
-        if offer and offer.pay == amount and offer.credited.currency == into:
-            fx.fix(offer, customer_id)
+        fx.keep(quote_token, customer_id, amount, beneficiary.currency if beneficiary else customers.get(customer_id).currency)
         whose = beneficiary.id if beneficiary else customer_id
-        standing = db.scalar(_SAME_ORDER, customer_id=customer_id, beneficiary_id=whose, total=amount.minor, currency=amount.currency, since=clock.now() - SAME_ORDER)
-        if standing is not None:
-            return invoicing.lock(standing)
-        return invoicing.issue_topup_bill(customer_id, whose, amount, f"To the account {beneficiary.login}" if beneficiary else "")
-
-
-_SAME_ORDER = """
-select id from bills
-where customer_id = %(customer_id)s and beneficiary_id = %(beneficiary_id)s and kind = 'topup' and status = 'unpaid'
-  and total = %(total)s and currency = %(currency)s and issued_at > %(since)s
-order by id desc limit 1
-"""
+        standing = invoicing.standing_topup(customer_id, whose, amount, clock.now() - SAME_ORDER)
+        return standing or invoicing.issue_topup_bill(customer_id, whose, amount, f"To the account {beneficiary.login}" if beneficiary else "")
 
 
 def topup_problem(writer: Formats, amount: Money) -> str | None:
@@ -171,8 +158,9 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "",
         _refuse_unready(bill)
         keep = keep and link is None and _keeps(method)
         standing = _standing(bill, method, link, keep=keep)
+        standing = _requoted(standing, bill, quote_token) if standing else None
         held = _held(bill, quote_token) if standing is None and method.rate_held else None
-        payment = _requoted(standing, bill, quote_token) if standing else _claim(bill, method, held, link, keep=keep)
+        payment = standing or _claim(bill, method, held, link, keep=keep)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
     except GatewayError as error:
@@ -188,6 +176,8 @@ def _refuse_unready(bill: Bill) -> None:
     payer = customers.get(bill.customer_id)
     if customers.missing_fields(payer):
         raise NotPayable("Your profile is not complete yet. Fill it in first, then pay.")
+    if bill.kind == "topup" and not customers.is_open(bill.beneficiary_id):
+        raise NotPayable("Funds can't be added to this account any more.")
     # A payer of somebody else must not learn from a refusal what lies on that balance.
     if bill.kind == "topup" and not bill.for_another and (problem := _too_much(bill)):
         raise NotPayable(problem)
@@ -271,12 +261,18 @@ def _standing(bill: Bill, method: Method, link: Link | None, *, keep: bool) -> P
     payment = next((payment for payment in waiting if _asked(payment) == asked), None)
     if payment is None or payment.state == "pending" or payment.expires_at > clock.now():
         return payment
-    payment = watching.settle_open(payment)
-    if payment.open:
+    payment = _asked_about(payment)
+    if payment:
         raise ProcessorDown("The processor has not told us yet how your last payment ended. Try again in a minute or choose another method.")
-    if payment.confirmed:
-        raise NotPayable("This bill was paid a moment ago.")
     return None
+
+
+def _asked_about(payment: Payment) -> Payment | None:
+    """An open payment after its processor was asked about it; None when it came to nothing. Raises NotPayable when it was paid."""
+    payment = watching.settle_open(payment)
+    if payment.kept:
+        raise NotPayable("This bill was paid a moment ago.")
+    return payment if payment.open else None
 
 
 def _refuse_beside_a_charge(waiting: list[Payment]) -> None:
@@ -293,16 +289,22 @@ def _asked(payment: Payment) -> tuple[object, ...]:
     return (payment.gateway, payment.method, payment.money, payment.link_id, payment.consent is not None, payment.card_id)
 
 
-def _requoted(payment: Payment, bill: Bill, token: str) -> Payment:
-    """An open payment at the rate the customer saw last: the page may have shown a newer one than the page it is paid on was opened with."""
+def _requoted(payment: Payment, bill: Bill, token: str) -> Payment | None:
+    """An open payment at the rate the customer saw last: the page may have shown a newer one than the page it is paid on was opened with.
+
+    Not one that was paid already, of which we have not heard: it was paid at the rate that was agreed on then. None when it came to nothing.
+    """
     seen, agreed = fx.unseal(token), fx.quoted(payment.quote_id) if payment.quote_id else None
     current = offer_for(bill) if seen else None
     if seen is None or current is None or (seen.pay, seen.credited.currency) != (current.pay, current.credited.currency):
         return payment
-    if agreed is None or agreed.credited != seen.credited:
+    if agreed is not None and agreed.credited == seen.credited:
+        return payment
+    asked = _asked_about(payment)
+    if asked:
         with db.transaction():
-            db.execute(_REQUOTE, id=payment.id, quote_id=fx.fix(seen, bill.customer_id))
-    return payment
+            db.execute(_REQUOTE, id=asked.id, quote_id=fx.fix(seen, bill.customer_id))
+    return asked
 
 
 _REQUOTE = "update payments set quote_id = %(quote_id)s where id = %(id)s and state in ('created', 'unknown')"
@@ -327,6 +329,7 @@ def _claim(bill: Bill, method: Method, offer: fx.Offer | None, link: Link | None
         charge = replace(charge, keep=True, holder=cards.holder(bill.customer_id, method.gateway))
     try:
         with db.transaction():
+            _refuse_ended(bill)
             return _insert(bill, method, charge, fx.fix(offer, bill.customer_id) if offer else None, link)
     except fx.RateUnavailable as expired:
         raise QuoteExpired from expired
@@ -335,6 +338,15 @@ def _claim(bill: Bill, method: Method, offer: fx.Offer | None, link: Link | None
         if standing is None:
             raise ProcessorDown("This payment has just ended in another window. Look at the bill again.") from None
         return standing
+
+
+def _refuse_ended(bill: Bill) -> None:
+    """No page is opened for a bill that was paid or cancelled, or is being charged to a saved card, since a moment ago. Within a transaction."""
+    now = invoicing.lock(bill.id)
+    if not now.unpaid:
+        raise NotPayable(f"{now.number} is {now.status} already.")
+    if any(payment.card_id is not None for payment in book.open_of(bill.id)):
+        raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
 
 
 def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> Payment:

@@ -8,7 +8,7 @@ from app import clock, db, gateways
 from app.gateways.base import GatewayError, Snapshot
 from app.payments import book
 from app.payments.book import Payment
-from app.payments.settling import apply
+from app.payments.settling import Refused, apply
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ def refresh(payment: Payment) -> Payment:
         return settle_open(payment)
     except GatewayError as error:
         log.warning("Payment %s could not be looked up: %s", payment.public_id, error.detail)
-        return payment
+    except Refused:
+        log.exception("Payment %s was answered for with another one.", payment.public_id)
+    return payment
 
 
 def look_at(public_id: str) -> bool:
