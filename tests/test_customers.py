@@ -311,6 +311,21 @@ def test_a_refused_try_is_welcome_after_the_time_that_was_named(app, limit, wind
             assert customers.retry_after("door", limit, window) == 0
 
 
+def test_a_try_that_one_rule_refuses_counts_against_no_other(app):
+    own, door = ("mine", 2, timedelta(minutes=10)), ("door", 5, timedelta(minutes=10))
+    refused = 0
+    for _ in range(20):
+        try:
+            customers.count(door, own)
+        except customers.RateLimited:
+            refused += 1
+    assert refused == 18
+    for _ in range(3):
+        customers.count(door)
+    with pytest.raises(customers.RateLimited):
+        customers.count(door)
+
+
 def test_networks():
     assert customers.network("203.0.113.77") == "203.0.113.0/24"
     assert customers.network("2001:db8:1:2ff::1") == "2001:db8:1:200::/56"

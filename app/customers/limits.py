@@ -5,6 +5,7 @@ overlaps, plus this one. A refused try is not counted, so nobody can keep a door
 """
 
 import ipaddress
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from app import clock, db
@@ -31,18 +32,24 @@ def allow(key: str, limit: int, window: timedelta) -> bool:
 
 
 def count(*rules: tuple[str, int, timedelta]) -> None:
-    """Count one try against every rule (key, limit, window). Raises `RateLimited`. Opens its own transaction."""
+    """Count one try against every rule (key, limit, window), against none when one refuses it. Raises `RateLimited`. Opens its own transaction."""
     with db.transaction():
-        wait = max(retry_after(*rule) for rule in rules)
-    if wait:
-        raise RateLimited(wait)
+        waits = [retry_after(*rule) for rule in rules]
+        if any(waits):
+            _uncount(rule for rule, wait in zip(rules, waits, strict=True) if not wait)
+    if any(waits):
+        raise RateLimited(max(waits))
 
 
 def give_back(*rules: tuple[str, int, timedelta]) -> None:
     """Uncount a try that turned out to be a good one. Opens its own transaction."""
     with db.transaction():
-        for key, _, window in rules:
-            db.execute(_TAKE_BACK, key=_clean(key), start=_start(window))
+        _uncount(rules)
+
+
+def _uncount(rules: Iterable[tuple[str, int, timedelta]]) -> None:
+    for key, _, window in rules:
+        db.execute(_TAKE_BACK, key=_clean(key), start=_start(window))
 
 
 def retry_after(key: str, limit: int, window: timedelta) -> int:
