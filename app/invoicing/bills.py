@@ -529,4 +529,11 @@ values (%(bill)s, %(customer)s, 'refund_receipt', %(number)s, %(now)s, %(total)s
 def expire_due() -> int:
     """Close every unpaid bill whose due date has passed and return how many. Opens the transaction."""
     with db.transaction():
-        return db.execute("update bills set status = 'expired', closed_at = %(now)s where status = 'unpaid' and due_at < %(now)s", now=clock.now())
+        return db.execute(_EXPIRE, now=clock.now())
+
+
+# One that somebody holds is being paid, and waits for the next run: nobody waits for anybody.
+_EXPIRE = """
+update bills set status = 'expired', closed_at = %(now)s
+where id in (select id from bills where status = 'unpaid' and due_at < %(now)s order by id for no key update skip locked)
+"""
