@@ -12,7 +12,7 @@ from app import clock, db, gateways, invoicing, mail, payments, services, wallet
 from app.customers import User
 from app.gateways.base import ASKED_FOR, GatewayError, KeptCard, Snapshot
 from app.money import Money
-from app.payments import Card, cards
+from app.payments import Card, cards, starting
 from app.sandbox_processor import CHOICES
 from tests.conftest import Browser
 from tests.money_helpers import EUR
@@ -432,6 +432,23 @@ def test_a_bill_that_is_being_paid_another_way_is_not_charged_to_the_card(app, d
             carry(app)
         assert services.renew_by_card() == {}
     assert db.scalar("select count(*) from payments where off_session") == 0
+
+
+def test_a_page_opened_while_a_renewal_is_about_to_charge_the_card_keeps_it_from_it(app, demo_customer, monkeypatch):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with due():
+        services.renew_due()
+        number, chosen = db.scalar("select proforma_number from bills where status = 'unpaid'"), starting._chosen
+
+        def meanwhile(bill, key):
+            monkeypatch.setattr(starting, "_chosen", chosen)
+            payments.start(demo_customer.customer_id, number, "sandbox-paypal")
+            return chosen(bill, key)
+
+        monkeypatch.setattr(starting, "_chosen", meanwhile)
+        services.renew_by_card()
+    assert charges(app) == 0
+    assert [tuple(row) for row in db.rows("select method, state from payments where card_id is null or off_session")] == [("paypal", "created")]
 
 
 def test_who_switches_it_off_during_a_run_is_not_charged_in_it(app, demo_customer, monkeypatch):

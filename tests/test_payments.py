@@ -4,8 +4,10 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -21,7 +23,7 @@ from app.invoicing import Bill, BillError, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
 from app.mail import MailError
 from app.money import Money
-from app.payments import NotPayable, ProcessorDown, QuoteExpired, book, starting
+from app.payments import NotPayable, Payment, ProcessorDown, QuoteExpired, book, starting
 from tests.conftest import BERLIN, person, sign_in
 from tests.pay import again, begin, carry, choose, of, processor, publish_rates, times_credited, topup
 from tests.test_cards import add_card
@@ -100,6 +102,51 @@ def test_no_page_is_opened_for_a_bill_that_ended_while_it_was_asked_for(app: Fla
     with pytest.raises(NotPayable, match="charged to a saved card" if ended == "charged" else "is paid already|is cancelled already"):
         payments.start(demo_customer.customer_id or 0, bill.number, "sandbox-paypal")
     assert db.scalar("select count(*) from payments where method = 'paypal'") == 0
+
+
+def test_a_bill_that_is_being_paid_is_not_closed_for_its_date_and_nobody_waits(app: Flask, demo_customer: User, superuser: psycopg.Connection):
+    paying, other = topup(demo_customer, Money.of("25", "EUR")), topup(demo_customer, Money.of("30", "EUR"))
+
+    def close() -> int:
+        with app.app_context():
+            return invoicing.expire_due()
+
+    with clock.travel(clock.now() + timedelta(days=15)), ThreadPoolExecutor(1) as pool:
+        with superuser.transaction():
+            superuser.execute("select 1 from bills where id = %s for no key update", (paying.id,))
+            closed = pool.submit(copy_context().run, close)
+            while not closed.done():
+                assert not superuser.execute("select 1 from pg_locks where not granted").fetchone()
+            assert closed.result() == 1
+        assert dict(db.rows("select id, status from bills")) == {paying.id: "unpaid", other.id: "expired"}
+        assert invoicing.expire_due() == 1
+
+
+def test_a_webhook_the_return_page_and_the_job_all_at_once_credit_once(app: Flask, demo_customer: User):
+    for amount in ("25", "26", "27"):
+        payment = begin(topup(demo_customer, Money.of(amount, "EUR")))
+        choose(app, payment, "silent")
+        inbox = payments.receive("sandbox", *_signed(app, payment.gateway_reference or "", "paid"))
+        start = Barrier(8)
+
+        def hear(way: int, payment: Payment = payment, inbox: int = inbox, start: Barrier = start) -> None:
+            with app.app_context():
+                start.wait()
+                if way % 4 == 0:
+                    payments.process(inbox)
+                elif way % 4 == 1:
+                    payments.refresh(payment)
+                elif way % 4 == 2:
+                    payments.reconcile_all()
+                else:
+                    payments.replay(inbox)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(hear, range(8)))
+        assert (again(payment).state, times_credited(payment)) == ("paid", 1)
+    assert balance(demo_customer) == 78_00
+    assert db.scalar("select count(*) from documents where kind = 'invoice'") == db.scalar("select count(*) from transfers where kind = 'fee'") == 3
+    assert db.scalar("select count(*) from mails where kind = 'payment_confirmed'") == 3
 
 
 # The straight way

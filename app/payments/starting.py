@@ -364,7 +364,7 @@ def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> Paym
     charge = replace(charge, holder=card.holder, card=card.token, unasked=unasked, email="")
     try:
         with db.transaction():
-            _refuse_changed(bill, card)
+            _refuse_changed(bill, card, unasked=unasked)
             return _insert(bill, replace(method, label=card.label), charge, fx.fix(held, bill.customer_id) if held else None, None, card)
     except _Lost:
         standing = _standing_by_card(bill, card)
@@ -380,13 +380,15 @@ def _standing_by_card(bill: Bill, card: Card) -> Payment | None:
     return standing
 
 
-def _refuse_changed(bill: Bill, card: Card) -> None:
-    """Nothing is charged for a bill that was paid, or to a card that was removed, a moment ago. Within a transaction."""
+def _refuse_changed(bill: Bill, card: Card, *, unasked: bool) -> None:
+    """Nothing is charged for a bill that was paid, or to a card that was removed, a moment ago; nor unasked beside what its owner has just opened. Within a transaction."""
     # The card before the bill, as whoever books a payment holds them.
     if not db.rows("select 1 from saved_cards where id = %(id)s and removed_at is null and unusable = '' for share", id=card.id):
         raise NotPayable(f"{card.label} was removed a moment ago. Choose another method.")
     if not invoicing.lock(bill.id).unpaid:
         raise NotPayable("This bill was paid a moment ago.")
+    if unasked and any(payment.gateway != BANK and payment.card_id is None for payment in book.open_of(bill.id)):
+        raise NotPayable("This bill is being paid another way.")
 
 
 class _Lost(Exception):
