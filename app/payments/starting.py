@@ -298,7 +298,7 @@ def _requoted(payment: Payment, bill: Bill, token: str) -> Payment | None:
     current = offer_for(bill) if seen else None
     if seen is None or current is None or (seen.pay, seen.credited.currency) != (current.pay, current.credited.currency):
         return payment
-    if agreed is not None and agreed.credited == seen.credited:
+    if payment.state == "pending" or (agreed is not None and agreed.credited == seen.credited):
         return payment
     asked = _asked_about(payment)
     if asked:
