@@ -122,6 +122,27 @@ def test_a_bill_that_is_being_paid_is_not_closed_for_its_date_and_nobody_waits(a
         assert invoicing.expire_due() == 1
 
 
+def test_a_page_that_opened_while_another_click_was_refused_is_asked_about(app: Flask, demo_customer: User, monkeypatch: pytest.MonkeyPatch):
+    bill, found = topup(demo_customer, Money.of("25", "EUR")), gateways.get("sandbox")
+    assert found
+    checkout = found.checkout
+
+    def meanwhile(charge: Charge) -> Any:
+        page = checkout(charge)
+        (payment,) = payments.open_of(bill.id)
+        with pytest.raises(ProcessorDown):
+            starting.record_failure(payment, GatewayError("Refused.", permanent=True))
+        return page
+
+    monkeypatch.setattr(found, "checkout", meanwhile)
+    payment = begin(bill)
+    assert payment.state == "failed"
+    choose(app, payment, "silent")
+    with clock.travel(clock.now() + timedelta(minutes=3)):
+        assert payments.reconcile() == {"paid": 1}
+    assert (times_credited(payment), balance(demo_customer)) == (1, 25_00)
+
+
 def test_a_webhook_the_return_page_and_the_job_all_at_once_credit_once(app: Flask, demo_customer: User):
     for amount in ("25", "26", "27"):
         payment = begin(topup(demo_customer, Money.of(amount, "EUR")))

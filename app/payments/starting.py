@@ -229,9 +229,10 @@ def record_failure(payment: Payment, error: GatewayError) -> NoReturn:
     raise ProcessorDown(str(error)) from error
 
 
+# Also where another click was refused meanwhile: somebody is on this page, so it has to be asked about.
 _HANDED_OVER = """
 update payments set gateway_reference = %(reference)s, handoff_url = %(url)s, state = case when state = 'unknown' then 'created' else state end, updated_at = %(now)s
-where id = %(id)s and handoff_url is null and state in ('created', 'unknown')
+where id = %(id)s and handoff_url is null and (state in ('created', 'unknown') or (state = 'failed' and gateway_reference is null))
 """
 _INSTRUCTED = """
 update payments set gateway_reference = %(reference)s, state = 'pending', updated_at = %(now)s where id = %(id)s and state in ('created', 'unknown')
