@@ -1,7 +1,7 @@
 """Registering, signing in, sessions, links and limits, below HTTP."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -309,6 +309,19 @@ def test_a_refused_try_is_welcome_after_the_time_that_was_named(app, limit, wind
         assert customers.retry_after("other", limit, window) == 0
         with clock.travel(clock.now() + timedelta(seconds=wait)):
             assert customers.retry_after("door", limit, window) == 0
+
+
+def test_a_good_try_that_took_over_a_minute_mark_is_uncounted_all_the_same(app):
+    rule = ("door", 5, timedelta(minutes=1))
+    noon = datetime(2026, 5, 4, 12, 0, 59, tzinfo=UTC)
+    for _ in range(20):
+        with clock.travel(noon):
+            counted_at = customers.count(rule)
+        with clock.travel(noon + timedelta(seconds=2)):
+            customers.give_back(counted_at, rule)
+    with clock.travel(noon + timedelta(seconds=3)):
+        for _ in range(5):
+            customers.count(rule)
 
 
 def test_a_try_that_one_rule_refuses_counts_against_no_other(app):

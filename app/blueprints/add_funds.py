@@ -211,11 +211,11 @@ def _beneficiary(customer: Customer, login: str) -> tuple[Beneficiary | None, st
     if not login:
         return None, ""
     rules = [(f"beneficiary:{customer.id}:{name}", limit, window) for name, limit, window in WRONG_LOGINS]
-    customers.count(*rules)
+    counted_at = customers.count(*rules)
     found = customers.find_beneficiary(login)
     if found is None:
         return None, NOT_THIS_LOGIN
-    customers.give_back(*rules)
+    customers.give_back(counted_at, *rules)
     return (None, "") if found.id == customer.id else (found, "")
 
 

@@ -105,9 +105,9 @@ def authenticate(name: str, password: str, *, ip: str = "", user_agent: str = ""
     """
     user = find_user(name)
     rules = _login_rules(name, user, ip)
-    limits.count(*rules)
+    counted_at = limits.count(*rules)
     if passwords.verify_password(password, _stored(user)):
-        limits.give_back(*rules)
+        limits.give_back(counted_at, *rules)
         return user
     with db.transaction():
         record("sign_in_failed", user.id if user else None, ip=ip, details={"device": sessions.describe_device(user_agent)})
@@ -200,12 +200,12 @@ def _stored(user: User | None) -> str | None:
 
 def _check_current(user: User, password: str, field: str, ip: str) -> None:
     rules = ((f"current:{user.id}", 5, _MINUTE), (f"current.h:{user.id}", 20, _HOUR))
-    limits.count(*rules)
+    counted_at = limits.count(*rules)
     if not passwords.verify_password(password, _stored(user)):
         with db.transaction():
             record("password_check_failed", user.id, ip=ip)
         raise Refused(field, "This is not your current password.")
-    limits.give_back(*rules)
+    limits.give_back(counted_at, *rules)
 
 
 def _set_password(user_id: int, stored: str) -> User:

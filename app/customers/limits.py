@@ -31,30 +31,36 @@ def allow(key: str, limit: int, window: timedelta) -> bool:
     return retry_after(key, limit, window) == 0
 
 
-def count(*rules: tuple[str, int, timedelta]) -> None:
-    """Count one try against every rule (key, limit, window), against none when one refuses it. Raises `RateLimited`. Opens its own transaction."""
+def count(*rules: tuple[str, int, timedelta]) -> datetime:
+    """Count one try against every rule (key, limit, window), against none when one refuses it; the time, for `give_back`. Raises `RateLimited`. Opens its own transaction."""
+    at = clock.now()
     with db.transaction():
-        waits = [retry_after(*rule) for rule in rules]
+        waits = [_retry_after(*rule, at) for rule in rules]
         if any(waits):
-            _uncount(rule for rule, wait in zip(rules, waits, strict=True) if not wait)
+            _uncount(at, (rule for rule, wait in zip(rules, waits, strict=True) if not wait))
     if any(waits):
         raise RateLimited(max(waits))
+    return at
 
 
-def give_back(*rules: tuple[str, int, timedelta]) -> None:
-    """Uncount a try that turned out to be a good one. Opens its own transaction."""
+def give_back(counted_at: datetime, *rules: tuple[str, int, timedelta]) -> None:
+    """Uncount a try that turned out to be a good one, where it was counted: the window may be over by now. Opens its own transaction."""
     with db.transaction():
-        _uncount(rules)
+        _uncount(counted_at, rules)
 
 
-def _uncount(rules: Iterable[tuple[str, int, timedelta]]) -> None:
+def _uncount(at: datetime, rules: Iterable[tuple[str, int, timedelta]]) -> None:
     for key, _, window in rules:
-        db.execute(_TAKE_BACK, key=_clean(key), start=_start(window))
+        db.execute(_TAKE_BACK, key=_clean(key), start=_start(window, at))
 
 
 def retry_after(key: str, limit: int, window: timedelta) -> int:
     """Count one try; 0 when it is allowed, else the seconds to wait. Within a transaction."""
-    now, start = clock.now(), _start(window)
+    return _retry_after(key, limit, window, clock.now())
+
+
+def _retry_after(key: str, limit: int, window: timedelta, now: datetime) -> int:
+    start = _start(window, now)
     here = {"key": _clean(key), "start": start, "before": start - window}
     found = db.rows(_COUNT, **here)[0]
     remaining = (start + window - now) / window
@@ -78,9 +84,9 @@ def _clean(key: str) -> str:
     return key[:200].replace("\0", "")
 
 
-def _start(window: timedelta) -> datetime:
+def _start(window: timedelta, at: datetime) -> datetime:
     seconds = int(window.total_seconds())
-    return datetime.fromtimestamp(int(clock.now().timestamp()) // seconds * seconds, UTC)
+    return datetime.fromtimestamp(int(at.timestamp()) // seconds * seconds, UTC)
 
 
 def _wait(current: int, last: int, limit: int, window: timedelta, remaining: float) -> int:
