@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import config
-from app import bank, clock, customers, db, exchange, fx, ledger, payments, refunds, services, wallet
+from app import bank, clock, customers, db, exchange, fx, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
 from app.exchange import CurrencyError, Outdated
-from app.gateways.base import RefundSnapshot, Snapshot
+from app.gateways.base import DisputeSnapshot, RefundSnapshot, Snapshot
 from app.ledger import InsufficientFunds
 from app.money import Money
 from app.refunds import RefundError, disputes
@@ -321,6 +321,63 @@ def test_a_refund_at_the_processor_of_what_was_spent_before_the_change_is_a_debt
     with db.transaction():
         wallet.settle_debts(anna.customer_id, "USD", cause="x")
     assert (wallet.state(anna.customer_id).available, wallet.owed(anna.customer_id, "USD")) == (4_20, USD("0"))
+
+
+def test_a_refund_at_the_processor_of_what_was_spent_after_the_rest_went_back_is_a_debt(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    services.order(anna.customer_id, "vps-4", 1)
+    turn(anna, "USD")
+    assert sent_back(anna, payment, of(anna, payment).refundable) == 26_20
+    told(payment, RefundSnapshot("re_x", "settled", EUR("23.80")))
+    assert (wallet.owed(anna.customer_id, "USD"), again(payment).state) == (USD("25.80"), "refunded")
+    assert [str(fault) for fault in ledger.check()] == []
+
+
+def test_a_payment_in_two_parts_after_a_change_is_taken_and_frozen_whole(app, anna):
+    other, payment = paid(app, anna, EUR("40")), paid(app, anna, EUR("80"))
+    refunds.approve(number := refunds.request(anna.customer_id, payment.public_id, EUR("20"), ""), actor=SAM)
+    refunds.pay_out(number)
+    turn(anna, "USD")
+    processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "closed")
+    carry(app)
+    assert exchange.bring_over() == 1
+    parts = [source for source in refunds.refundable(anna.customer_id) if source.payment_id == payment.id]
+    assert [part.remaining for part in parts] == [USD("21.67"), USD("65.02")]
+    processor(app).dispute(payment.gateway_reference, 50_00, "fraud")
+    carry(app)
+    parts = [source for source in refunds.refundable(anna.customer_id) if source.payment_id == payment.id]
+    assert [(part.remaining, part.reason) for part in parts] == [(USD("0"), disputes.FROZEN), (USD("32.51"), disputes.FROZEN)]
+    assert of(anna, other).remaining == USD("43.35"), "another payment gives nothing while this one has something"
+    refunds.win_dispute(db.scalar("select gateway_reference from disputes"))
+    assert [source.refundable for source in refunds.refundable(anna.customer_id)] == [USD("21.67"), USD("65.02"), USD("43.35")]
+
+
+@pytest.mark.parametrize(("ways", "part"), [(("JPY",), "6000"), (("USD", "EUR"), "50.50"), (("JPY", "KWD"), "15.000")])
+def test_a_payment_is_refunded_when_all_of_what_was_paid_went_back_whatever_the_balance_gave_for_it(app, anna, ways, part):
+    payment = paid(app, anna, EUR("50"))
+    for place, into in enumerate(ways):
+        with clock.travel(clock.now() + timedelta(days=place)):
+            publish_rates(**({"USD": "1.05"} if place else {}))
+            turn(anna, into)
+            let(anna)
+    with clock.travel(clock.now() + timedelta(days=1)):
+        sent_back(anna, payment, Money.of(part, ways[-1]))
+        assert (again(payment).state, payments.bill_of(payment).status) == ("partially_refunded", "paid")
+        sent_back(anna, payment, of(anna, payment).refundable)
+        assert (again(payment).state, payments.bill_of(payment).status) == ("refunded", "refunded")
+
+
+def test_a_lost_dispute_that_is_won_after_a_change_gives_back_what_it_took_and_says_so_in_its_currency(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    told(payment, disputes=(DisputeSnapshot("du_x", "lost", EUR("30")),))
+    turn(anna, "USD")
+    told(payment, disputes=(DisputeSnapshot("du_x", "won", EUR("30")),))
+    assert exchange.bring_over() == 1
+    assert wallet.state(anna.customer_id).available == 21_67 + 32_51
+    assert sum(source.payout.minor for source in refunds.refundable(anna.customer_id)) == 50_00
+    letter = next(letter for letter in mail.newest(9) if letter.kind == "dispute_step")
+    assert "€\N{NO-BREAK SPACE}30.00" in letter.text
+    assert "$" not in letter.text
 
 
 def test_money_on_hold_and_a_debt_stop_a_change(app, anna):

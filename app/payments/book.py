@@ -222,17 +222,17 @@ returning state
 """
 _RESTATE = """
 update payments set updated_at = %(now)s, state = case
-  when state = 'taken_back' then state when %(disputed)s then 'disputed' when %(returned)s >= credited then 'refunded' when %(returned)s > 0 then 'partially_refunded' else 'paid' end
+  when state = 'taken_back' then state when %(disputed)s then 'disputed' when %(back)s = 'whole' then 'refunded' when %(back)s = 'part' then 'partially_refunded' else 'paid' end
 where id = %(id)s returning state, bill_id, public_id
 """
 
 
-def restate(payment_id: int, *, returned: int, disputed: bool, text: str, actor: str = "system") -> None:
-    """Keep a credited payment's state, and its bill's, in step: so much of it went back in all (minor units of what it credited), and whether its bank took it.
+def restate(payment_id: int, *, back: str, disputed: bool, text: str, actor: str = "system") -> None:
+    """Keep a credited payment's state, and its bill's, in step: how much of it went back in all (``whole``, ``part`` or nothing), and whether its bank took it.
 
     Within a transaction.
     """
-    row = db.rows(_RESTATE, id=payment_id, returned=returned, disputed=disputed, now=clock.now())[0]
+    row = db.rows(_RESTATE, id=payment_id, back=back, disputed=disputed, now=clock.now())[0]
     note(payment_id, row.state, text, actor)
     invoicing.mark_refunded(row.bill_id, row.public_id, refunded=row.state in {"refunded", "taken_back"})
 

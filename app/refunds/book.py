@@ -247,7 +247,8 @@ def tell_owner(customer_id: int, state: str, *, key: str, amount: Money, paid_at
 def restate(payment_id: int, text: str, actor: str = "system") -> None:
     """Bring the payment's state in line with its refunds and disputes. Within a transaction."""
     row = db.rows(_STANDING, payment=payment_id)[0]
-    payments.restate(payment_id, returned=row.returned, disputed=row.disputed, text=text, actor=actor)
+    back = "" if not row.returned else "whole" if row.returned >= row.credited else "part"
+    payments.restate(payment_id, back=back, disputed=row.disputed, text=text, actor=actor)
 
 
 def outward(gateway: str, amount: Money, payout: Money, margin: int = 0) -> list[tuple[int, int]]:
@@ -281,7 +282,9 @@ from refunds r join payments p on p.id = r.payment_id where r.number = %(number)
 """
 _MOVE = "update refunds set state = %(state)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"
 _STEP = "insert into refund_events (refund_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
+# Both in the currency paid: what the balance gave may be in one currency and then in another.
 _STANDING = """
-select coalesce((select sum(amount) from refunds where payment_id = %(payment)s and state = 'settled'), 0)::bigint as returned,
+select coalesce((select sum(payout) from refunds where payment_id = %(payment)s and state = 'settled'), 0)::bigint as returned,
+  (select sum(paid) from lots where payment_id = %(payment)s and continues is null)::bigint as credited,
   exists (select from disputes where payment_id = %(payment)s and state in ('open', 'lost')) as disputed
 """

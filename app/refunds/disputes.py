@@ -131,7 +131,7 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
         row.customer_id, row.lot_id, taken, reference=f"dispute:{reference}", counter=book.outward(row.gateway, taken, amount, margin_in(row, taken)),
         payment_id=row.payment_id, description=f"Dispute of the payment by {'somebody else' if row.by_another else row.method_label}",
     )  # fmt: skip
-    wallet.freeze(row.lot_id, FROZEN)
+    wallet.freeze(row.payment_id, FROZEN)
     before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
     _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}")
 
@@ -166,7 +166,7 @@ def _close(dispute: db.Row, state: str) -> None:
 def _thaw(dispute: db.Row) -> None:
     """Let what no dispute took go back again: a payment disputed in part keeps the rest."""
     left = db.rows(_LEFT, payment=dispute.payment_id)[0]
-    wallet.freeze(dispute.lot_id, FROZEN if left.open else INQUIRED if left.inquiry else GONE if left.lost >= left.paid else None)
+    wallet.freeze(dispute.payment_id, FROZEN if left.open else INQUIRED if left.inquiry else GONE if left.lost >= left.paid else None)
 
 
 def _tell_step(dispute: db.Row, state: str, note: str) -> None:
@@ -177,14 +177,14 @@ def _tell_step(dispute: db.Row, state: str, note: str) -> None:
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
     if dispute.by_another:
         if state in OWNERS_NEWS:
-            taken = Money(dispute.taken, dispute.account_currency)
+            taken = Money(dispute.taken, dispute.taken_currency)
             book.tell_owner(customer.id, OWNERS_NEWS[state], key=f"dispute:{dispute.reference}:{state}", amount=taken, paid_at=dispute.paid_at, owed=owed)
         return
     mail.inform(
         "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{_MAILED.get(state, state)}", customer_id=customer.id, name=customer.title or customer.email,
         state=_MAILED.get(state, state),
         method=dispute.method_label,
-        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.account_currency),
+        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.taken_currency),
         owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=REASONS.get(dispute.reason.lower(), ""),
     )  # fmt: skip
 
@@ -205,10 +205,11 @@ _STEP = "insert into dispute_events (dispute_id, at, state, note, actor) values 
 _DISPUTE = """
 select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
   p.payer_id <> d.customer_id as by_another, p.paid_at,
-  l.id as lot_id, c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document
-from disputes d join payments p on p.id = d.payment_id join lots l on l.payment_id = p.id and l.kind = 'payment' join bills b on b.id = p.bill_id
-join customers c on c.id = d.customer_id
-where d.gateway_reference = %(reference)s order by l.id desc limit 1
+  c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document,
+  coalesce((select e.currency from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id
+    where t.reference = 'dispute:' || d.gateway_reference and a.kind in ('wallet', 'debt') limit 1), c.currency) as taken_currency
+from disputes d join payments p on p.id = d.payment_id join bills b on b.id = p.bill_id join customers c on c.id = d.customer_id
+where d.gateway_reference = %(reference)s
 """
 _LEFT = """
 select coalesce(bool_or(d.state = 'open'), false) as open, coalesce(bool_or(d.state = 'inquiry'), false) as inquiry, coalesce(sum(d.amount) filter (where d.state = 'lost'), 0) as lost, p.received as paid

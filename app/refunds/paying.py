@@ -92,7 +92,7 @@ def paid(row: db.Row, reference: str, actor: str) -> None:
     amount, payout = Money(row.amount, row.currency), Money(row.payout, row.payout_currency)
     line = (ledger.account("suspense", payout.currency, key=payments.SUSPENSE), payout.minor)
     book.write_step(row.id, "sent", f"Bank's reference {reference.strip()[:70]}", actor)
-    _leave(row, book.exchanged(line, amount, payout, row.margin), reference.strip()[:70], actor)
+    _leave(row, book.exchanged(line, amount, payout, row.margin), "", actor)
 
 
 def follow(payment: Payment, snapshot: Snapshot) -> None:
@@ -177,12 +177,15 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
 
     The refund speaks of its own part of the payment; what had been spent of it before a change of currency the balance gives too.
     """
-    row = of_payment(payment.customer_id, payment.id)[0]
-    if found.amount.minor + row.payouts > row.received:  # what was asked for cannot go back as well
+    rows = of_payment(payment.customer_id, payment.id)
+    if found.amount.minor + rows[0].payouts > rows[0].received:  # what was asked for cannot go back as well
         decline_unsent(payment.id, GONE)
-        row = of_payment(payment.customer_id, payment.id)[0]
-    left = row.credited - row.on_hold - row.returned - row.moved
-    amount = Money(max(1, min(-(-found.amount.minor * row.credited // max(row.paid, 1)), left)), row.currency)
+        rows = of_payment(payment.customer_id, payment.id)
+    row, left = next(((row, left) for row in rows if (left := _not_back(row))), (rows[0], 0))
+    if not left or found.amount.currency != row.paid_currency or found.amount.minor + row.payouts > row.received:
+        log.error("Refund %s of %s needs a person: %s went back, which is more than was left of it.", found.reference, payment.public_id, found.amount)
+        return
+    amount = Money(min(-(-found.amount.minor * row.credited // max(row.paid, 1)), left), row.currency)
     whole = found.amount.minor + row.paid_out <= row.paid and row.currency == row.account_currency
     taken = amount if whole else taken_by(row, found.amount.minor)
     margin = margin_in(row, taken)
@@ -195,6 +198,11 @@ def _adopt(payment: Payment, found: RefundSnapshot) -> None:
     book.write_step(refund.id, "settled", "Sent back at the processor.", payment.gateway)
     book.restate(payment.id, f"{refund.number}: {found.amount} went back, by the processor's own hand.", payment.gateway)
     book.tell_settled(refund.number)
+
+
+def _not_back(row: db.Row) -> int:
+    """What a source brought and of which no refund speaks, spent or not, in minor units."""
+    return int(row.credited - row.on_hold - row.returned - row.moved)
 
 
 # What waits for a bank that asks about its payment waits quietly.
@@ -217,7 +225,7 @@ with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
 insert into refunds (id, number, payment_id, lot_id, customer_id, amount, currency, payout, payout_currency, state, margin, gateway_reference,
   attempted_at, requested_at, updated_at)
 overriding system value
-select id, 'RF-' || lpad(id::text, 6, '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, 'settled', %(margin)s, %(reference)s,
+select id, 'RF-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, 'settled', %(margin)s, %(reference)s,
   %(now)s, %(now)s, %(now)s
 from taken returning id, number
 """

@@ -24,8 +24,7 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
     taken = taken_by(lots[0], received.minor)
     counter = book.exchanged(line, taken, received, margin_in(lots[0], taken))
     wallet.seize(row.customer_id, lots[0].lot_id, taken, reference=reference, counter=counter, kind="reversal", description="Bank transfer taken back", payment_id=payment_id)
-    for lot in lots:
-        wallet.freeze(lot.lot_id, TAKEN)
+    wallet.freeze(payment_id, TAKEN)
     payments.mark_taken_back(payment_id, f"The sender's bank took {received} back.")
     _tell(row, received, taken, reference)
 

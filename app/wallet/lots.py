@@ -31,6 +31,11 @@ def take_oldest(posted: Posted, account_id: int, amount: int) -> None:
     _take(_FROM_LOTS, posted, account_id, amount)
 
 
+def take_own_first(posted: Posted, account_id: int, amount: int, lot_id: int) -> None:
+    """Take an amount in minor units from one lot, then from others of its payment, then from the rest of a wallet, oldest first."""
+    _take(_FROM_OWN, posted, account_id, amount, lot_id=lot_id)
+
+
 def take_bonus(posted: Posted, account_id: int, amount: int, at: datetime) -> None:
     """Take an amount in minor units from what of a bonus has not expired, the soonest to expire first."""
     _take(_FROM_BONUS, posted, account_id, amount, at=at)
@@ -88,6 +93,14 @@ select coalesce(sum(amount), 0)::bigint from noted
 _FROM_LOTS = f"""
 with queue as (
   select id, remaining, sum(remaining) over (order by id) - remaining as before from lots where account_id = %(account_id)s and remaining > 0
+){_FROM_QUEUE}"""  # noqa: S608 - constants
+
+_FROM_OWN = f"""
+with own as (
+  select id, remaining, row_number() over (order by id = %(lot_id)s desc, payment_id = (select payment_id from lots where id = %(lot_id)s) desc nulls last, id) as place
+  from lots where account_id = %(account_id)s and remaining > 0
+), queue as (
+  select id, remaining, sum(remaining) over (order by place) - remaining as before from own
 ){_FROM_QUEUE}"""  # noqa: S608 - constants
 
 _FROM_BONUS = f"""

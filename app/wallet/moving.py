@@ -153,7 +153,7 @@ def pay_out(
 def seize(
     customer_id: int, lot_id: int, amount: Money, *, reference: str, counter: Counter, kind: str = "dispute_opened", description: str = "", payment_id: int | None = None
 ) -> Posted:
-    """Take money whether it is there or not: from the lot it concerns, then the others, oldest first; what is missing becomes debt.
+    """Take money whether it is there or not: from the lot it concerns, then others of its payment, then the rest, oldest first; what is missing becomes debt.
 
     `counter` sums to `amount`. Bonus is left alone.
     """
@@ -166,10 +166,7 @@ def seize(
     lines = [(wallet, -from_balance), (debt, from_balance - amount.minor), *counter]
     posted = ledger.post(reference, kind, lines, description=description, payment_id=payment_id)
     if not posted.replayed:
-        own = min(from_balance, db.scalar("select remaining from lots where id = %(lot_id)s and account_id = %(wallet)s", lot_id=lot_id, wallet=wallet) or 0)
-        if own:
-            lots.take_named(posted, lot_id, own)
-        lots.take_oldest(posted, wallet, from_balance - own)
+        lots.take_own_first(posted, wallet, from_balance, lot_id)
     return posted
 
 
@@ -238,9 +235,9 @@ def convert(
     return posted
 
 
-def freeze(lot_id: int, reason: str | None) -> None:
-    """Keep what is left of a lot from being refunded, and say why; None lets it go again."""
-    db.execute("update lots set frozen_reason = %(reason)s where id = %(lot_id)s", lot_id=lot_id, reason=reason)
+def freeze(payment_id: int, reason: str | None) -> None:
+    """Keep what is left of a payment, in however many lots, from being refunded, and say why; None lets it go again."""
+    db.execute("update lots set frozen_reason = %(reason)s where payment_id = %(payment_id)s", payment_id=payment_id, reason=reason)
 
 
 def grant_bonus(
