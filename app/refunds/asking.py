@@ -192,7 +192,7 @@ with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
 insert into refunds (id, number, payment_id, lot_id, customer_id, amount, currency, payout, payout_currency, reason, way, iban, holder,
   margin, approvals_needed, requested_at, updated_at)
 overriding system value
-select id, 'RF-' || lpad(id::text, 6, '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, %(reason)s, %(way)s, %(iban)s,
+select id, 'RF-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(payment)s, %(lot)s, %(customer)s, %(amount)s, %(currency)s, %(payout)s, %(payout_currency)s, %(reason)s, %(way)s, %(iban)s,
   %(holder)s, %(margin)s, %(needed)s, %(now)s, %(now)s
 from taken returning id, number
 """
