@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from app import bank, clock, customers, demo, exchange, fx, jobs, languages, ledger, payments, refunds, services
 from app.gateways.base import GatewayError
+from app.money import AmountError, Money
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -208,6 +209,23 @@ def payments_release(number: str, *, decision: str | None, reference: str | None
             state = refunds.send_back(number) if state == "returning" else state
     services.settle_waiting()
     click.echo(f"{number}: {state}{', another person has to confirm it' if state == 'held' else ''}")
+
+
+@payments_commands.command("take-dispute")
+@click.argument("reference")
+@click.argument("amount")
+@click.option("--actor", required=True, callback=lambda _context, _option, login: _staff(login), help="Login of the person of support who decides this.")
+def payments_take_dispute(reference: str, amount: str, actor: str) -> None:
+    """Take the AMOUNT of a dispute that did not fit its payment, in the currency that was paid; until then nothing of the payment goes back.
+
+    REFERENCE is the processor's, as the list of disputes shows it. What the processor says of it afterwards is followed as of any other.
+    """
+    with _refusals(refunds.RefundError, AmountError):
+        found = refunds.dispute_case(reference)
+        if found is None:
+            raise refunds.RefundError(f"There is no dispute {reference}.")
+        taken = refunds.take_by_hand(reference, Money.parse(amount, found.paid.currency, "en").minor, actor=actor)
+    click.echo(f"{reference}: {taken} taken")
 
 
 def _staff(login: str) -> str:

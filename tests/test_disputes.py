@@ -12,6 +12,7 @@ from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Sna
 from app.money import Money
 from app.payments import Payment
 from app.refunds import RefundError
+from tests.conftest import person
 from tests.money_helpers import EUR, USD
 from tests.pay import again, carry, processor, publish_rates
 from tests.test_refunds import IBAN, RITA, SAM, anna, book, of, paid
@@ -183,6 +184,51 @@ def test_lost_webhooks_are_made_good_by_looking(app, anna):
         assert refunds.reconcile() == 0
 
 
+def told(payment: Payment, state: str, amount: Money, reference: str = "du_x") -> None:
+    """What the processor says of a dispute of fifty euro."""
+    found = DisputeSnapshot(reference, state, amount, "fraud")  # type: ignore[arg-type]
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), disputes=(found,)))
+
+
+@pytest.mark.parametrize("amount", [USD("50"), EUR("50.01")])
+def test_a_dispute_that_does_not_fit_takes_nothing_by_itself_and_lets_nothing_go_back(app, anna, amount):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("20"), "")
+    for _ in range(2):
+        told(payment, "open", amount)
+    assert (stands(anna), of(anna, payment).refundable, trail("du_x")) == ((30_00, 0), EUR("0"), ["inquiry"])
+    with pytest.raises(RefundError, match="disputed"):
+        refunds.approve(number, actor=SAM)
+    assert [found.amount for found in refunds.disputes_in(refunds.UNDER_WAY)] == [amount]
+    for _ in range(2):
+        told(payment, "won", amount)
+    assert (trail("du_x"), refunds.approve(number, actor=SAM)) == (["inquiry", "closed"], "approved")
+
+
+def test_a_person_takes_what_a_dispute_that_does_not_fit_took_and_its_end_is_followed(app, anna):
+    payment = paid(app, anna, EUR("50"))
+    told(payment, "lost", USD("54.19"))
+    with pytest.raises(RefundError, match="cannot be disputed"):
+        refunds.take_by_hand("du_x", 50_01, actor=SAM)
+    assert refunds.take_by_hand("du_x", 50_00, actor=SAM) == EUR("50")
+    told(payment, "lost", USD("54.19"))
+    assert (stands(anna), again(payment).state, trail("du_x")) == ((0, 0), "disputed", ["inquiry", "open", "lost"])
+    with pytest.raises(RefundError, match="waits"):
+        refunds.take_by_hand("du_x", 50_00, actor=SAM)
+    told(payment, "won", USD("54.19"))
+    assert (stands(anna), again(payment).state) == ((50_00, 0), "paid")
+
+
+def test_the_command_takes_what_a_dispute_took(app, anna):
+    person("sam", role="support", name="Sam")
+    payment = paid(app, anna, EUR("50"))
+    told(payment, "open", USD("40"))
+    run = app.test_cli_runner().invoke
+    assert "There is no dispute du_y" in run(args=["payments", "take-dispute", "du_y", "36.91", "--actor", "sam"]).output
+    assert run(args=["payments", "take-dispute", "du_x", "36.91", "--actor", "sam"]).output == "du_x: 36.91 EUR taken\n"
+    assert (stands(anna), refunds.dispute_case("du_x").steps[-1].actor) == ((13_09, 0), "staff:sam")
+
+
 NEWS = ("refund pending", "refund settled", "refund failed", "dispute open", "dispute won")
 
 
@@ -281,8 +327,8 @@ def test_a_refund_waits_on_every_way_out_while_the_bank_asks_and_goes_on_after(a
 def test_a_payout_by_hand_waits_too(app, anna):
     payment = paid(app, anna, EUR("30"), "sandbox-crypto")
     number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "", iban=IBAN, holder="Anna Kowalska")
-    for person in (SAM, RITA):
-        refunds.approve(number, actor=person)
+    for who in (SAM, RITA):
+        refunds.approve(number, actor=who)
     inquire(app, payment, 30_00)
     with pytest.raises(RefundError, match="disputed"):
         refunds.mark_paid(number, reference="TX-1", actor=SAM)

@@ -1,7 +1,9 @@
-"""Any story of top-ups, spending, refunds and disputes: the books, the lots and the processor's own books agree after every step of it."""
+"""Any story of top-ups, of one's own and by others, by card and by transfer, of spending, refunds, disputes, held money and changes of the currency:
+the books, the lots and the processor's own books agree after every step of it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from flask import Flask
@@ -9,14 +11,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from app import db, ledger, refunds, services, wallet
+from app import bank, db, exchange, ledger, payments, refunds, services, wallet
 from app.customers import User
+from app.exchange import CurrencyError
 from app.gateways.base import GatewayError
+from app.gateways.sandbox import RefundRefused
 from app.money import Money
 from app.payments import Payment
 from app.wallet import InsufficientFunds
+from tests.banks import GERMAN, Transfer, camt
 from tests.conftest import BERLIN, person
-from tests.pay import again, begin, carry, choose, processor, topup
+from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
+from tests.test_beneficiary import paid_for
+from tests.test_exchange import let, turn
 from tests.test_refunds import RITA, SAM, paid
 from tests.trade import offer_plans
 
@@ -25,7 +32,8 @@ class Story(RuleBasedStateMachine):
     """One customer, a few payments, everything that can happen to them, in any order."""
 
     app: Flask
-    count = 0
+    giver: User
+    count = statements = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +41,7 @@ class Story(RuleBasedStateMachine):
         self.customer: User = person(f"anna{self.count}", profile=BERLIN)
         self.payments: list[Payment] = []
         self.held: list[Payment] = []
-        self.bought = 0
+        self.transfers: dict[str, int] = {}
         processor(self.app).down = processor(self.app).slow = False
 
     @property
@@ -46,10 +54,51 @@ class Story(RuleBasedStateMachine):
         """One of the payments so far."""
         return self.payments[place % len(self.payments)] if self.payments else None
 
-    @rule(euros=st.integers(5, 60))
-    def top_up(self, euros: int) -> None:
+    @property
+    def currency(self) -> str:
+        """The account's."""
+        return wallet.state(self.id).currency or "EUR"
+
+    @rule(minor=st.integers(10_00, 60_00), currency=st.sampled_from(["EUR", "EUR", "USD"]))
+    def top_up(self, minor: int, currency: str) -> None:
         """Money comes in, by the pretend processor's page."""
-        self.payments.append(paid(self.app, self.customer, Money(euros * 100, "EUR")))
+        self.payments.append(paid(self.app, self.customer, Money(minor, currency)))
+
+    @rule(euros=st.integers(10, 60))
+    def give(self, euros: int) -> None:
+        """Somebody else pays for the customer."""
+        self.payments.append(paid_for(self.app, self.giver, self.customer.login, euros * 100))
+
+    @rule(euros=st.integers(10, 60))
+    def transfer(self, euros: int) -> None:
+        """Money comes by a transfer."""
+        bill, name = topup(self.customer, Money(euros * 100, "EUR")), f"E2E-{self.count}-{len(self.transfers)}"
+        self._state(Transfer(euros * 100, structured=bill.payment_reference, end_to_end=name))
+        self.transfers[name] = euros * 100
+
+    @rule(place=st.integers(0, 9))
+    def take_back(self, place: int) -> None:
+        """The bank of a transfer's sender takes it back."""
+        if self.transfers:
+            name = list(self.transfers)[place % len(self.transfers)]
+            self._state(Transfer(-self.transfers.pop(name), family="RRTN", end_to_end=name))
+
+    def _state(self, transfer: Transfer) -> None:
+        type(self).statements += 1
+        bank.import_file(camt([transfer], replace(GERMAN, id=str(self.statements))), f"{self.statements}.xml")
+
+    @rule(into=st.sampled_from(["EUR", "USD", "JPY", "KWD"]))
+    def turn(self, into: str) -> None:
+        """The account changes its currency, if nothing stands against it."""
+        if into != self.currency:
+            with suppress(CurrencyError):
+                turn(self.customer, into)
+                let(self.customer)
+
+    @rule()
+    def bring_over(self) -> None:
+        """What reached a currency that was left goes along."""
+        exchange.bring_over()
 
     @rule()
     def spend(self) -> None:
@@ -59,11 +108,32 @@ class Story(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 9), minor=st.integers(1, 60_00))
     def ask(self, place: int, minor: int) -> None:
-        """Some of a payment is asked for."""
+        """Some or all of a payment is asked for."""
+        sources = refunds.refundable(self.id)
+        if sources:
+            source = sources[place % len(sources)]
+            amount = Money(minor, source.refundable.currency) if minor % 3 else source.refundable
+            with suppress(refunds.RefundError):
+                refunds.request(self.id, source.public_id, amount, "", iban="DE89370400440532013000", holder="Anna Kowalska")
+
+    @rule(place=st.integers(0, 9), minor=st.integers(1, 60_00))
+    def open_one(self, place: int, minor: int) -> None:
+        """Support sends some or all of a payment back, be it somebody else's."""
+        payment = self.of(place)
+        origin = refunds.origin(payment.public_id) if payment else None
+        if payment and origin:
+            amount = Money(minor, origin.source.refundable.currency) if minor % 3 else origin.source.refundable
+            with suppress(refunds.RefundError):
+                refunds.open_by_support(payment.public_id, amount, "It is theirs", actor=SAM)
+
+    @rule(place=st.integers(0, 9), minor=st.integers(1, 60_00))
+    def send_past_us(self, place: int, minor: int) -> None:
+        """Somebody sends money back on the processor's own page."""
         payment = self.of(place)
         if payment:
-            with suppress(refunds.RefundError):
-                refunds.request(self.id, payment.public_id, Money(minor, "EUR"), "", iban="DE89370400440532013000", holder="Anna Kowalska")
+            with suppress(RefundRefused):
+                processor(self.app).refund(payment.gateway_reference or "", minor, f"by hand {minor}")
+            carry(self.app)
 
     @rule(approve=st.booleans(), place=st.integers(0, 9))
     def decide(self, approve: bool, place: int) -> None:
@@ -178,13 +248,24 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def what_is_on_hold_is_what_is_open(self) -> None:
         """No money waits for a refund that is over."""
-        held = db.scalar("select coalesce(sum(amount), 0)::bigint from refunds where customer_id = %(id)s and state in ('requested', 'approved', 'sent')", id=self.id)
-        assert wallet.state(self.id).on_hold == held
+        open_ones = db.rows(
+            "select currency::text, sum(amount)::bigint from refunds where customer_id = %(id)s and state in ('requested', 'approved', 'sent') group by 1", id=self.id
+        )
+        held = db.rows("select currency::text, balance from accounts where customer_id = %(id)s and kind = 'hold' and balance <> 0", id=self.id)
+        assert sorted(map(tuple, held)) == sorted(map(tuple, open_ones))
 
     @invariant()
     def a_debt_leaves_nothing_on_the_balance(self) -> None:
-        """As long as something is owed there is nothing to spend but what a won dispute gave back."""
-        assert wallet.owed(self.id, "EUR").minor >= 0
+        """Nobody owes less than nothing, in any currency, and all that is owed is owed in the account's."""
+        owed = {currency: wallet.owed(self.id, currency).minor for currency in ("EUR", "USD", "JPY", "KWD")}
+        assert min(owed.values()) >= 0
+        assert sum(owed.values()) == owed[self.currency]
+
+    @invariant()
+    def nothing_of_a_disputed_payment_can_be_asked_for(self) -> None:
+        """However many lots it is in."""
+        disputed = {row.payment_id for row in db.rows("select payment_id from disputes where customer_id = %(id)s and state in ('inquiry', 'open')", id=self.id)}
+        assert not any(source.refundable for source in refunds.refundable(self.id) if source.payment_id in disputed)
 
     def teardown(self) -> None:
         """When everything was told, the books are whole, and the processor's own books say what ours say."""
@@ -192,16 +273,15 @@ class Story(RuleBasedStateMachine):
         refunds.pay_out_due()
         refunds.reconcile()
         for payment in [*self.payments, *self.held]:
-            self._settle(again(payment))
+            payments.look_at(payment.public_id)
+            assert -db.scalar(_OURS, id=payment.id) == there(payment)
         assert [str(fault) for fault in ledger.check()] == []
-        ours = db.scalar("select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id join transfers t on t.id = e.transfer_id "
-                         "where a.kind = 'gateway' and t.kind <> 'fee' and t.payment_id = any(%(ids)s)", ids=[payment.id for payment in [*self.payments, *self.held]])  # fmt: skip
-        assert -ours == sum(there(payment) for payment in [*self.payments, *self.held])
 
-    def _settle(self, payment: Payment) -> None:
-        from app import payments
 
-        payments.look_at(payment.public_id)
+_OURS = """
+select coalesce(sum(e.amount), 0)::bigint from entries e join accounts a on a.id = e.account_id join transfers t on t.id = e.transfer_id
+where a.kind = 'gateway' and t.kind <> 'fee' and t.payment_id = %(id)s
+"""
 
 
 def there(payment: Payment) -> int:
@@ -217,7 +297,8 @@ def there(payment: Payment) -> int:
 def stage(app: Flask) -> Iterator[type[Story]]:
     """The house the stories happen in."""
     offer_plans()
-    Story.app = app
+    publish_rates()
+    Story.app, Story.giver = app, person("gustav", profile=BERLIN)
     yield Story
     processor(app).down = processor(app).slow = False
 

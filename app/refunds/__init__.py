@@ -9,7 +9,7 @@ from app.refunds.asking import DAILY, HASTE, approve, checked_account, decline, 
 from app.refunds.book import PAGE, Case, Refund, RefundError, Step, case, closed, of_customer, queue
 from app.refunds.byhand import Payout, came_back, commission, left, payout, payouts
 from app.refunds.contested import UNDER_WAY, Dispute, dispute_case, disputes_in, disputes_of, disputes_of_payment
-from app.refunds.disputes import lose_dispute, open_dispute, win_dispute
+from app.refunds.disputes import lose_dispute, open_dispute, take_by_hand, win_dispute
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
 from app.refunds.returned import take_back
@@ -66,6 +66,7 @@ __all__ = [
     "send_back_due",
     "source",
     "take_back",
+    "take_by_hand",
     "unused",
     "win_dispute",
 ]

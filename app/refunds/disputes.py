@@ -70,6 +70,19 @@ def lose_dispute(reference: str) -> None:
         _lose(_held(reference))
 
 
+def take_by_hand(reference: str, minor: int, *, actor: str) -> Money:
+    """Take so much (minor units of the currency paid) for a dispute that did not fit its payment and waits; what is taken. Opens the transaction. Raises `RefundError`."""
+    with db.transaction():
+        payments.hold(db.scalar("select payment_id from disputes where gateway_reference = %(reference)s", reference=reference) or 0)
+        dispute = db.row(_DISPUTE, reference=reference)
+        if dispute is None or dispute.state != "inquiry":
+            raise RefundError(f"No dispute {reference} waits.")
+        row = of_payment(dispute.customer_id, dispute.payment_id)[0]
+        amount = Money(minor, row.paid_currency)
+        _open(row, amount, reference, dispute.reason, actor)
+        return amount
+
+
 def take_in(payment: Payment, found: DisputeSnapshot) -> None:
     """Bring a dispute to what its processor says of it; old news changes nothing. Within a transaction, the payment held."""
     row = of_payment(payment.customer_id, payment.id)[0]
@@ -78,6 +91,7 @@ def take_in(payment: Payment, found: DisputeSnapshot) -> None:
         begin(row, found.amount, found.reference, found.reason)
     except RefundError as error:
         log.error("Dispute %s of %s needs a person: %s", found.reference, payment.public_id, error)  # noqa: TRY400 - the sentence says it all
+        _leave_to_a_person(row, found)
         return
     for reference, fee in found.fees:
         _book_fee(payment, reference, fee)
@@ -91,13 +105,33 @@ def take_in(payment: Payment, found: DisputeSnapshot) -> None:
         _end_inquiry(standing)
 
 
+def _leave_to_a_person(row: db.Row, found: DisputeSnapshot) -> None:
+    """A dispute in another currency than was paid, or of more than came: it takes nothing by itself, and nothing of the payment goes back until somebody looked at it.
+
+    What other disputes of the payment took already is the same money under another name.
+    """
+    if found.amount.currency == row.paid_currency and found.amount.minor <= row.received:
+        return
+    if found.state not in ("won", "closed"):
+        _ask(row, found.amount, found.reference, found.reason, f"The payer's bank took {found.amount}, which does not fit this payment. A person looks at it.")
+        return
+    waiting = db.row(_DISPUTE, reference=found.reference)
+    if waiting and waiting.state == "inquiry":
+        _end_inquiry(waiting)
+
+
 def _inquire(row: db.Row, amount: Money, reference: str, reason: str) -> None:
     """The bank asks. Refunds that have not left stay on hold, so that their money is there should it take it."""
+    _refuse(row, amount)
+    _ask(row, amount, reference, reason, f"The payer's bank asks about {amount}{f': {reason}' if reason else ''}.")
+
+
+def _ask(row: db.Row, amount: Money, reference: str, reason: str, note: str) -> None:
     if not db.execute(_INQUIRE, now=clock.now(), **_facts(row, amount, reference, reason)):
         return
     dispute = db.rows(_DISPUTE, reference=reference)[0]
     _thaw(dispute)
-    _tell_step(dispute, "inquiry", f"The payer's bank asks about {amount}{f': {reason}' if reason else ''}.")
+    _tell_step(dispute, "inquiry", note)
 
 
 def _end_inquiry(dispute: db.Row) -> None:
@@ -106,9 +140,12 @@ def _end_inquiry(dispute: db.Row) -> None:
     _tell_step(dispute, "closed", "The bank's question is answered; no money was taken.")
 
 
-def _facts(row: db.Row, amount: Money, reference: str, reason: str) -> dict[str, object]:
+def _refuse(row: db.Row, amount: Money) -> None:
     if amount.currency != row.paid_currency or not 0 < amount.minor <= row.received:
         raise RefundError(f"{amount} cannot be disputed of a payment of {Money(row.received, row.paid_currency)}.")
+
+
+def _facts(row: db.Row, amount: Money, reference: str, reason: str) -> dict[str, object]:
     return {"payment": row.payment_id, "customer": row.customer_id, "reference": reference, "amount": amount.minor, "currency": amount.currency, "reason": reason[:200]}
 
 
@@ -118,9 +155,10 @@ def _book_fee(payment: Payment, reference: str, fee: Money) -> None:
     ledger.post(f"{payment.gateway}:{reference}:fee", "fee", lines, description="Processor's fee of a dispute", payment_id=payment.id)
 
 
-def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
+def _open(row: db.Row, amount: Money, reference: str, reason: str, actor: str = "") -> None:
     if db.scalar("select state in ('open', 'won', 'lost') from disputes where gateway_reference = %(reference)s", reference=reference):
         return
+    _refuse(row, amount)
     facts, taken = _facts(row, amount, reference, reason), taken_by(row, amount.minor)
     if amount.minor > row.received - row.disputed:
         raise RefundError(f"{amount} cannot be disputed: of {Money(row.received, row.paid_currency)} other disputes took {Money(row.disputed, row.paid_currency)}.")
@@ -133,7 +171,7 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str) -> None:
     )  # fmt: skip
     wallet.freeze(row.payment_id, FROZEN)
     before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
-    _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}")
+    _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}", actor)
 
 
 def _win(dispute: db.Row) -> None:
@@ -169,10 +207,10 @@ def _thaw(dispute: db.Row) -> None:
     wallet.freeze(dispute.payment_id, FROZEN if left.open else INQUIRED if left.inquiry else GONE if left.lost >= left.paid else None)
 
 
-def _tell_step(dispute: db.Row, state: str, note: str) -> None:
+def _tell_step(dispute: db.Row, state: str, note: str, actor: str = "") -> None:
     """Write a step into the dispute's history and the payment's, and to the customer."""
-    db.execute(_STEP, id=dispute.id, now=clock.now(), state=state, note=note, actor=dispute.gateway)
-    book.restate(dispute.payment_id, note, dispute.gateway)
+    db.execute(_STEP, id=dispute.id, now=clock.now(), state=state, note=note, actor=actor or dispute.gateway)
+    book.restate(dispute.payment_id, note, actor or dispute.gateway)
     customer = customers.get(dispute.customer_id)
     write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
     if dispute.by_another:
@@ -198,7 +236,7 @@ on conflict (gateway_reference) do nothing
 _OPEN = """
 insert into disputes (payment_id, customer_id, gateway_reference, amount, currency, taken, state, reason, opened_at)
 values (%(payment)s, %(customer)s, %(reference)s, %(amount)s, %(currency)s, %(taken)s, 'open', %(reason)s, %(now)s)
-on conflict (gateway_reference) do update set state = 'open', amount = excluded.amount, taken = excluded.taken, reason = excluded.reason, closed_at = null
+on conflict (gateway_reference) do update set state = 'open', amount = excluded.amount, currency = excluded.currency, taken = excluded.taken, reason = excluded.reason, closed_at = null
 where disputes.state in ('inquiry', 'closed') and disputes.payment_id = excluded.payment_id
 """
 _STEP = "insert into dispute_events (dispute_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
