@@ -1,7 +1,10 @@
 """Money that came and could not be credited by itself: listed, let out once, to the customer or back to whoever paid, and told of at each step."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
+import psycopg
 import pytest
 from flask import Flask
 
@@ -242,3 +245,30 @@ def test_the_commands_list_and_release(app, anna):
     assert "staff:sam" in {step.actor for step in refunds.held_case(number).steps}
     assert "0 waiting." in run(args=["payments", "held"]).output
     assert number in run(args=["payments", "held", "--over"]).output
+
+
+def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_never_given(app, anna, superuser: psycopg.Connection):
+    (_, credited), (back, sent), _ = (arrived(app, anna, EUR("50"), EUR("60")) for _ in range(3))
+    refunds.release(credited, "credit", actor=SAM, reason="It is hers")
+    refunds.release(sent, "return", actor=SAM, reason="It is not hers")
+    refunds.send_back(sent)
+    processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "closed")
+    carry(app)
+    payments.look_at(back.public_id)
+    for who in (SAM, RITA):
+        refunds.release(sent, "return", actor=who, reason="Once more", iban=IBAN, holder="Anna Kowalska")
+    refunds.mark_returned(sent, reference="TX-1", actor=SAM)
+    spec = importlib.util.spec_from_file_location("held", Path(__file__).parent.parent / "migrations" / "versions" / "0017_held.py")
+    assert spec
+    assert spec.loader
+    migration = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(migration)
+    listed = "select transfer_id, state from held where amount is not null and state in ('held', 'returning')"
+    before = superuser.execute(listed).fetchall()
+    with superuser.transaction(force_rollback=True):
+        superuser.execute("update payments set state = 'expired' where state = 'returned'")  # of these a downgrade would say that it cannot tell them
+        superuser.execute(migration.DOWN)
+        superuser.execute(migration.UP)
+        assert superuser.execute(listed).fetchall() == before
+        ((number,),) = superuser.execute("select number from held").fetchall()
+    assert number not in (credited, sent)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from app import bank, db, exchange, ledger, payments, refunds, services, wallet
+from app import bank, db, exchange, ledger, payments, refunds, wallet
 from app.customers import User
 from app.exchange import CurrencyError
 from app.gateways.base import GatewayError
@@ -25,7 +25,6 @@ from tests.pay import again, begin, carry, choose, processor, publish_rates, top
 from tests.test_beneficiary import paid_for
 from tests.test_exchange import let, turn
 from tests.test_refunds import RITA, SAM, paid
-from tests.trade import offer_plans
 
 
 class Story(RuleBasedStateMachine):
@@ -33,7 +32,7 @@ class Story(RuleBasedStateMachine):
 
     app: Flask
     giver: User
-    count = statements = 0
+    count = statements = charges = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,11 +99,13 @@ class Story(RuleBasedStateMachine):
         """What reached a currency that was left goes along."""
         exchange.bring_over()
 
-    @rule()
-    def spend(self) -> None:
-        """A service is ordered, if the balance covers it."""
-        with suppress(InsufficientFunds):
-            services.order(self.id, "ip", 1)
+    @rule(minor=st.integers(1, 40_00))
+    def spend(self, minor: int) -> None:
+        """Something is charged, if the balance covers it."""
+        type(self).charges += 1
+        with suppress(InsufficientFunds), db.transaction():
+            counter = [(ledger.account("revenue", self.currency), minor)]
+            wallet.spend(self.id, Money(minor, self.currency), reference=f"story:{self.charges}", counter=counter)
 
     @rule(place=st.integers(0, 9), minor=st.integers(1, 60_00))
     def ask(self, place: int, minor: int) -> None:
@@ -296,7 +297,6 @@ def there(payment: Payment) -> int:
 @pytest.fixture
 def stage(app: Flask) -> Iterator[type[Story]]:
     """The house the stories happen in."""
-    offer_plans()
     publish_rates()
     Story.app, Story.giver = app, person("gustav", profile=BERLIN)
     yield Story

@@ -51,17 +51,30 @@ create table held_approvals (
   primary key (held_id, actor)
 );
 
--- What was held before there was a list of it.
+-- What was held before there was a list of it. After a downgrade the ledger may know that some of it was let out, and under which numbers: neither is listed or given again.
+select setval(pg_get_serial_sequence('held', 'id'), last) from (
+  select max(substring(reference from '^HM-(\\d+):')::bigint) as last from transfers where reference ~ '^HM-\\d+:'
+) known where last is not null;
+with moved as (
+  select t.id, t.payment_id, t.kind, t.description, t.posted_at, e.amount, e.currency
+  from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id and a.kind = 'suspense' and a.key = ''
+  where t.payment_id is not null
+), arrived as (
+  select *, row_number() over (partition by payment_id, amount, currency order by id) as place from moved where kind = 'arrived' and amount > 0
+), still as (
+  select * from arrived a where place > (
+    select count(*) filter (where m.amount < 0) - count(*) filter (where m.amount > 0 and m.kind <> 'arrived') from moved m
+    where m.payment_id = a.payment_id and m.currency = a.currency and abs(m.amount) = a.amount
+  )
+)
 insert into held (number, payment_id, transfer_id, amount, currency, reason, held_at, updated_at)
-select 'HM-' || lpad(row_number() over (order by t.id)::text, 6, '0'), t.payment_id, t.id, e.amount, e.currency, t.description, t.posted_at, t.posted_at
-from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id and a.kind = 'suspense'
-where t.kind = 'arrived' and t.payment_id is not null and e.amount > 0
-order by t.id;
+select 'new ' || id, payment_id, id, amount, currency, description, posted_at, posted_at from still order by id;
 insert into held (number, payment_id, reason, held_at, updated_at)
-select 'HM-' || lpad(((select count(*) from held) + row_number() over (order by p.id))::text, 6, '0'), p.id,
+select 'new p' || p.id, p.id,
   coalesce((select note from payment_events v where v.payment_id = p.id and v.state = 'review' order by v.id desc limit 1), ''), p.updated_at, p.updated_at
 from payments p where p.state = 'review' and not exists (select from held h where h.payment_id = p.id)
 order by p.id;
+update held set number = 'HM-' || lpad(id::text, greatest(6, length(id::text)), '0');
 insert into held_events (held_id, at, state, note, actor) select id, held_at, 'held', reason, 'system' from held order by id;
 
 alter table payments drop constraint payments_state_check, add constraint payments_state_check
