@@ -61,11 +61,17 @@ class Service:
     price: Money | None
     waiting: str | None
     card_id: int | None = None
+    card_ends: date | None = None
+    """The first day on which the saved card of its renewals cannot be charged any more; None without one that can."""
 
     @property
     def renews_on(self) -> date:
         """The first day that is not paid yet."""
         return self.paid_through + DAY
+
+    def card_stands_in(self, on: date) -> bool:
+        """Whether a renewal of that day that the balance does not cover is charged to the saved card."""
+        return self.card_ends is not None and on < self.card_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +106,29 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """One coming renewal: when, how much, and what the balance will lack for it by then."""
+    """One coming renewal: when, how much, and what the balance will lack for it by then; `by_card` when a saved card stands in, for all of it."""
 
     service: Service
     on: date
     price: Money
     missing: Money
+    by_card: bool = False
 
     @property
     def short(self) -> bool:
-        """Whether the balance will not cover it."""
-        return bool(self.missing)
+        """Whether nothing will cover it."""
+        return bool(self.missing) and not self.by_card
 
 
 @dataclass(frozen=True, slots=True)
 class Runway:
-    """Until when the balance covers every renewal, and which one first runs short by how much."""
+    """Until when the balance covers every renewal, and which one first runs short by how much; `card_on` is the first one before it that a saved card pays."""
 
     covered_until: date | None
     short_on: date | None = None
     short_service: Service | None = None
     missing: Money | None = None
+    card_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +153,7 @@ def period_end(start: date, months: int, anchor: int) -> date:
 def simulate(services: Iterable[Service], funds: Sequence[Fund], until: date) -> Iterator[Renewal]:
     """The renewals to come up to and with ``until``, in the order they will be charged, paid from ``funds`` as real ones are.
 
-    What the funds do not cover takes nothing, and does not run on.
+    What the funds do not cover takes nothing of them, and does not run on unless a saved card stands in.
     """
     left = [(fund.lapses_on or date.max, fund.minor) for fund in sorted(funds, key=lambda fund: fund.lapses_on or date.max)]
     queue = [(s.renews_on, s.priority, s.id, s, s.price) for s in services if s.auto_renew and s.status == "active" and s.price]
@@ -153,8 +161,9 @@ def simulate(services: Iterable[Service], funds: Sequence[Fund], until: date) ->
     while queue and queue[0][0] <= until:
         on, priority, id_, service, price = queue[0]
         missing, left = _take(left, price.minor, on)
-        yield Renewal(service, on, price, Money(missing, price.currency))
-        if missing:
+        by_card = missing > 0 and service.waiting is None and service.card_stands_in(on)  # what waits was declined
+        yield Renewal(service, on, price, Money(missing, price.currency), by_card)
+        if missing and not by_card:
             heappop(queue)
         else:
             heapreplace(queue, (add_months(on, service.months, service.started_on.day), priority, id_, service, price))
@@ -235,8 +244,9 @@ select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.deta
   s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
   (select (make_date(k.exp_year, k.exp_month, 1) + interval '1 month')::date from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ends,
-  case when b.months = w.months and b.currency = c.currency then b.id end as bill_id,
-  case when b.months = w.months and b.currency = c.currency then b.total end as total
+  b.months = w.months and b.currency = c.currency as billed,
+  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.id end as bill_id,
+  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.total end as total
 from services s
 join plans p on p.id = s.plan_id
 join customers c on c.id = s.customer_id
@@ -295,7 +305,7 @@ def due(on: date) -> list[Service]:
 
 
 def _read(row: db.Row) -> Service:
-    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None, row.card_id)
+    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None, row.card_id, row.card_ends)
     return Service(*known)
 
 
@@ -412,7 +422,7 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
     day = on or clock.today()
     with db.transaction():
         held = [row.id for row in db.rows(_LOCK_ENDING, on=day, until=day + timedelta(days))]
-        rows = [row for row in db.rows(_CLAIM_ENDING, on=day, until=day + timedelta(days), months=None, customers=held) if row.bill_id is None and row.net is not None]
+        rows = [row for row in db.rows(_CLAIM_ENDING, on=day, until=day + timedelta(days), months=None, customers=held) if not row.billed and row.net is not None]
         periods = [_next_period(row) for row in rows]
         bills = _bills(rows, periods, proforma=True)
         _write_periods(rows, periods, bills, [None] * len(bills))
@@ -435,7 +445,7 @@ select id from customers where id in (
 ) order by id for no key update skip locked
 """
 _LOCK_CUSTOMERS = "select id from customers where id = any(%(customers)s) order by id for no key update skip locked"
-_LOCK_BILLS = "select id from bills where id = any(%(ids)s) order by id for no key update"
+_LOCK_BILLS = "select id, status from bills where id = any(%(ids)s) order by id for no key update"
 """Before the money, as whoever pays a waiting bill by card or by hand does it: the other way round two of them would wait for each other."""
 
 
@@ -449,8 +459,8 @@ def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) 
             mine = [row.id for row in db.rows(_LOCK_CUSTOMERS, customers=customer_ids)]
             db.execute(_EXTEND_PAID, customers=mine)
             claimed = [row for row in db.rows(_CLAIM_DUE, customers=mine, on=day, months=None) if service_id in {None, row.id}]
-            db.rows(_LOCK_BILLS, ids=[row.bill_id for row in claimed])
-            busy = {row.bill_id for row in db.rows(_BEING_CHARGED, bills=[row.bill_id for row in claimed])}
+            ended = {bill.id for bill in db.rows(_LOCK_BILLS, ids=[row.bill_id for row in claimed]) if bill.status != "unpaid"}
+            busy = ended | {row.bill_id for row in db.rows(_BEING_CHARGED, bills=[row.bill_id for row in claimed])}
             return _renew_claimed([row for row in claimed if row.bill_id is None or row.bill_id not in busy])
     except Exception:
         if service_id is not None:
@@ -475,7 +485,7 @@ def _renew_claimed(claimed: Sequence[db.Row]) -> Run:
         else:
             short.append((row, price))
     _charge(covered, "Renewal")
-    _bill_short([(row, price.minor - funds[row.customer_id]) for row, price in short if row.bill_id is None])
+    _bill_short([(row, price.minor - funds[row.customer_id]) for row, price in short if not row.billed])  # nor again what was cancelled
     return Run(len(covered), len(short))
 
 
@@ -534,7 +544,7 @@ def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
     bills = _bills(rows, periods, proforma=True)
     _write_periods(rows, periods, bills, [None] * len(bills))
     for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
-        if row.card_ends is None or row.card_ends <= clock.today():  # where a card stands in, it is charged next, and a decline has its own mail
+        if not _read(row).card_stands_in(clock.today()):  # where a card stands in, it is charged next, and a decline has its own mail
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 
@@ -659,8 +669,10 @@ def find(customer_id: int, public_id: str) -> Service | None:
     return next((service for service in of_customer(customer_id) if service.public_id == public_id and service.status != "terminated"), None)
 
 
-def pay_from(customer_id: int, public_id: str, card_id: str = "") -> Service:
-    """Pay a service's renewals from the balance, or from the balance and then a saved card, to which the customer has agreed. Opens the transaction.
+def pay_from(customer_id: int, public_id: str, card_id: str = "", *, by_itself: bool = True) -> Service:
+    """Pay a service's renewals from the balance, or from the balance and then a saved card, to which the customer has agreed; or let it renew no more by itself.
+
+    Opens the transaction. What waits to be paid stays payable.
 
     Raises LookupError for what is not the customer's.
     """
@@ -672,11 +684,32 @@ def pay_from(customer_id: int, public_id: str, card_id: str = "") -> Service:
         if card_id and card is None:
             raise LookupError(card_id)
         consent = card_consent(service, card) if card else None
-        db.execute(_PAY_FROM, id=service.id, source="balance_then_card" if card else "balance", card=card.id if card else None, consent=consent, at=clock.now() if card else None)
+        db.execute(
+            _PAY_FROM,
+            id=service.id,
+            by_itself=by_itself,
+            source="balance_then_card" if card else "balance",
+            card=card.id if card else None,
+            consent=consent,
+            at=clock.now() if card else None,
+        )
     return service
 
 
-_PAY_FROM = "update services set payment_source = %(source)s, card_id = %(card)s, card_consent = %(consent)s, card_consented_at = %(at)s where id = %(id)s"
+_PAY_FROM = (
+    "update services set auto_renew = %(by_itself)s, payment_source = %(source)s, card_id = %(card)s, card_consent = %(consent)s, card_consented_at = %(at)s where id = %(id)s"
+)
+
+
+def renewing_by(number: str) -> list[str]:
+    """The labels of the services that renew by themselves and whose next period a bill is for: they renew without it, too."""
+    return [row.label for row in db.rows(_RENEWING_BY, number=number)]
+
+
+_RENEWING_BY = """
+select s.label from bills b join renewals r on r.bill_id = b.id and r.transfer_id is null join services s on s.id = r.service_id and r.period_start = s.paid_through + 1
+where b.proforma_number = %(number)s and s.auto_renew and s.status = 'active' order by s.id
+"""
 
 
 def remove_card(customer_id: int, public_id: str) -> tuple[payments.Card, list[str]] | None:
@@ -724,9 +757,13 @@ def outlook(customer_id: int, days: int = 30, owned: Sequence[Service] | None = 
 
 
 def _runway(coming: Sequence[Renewal], today: date) -> Runway:
+    card = next((renewal.on for renewal in coming if renewal.by_card), None)
     short = next((renewal for renewal in coming if renewal.short), None)
     if short is not None:
-        return Runway(short.on - DAY, short.on, short.service, short.missing)
+        card = card if card and card < short.on else None
+        return Runway((card or short.on) - DAY, short.on, short.service, short.missing, card)
+    if card is not None:
+        return Runway(card - DAY, card_on=card)
     return Runway(today + timedelta(HORIZON_DAYS) if coming else None)
 
 

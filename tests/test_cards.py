@@ -520,3 +520,16 @@ def test_a_card_removed_while_it_is_charged_is_charged_once_and_its_money_is_cre
     assert paid_by(bill.id) == ["failed"]
     assert (charges(app), wallet.state(demo_customer.customer_id).available) == (0, 0)
     assert times_credited(again(begin(topup(demo_customer, Money.of("25", "EUR"))))) == 0
+
+
+def test_a_renewal_that_a_saved_card_pays_is_not_said_to_be_short(app, demo_customer, owner):
+    card = add_card(app, demo_customer)
+    short_service(demo_customer, card)
+    with due(10):
+        page = owner.get("/services").text
+        assert "Short" not in page
+        assert "By card" in page
+        assert "then the saved card stands in" in page
+        assert "by card" in owner.get("/balance").text
+        services.pay_from(demo_customer.customer_id, services.of_customer(demo_customer.customer_id)[0].public_id)
+        assert "Short" in owner.get("/services").text

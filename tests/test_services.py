@@ -79,6 +79,17 @@ def test_a_bonus_is_spent_first_and_lapses_on_its_day() -> None:
     assert lapsed[0].missing == EUR("14.20")
 
 
+def test_a_saved_card_stands_in_while_it_can_and_takes_nothing_of_the_balance() -> None:
+    ip = replace(VPS, id=8, public_id="ip-8", price=EUR("3.63"), priority=200)
+    by_card = replace(VPS, card_ends=date(2026, 4, 1))
+    coming = list(services.simulate([ip, by_card], [Fund(12_00)], date(2026, 4, 30)))
+    assert [(r.service.public_id, r.on.month, r.by_card, r.short) for r in coming] == [
+        ("vps-7", 2, True, False), ("ip-8", 2, False, False), ("vps-7", 3, True, False), ("ip-8", 3, False, False), ("vps-7", 4, False, True), ("ip-8", 4, False, False),
+    ]  # fmt: skip
+    waits = replace(by_card, waiting="PF-2026-000001")
+    assert next(services.simulate([waits], [], date(2026, 4, 30))).short, "its card was declined"
+
+
 def test_what_does_not_renew_by_itself_is_not_simulated() -> None:
     still = [replace(VPS, auto_renew=False), replace(VPS, status="suspended"), replace(VPS, price=None)]
     assert list(services.simulate(still, [Fund(100_00)], date(2027, 1, 1))) == []
@@ -356,3 +367,39 @@ def test_tax_is_owed_where_the_bill_says_wherever_its_reader_has_moved(app):
         fund(user.customer_id, 20_00)
         assert services.renew_due().renewed == 1
     assert [row.key for row in db.rows("select key from accounts where kind = 'vat'")] == ["DE"]
+
+
+def test_a_cancelled_bill_stays_cancelled_and_a_renewal_that_is_covered_later_is_billed_anew(anna):
+    with on(date(2026, 3, 10)):
+        services.order(anna, "vps-4", 1)
+        services.order(anna, "vps-4", 3)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        (number,) = [service.waiting for service in services.of_customer(anna) if service.waiting]
+        invoicing.cancel(anna, number)
+        assert services.renew_due().short == 1
+        assert db.scalar("select count(*) from bills where kind = 'service' and status = 'unpaid'") == 0, "what was cancelled is not billed again while nothing covers it"
+        services.set_plan("vps-4", "vps", "VPS NVMe-4", {("EUR", 1): 30_00})
+        fund(anna, 100_00)
+        assert services.renew_due().renewed == 1
+    assert invoicing.find(anna, number).status == "cancelled"
+    assert db.scalar("select total from bills where kind = 'service' order by id desc limit 1") == 35_70
+
+
+def test_a_bill_cancelled_in_the_same_moment_is_not_paid(anna, monkeypatch):
+    with on(date(2026, 3, 10)):
+        services.order(anna, "vps-4", 1)
+        services.order(anna, "vps-4", 3)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        number = next(service.waiting for service in services.of_customer(anna) if service.waiting)
+        fund(anna, 100_00)
+        with db.transaction():
+            claimed = db.rows(services._CLAIM_DUE, customers=[anna], on=date(2026, 4, 10), months=None)
+        invoicing.cancel(anna, number)
+        read = db.rows
+        monkeypatch.setattr(db, "rows", lambda sql, **params: claimed if sql == services._CLAIM_DUE else read(sql, **params))
+        assert services.renew_due().renewed == 0
+        monkeypatch.undo()
+        assert services.renew_due().renewed == 1
+    assert invoicing.find(anna, number).status == "cancelled"

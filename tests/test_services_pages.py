@@ -74,6 +74,44 @@ def test_a_service_that_does_not_renew_by_itself_is_billed_before_it_ends(anna, 
     assert "auto-renew off" in page
 
 
+def test_a_service_can_be_told_not_to_renew_by_itself_and_to_do_it_again(anna, owner):
+    service = services.order(anna.customer_id, "vps-4", 1, label="web-1")
+    page = f"/services/{service.public_id}/payment"
+    assert "Nothing by itself" in owner.get(page).text
+    owner.submit(page, {"source": "nothing"})
+    assert not services.of_customer(anna.customer_id)[0].auto_renew
+    assert "web-1 does not renew by itself any more" in owner.get("/services").text
+    assert 'value="nothing" checked' in owner.get(page).text
+    owner.submit(page, {"source": "balance"})
+    assert services.of_customer(anna.customer_id)[0].auto_renew
+
+
+def test_who_cancels_the_bill_of_a_renewal_reads_that_it_still_renews(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3)
+        service = services.order(anna.customer_id, "vps-4", 1, label="web-2")
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        number = next(one.waiting for one in services.of_customer(anna.customer_id) if one.waiting)
+        owner.submit(f"/invoices/{number}/cancel", {})
+        assert "web-2 still renews by itself once the balance covers it" in owner.get("/services").text
+        services.pay_from(anna.customer_id, service.public_id, by_itself=False)
+        assert services.renewing_by(number) == []
+
+
+def test_a_debt_is_said_where_the_renewals_stand(app, anna, owner):
+    payment = begin(topup(anna, EUR("20")))
+    choose(app, payment, "approve")
+    carry(app)
+    services.order(anna.customer_id, "vps-4", 3)  # 67.83 of 120
+    services.order(anna.customer_id, "vps-4", 1, label="web-2")
+    services.order(anna.customer_id, "vps-4", 1, label="web-3")
+    refunds.open_dispute(payment.public_id, EUR("20"), reference="du_x", reason="fraud")
+    page = owner.get("/services").text
+    assert "15.43</b> is owed. Until that is settled nothing renews by itself" in " ".join(page.replace("\u00a0", " ").split())
+    assert "Covers every renewal" not in page
+
+
 def test_what_ended_stands_below(anna, owner):
     with on(date(2026, 3, 10)):
         services.order(anna.customer_id, "vps-4", 1, label="old-one")

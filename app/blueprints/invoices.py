@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, abort, request
 
-from app import clock, invoicing, payments, web
+from app import clock, invoicing, payments, services, web
 from app.invoicing import Bill, Filter
 from app.money import Money
 from app.web import spreadsheet
@@ -123,8 +123,14 @@ def cancel(number: str) -> Response:
     except invoicing.NotCancellable as reason:
         web.toast(str(reason))
     else:
-        web.toast(f"{(bill or abort(404)).number} is cancelled. Nothing was charged.")
+        web.toast(f"{(bill or abort(404)).number} is cancelled. Nothing was charged.{_still_renews(number)}")
     return web.go(f"/invoices/{number}")
+
+
+def _still_renews(number: str) -> str:
+    """What has to be known of a cancelled bill of a service that renews without it."""
+    labels = services.renewing_by(number)
+    return f" {labels[0]} still renews by itself once the balance covers it: change that under Services." if labels else ""
 
 
 def _asked() -> Filter:

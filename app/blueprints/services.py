@@ -21,11 +21,12 @@ def index() -> Response:
     owned = services.of_customer(me.customer_id)
     runway, coming = services.outlook(me.customer_id, 30, owned)
     short = {renewal.service.id: renewal.missing for renewal in coming if renewal.short}
+    by_card = {renewal.service.id for renewal in coming if renewal.by_card}
     if runway.short_service and runway.missing:
         short[runway.short_service.id] = runway.missing
     return web.page(
         "services/index.html",
-        running=[_row(service, today, short) for service in owned if service.status != "terminated"],
+        running=[_row(service, today, short, by_card) for service in owned if service.status != "terminated"],
         ended=[service for service in owned if service.status == "terminated"],
         runway=runway,
         needed=at_least(runway.missing) if runway.missing else None,
@@ -46,15 +47,18 @@ def source(public_id: str) -> Response:
 
 @pages.post("/services/<public_id>/payment")
 def pay_from(public_id: str) -> Response:
-    """The balance, or the balance and then a saved card, for which the customer has to agree."""
-    card = request.form.get("source", "").removeprefix("balance")
+    """The balance, or the balance and then a saved card, for which the customer has to agree, or nothing by itself."""
+    chosen = request.form.get("source", "")
+    card = "" if chosen in ("balance", "nothing") else chosen
     if card and "consent" not in request.form:
         return _show_source(public_id, 422, "Tick the box: without it nothing is charged to a card.")
     try:
-        service = services.pay_from(web.reader().customer_id, public_id, card)
+        service = services.pay_from(web.reader().customer_id, public_id, card, by_itself=chosen != "nothing")
     except LookupError:
         abort(404)
-    web.toast(f"{service.label} renews from the balance{', then from the saved card' if card else ''}.")
+    web.toast(
+        f"{service.label} renews from the balance{', then from the saved card' if card else ''}." if chosen != "nothing" else f"{service.label} does not renew by itself any more."
+    )
     return web.go("/services")
 
 
@@ -62,11 +66,11 @@ def _show_source(public_id: str, status_code: int = 200, problem: str = "") -> R
     me = web.reader()
     service = services.find(me.customer_id, public_id) or abort(404)
     cards = [card for card in payments.cards.of_customer(me.customer_id) if card.usable]
-    chosen = request.form.get("source") or next((card.public_id for card in cards if card.id == service.card_id), "balance")
+    chosen = request.form.get("source") or next((card.public_id for card in cards if card.id == service.card_id), "balance" if service.auto_renew else "nothing")
     return web.page("services/source.html", status_code=status_code, service=service, cards=cards, chosen=chosen, problem=problem,
                     consents=[services.card_consent(service, card) for card in cards])  # fmt: skip
 
 
-def _row(service: Service, today: date, short: dict[int, Money]) -> tuple[Service, int, Money | None]:
-    """A service, the days until it renews, and what will be missing for it, if anything."""
-    return service, (service.renews_on - today).days, short.get(service.id)
+def _row(service: Service, today: date, short: dict[int, Money], by_card: set[int]) -> tuple[Service, int, Money | None, bool]:
+    """A service, the days until it renews, what will be missing for it, if anything, and whether its card pays the next one."""
+    return service, (service.renews_on - today).days, short.get(service.id), service.id in by_card
