@@ -97,7 +97,7 @@ def change(customer_id: int, into: str, token: str, *, actor: str) -> None:
     Raises `CurrencyError` when it cannot be changed, `Outdated` when other figures have to be shown first.
     """
     with db.transaction():
-        db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
+        customers.hold(customer_id)
         customer = customers.get(customer_id)
         currency = customer.currency
         if currency == into:
@@ -187,7 +187,7 @@ def _rate(offer: Offer, writer: Formats) -> str:
 
 def _bring(customer_id: int, currency: str) -> bool:
     with db.transaction():
-        db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
+        customers.hold(customer_id)
         customer = customers.get(customer_id)
         everything = wallet.clear(customer_id, currency)
         if not everything or customer.currency in {None, currency}:

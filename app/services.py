@@ -331,7 +331,7 @@ def order(customer_id: int, plan_code: str, months: int, *, label: str = "", det
     """
     _refuse_length(months)
     with db.transaction():
-        db.rows(_HOLD_CUSTOMER, id=customer_id)
+        customers.hold(customer_id)  # a price is in the account currency, which must not change meanwhile
         service_id = db.scalar(_ORDER, customer=customer_id, plan=plan_code, months=months, label=label, detail=detail, auto_renew=auto_renew, priority=priority,
                                today=clock.today(), now=clock.now(), prefixes=json.dumps(PREFIXES))  # fmt: skip
         if service_id is None:
@@ -436,8 +436,6 @@ select distinct s.customer_id from services s where s.paid_through < %(on)s and 
 order by 1
 """
 _DUE_OF = "select id from services where customer_id = any(%(customers)s) and paid_through < %(on)s and status = 'active' and auto_renew order by priority, id"
-_HOLD_CUSTOMER = "select id from customers where id = %(id)s for no key update"
-"""Before what is bought: a price is in the account currency, which must not change meanwhile."""
 _HOLD_OWNER = "select id from customers where id = (select customer_id from services where id = %(id)s) for no key update"
 _LOCK_ENDING = """
 select id from customers where id in (

@@ -1,20 +1,23 @@
 """Disputes: money taken back by the payer's bank, the debt it may leave, and what stands still until that is settled."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 
+import psycopg
 import pytest
 from flask import Flask
 
-from app import clock, db, invoicing, ledger, mail, payments, refunds, services, wallet
+from app import bank, clock, db, invoicing, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
 from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
 from app.payments import Payment
-from app.refunds import RefundError
+from app.refunds import RefundError, paying, returned
+from tests.banks import GERMAN, Transfer, camt
 from tests.conftest import person
 from tests.money_helpers import EUR, USD
-from tests.pay import again, carry, processor, publish_rates
+from tests.pay import again, carry, processor, publish_rates, topup
 from tests.test_refunds import IBAN, RITA, SAM, anna, book, of, paid
 from tests.trade import fund
 
@@ -396,3 +399,35 @@ def test_what_was_taken_already_is_not_taken_again_under_another_name(app, anna)
     assert wallet.state(anna.customer_id).available == 150_00
     refunds.open_dispute(payment.public_id, EUR("50"), reference="du_x", reason="fraud")
     assert wallet.state(anna.customer_id).available == 100_00
+
+
+def test_the_customer_is_held_before_the_money_when_a_refund_and_a_dispute_are_told_at_once(app, anna, superuser, monkeypatch):
+    payment = paid(app, anna, EUR("50"))
+    number = refunds.request(anna.customer_id, payment.public_id, EUR("20"), "")
+    refunds.approve(number, actor=SAM)
+    arrive = paying.arrive
+
+    def meanwhile(*args):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            superuser.execute("select id from customers where id = %s for no key update nowait", [anna.customer_id])
+        return arrive(*args)
+
+    monkeypatch.setattr(paying, "arrive", meanwhile)
+    both = (RefundSnapshot("re_1", "settled", EUR("20"), "", f"refund:{number}"),), (DisputeSnapshot("du_1", "open", EUR("30"), "fraud"),)
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), refunds=both[0], disputes=both[1]))
+    assert (refunds.case(number).refund.state, stands(anna)) == ("settled", (0, 0))
+
+
+def test_the_customer_is_held_before_the_money_when_a_transfer_is_taken_back(app, anna, superuser, monkeypatch):
+    bank.import_file(camt([Transfer(50_00, structured=topup(anna, EUR("50")).payment_reference, end_to_end="E2E-7")]), "1.xml")
+    decline = returned.decline_unsent
+
+    def meanwhile(*args):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            superuser.execute("select id from customers where id = %s for no key update nowait", [anna.customer_id])
+        decline(*args)
+
+    monkeypatch.setattr(returned, "decline_unsent", meanwhile)
+    bank.import_file(camt([Transfer(-50_00, family="RRTN", end_to_end="E2E-7", day="2026-11-24")], replace(GERMAN, id="2")), "2.xml")
+    assert stands(anna) == (0, 0)
+    assert [source.reason for source in refunds.refundable(anna.customer_id)] == [returned.TAKEN]

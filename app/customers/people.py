@@ -264,6 +264,11 @@ def promote(login: str, role: str) -> User:
     return replace(user, role=role)
 
 
+def hold(customer_id: int) -> None:
+    """Lock a customer until the transaction ends: after a payment, before any bill or money. What it buys and gives back queues. Within a transaction."""
+    db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+
+
 def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: str, timezone: str, ip: str = "") -> None:
     """Write the billing profile and the user's language and time zone. The currency is taken only before the first bill.
 

@@ -71,6 +71,8 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
         return None
     if payment.gateway_reference not in (None, snapshot.reference):
         raise Refused(f"{payment.public_id} is {payment.gateway_reference} at {gateway}, not {snapshot.reference}")
+    if snapshot.refunds or snapshot.disputes:  # whoever follows them holds the customer, and that comes before the money
+        customers.hold(payment.customer_id)
     if snapshot.state in STEPS[payment.state]:
         payment = _TAKE[snapshot.state](payment, snapshot)
     elif payment.state == "created" and snapshot.state == "open":

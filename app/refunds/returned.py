@@ -19,6 +19,7 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
     """
     payments.hold(payment_id)
     row = db.rows(_CREDITED, payment=payment_id)[0]
+    customers.hold(row.customer_id)
     decline_unsent(payment_id, TAKEN)
     lots = of_payment(row.customer_id, payment_id)
     taken = taken_by(lots[0], received.minor)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app import clock, db, fx, gateways
+from app import clock, customers, db, fx, gateways
 from app.money import Money
 
 ANOTHERS = "Paid by somebody else: it can go back to its payer, by support only."
@@ -65,7 +65,7 @@ def unused(customer_id: int) -> dict[int, int]:
 
 def of_payment(customer_id: int, payment_id: int) -> list[db.Row]:
     """The rows of `SOURCES` of one payment, newest first, the customer held: the account currency stays what it is. Within a transaction, the payment held."""
-    db.rows("select id from customers where id = %(id)s for no key update", id=customer_id)
+    customers.hold(customer_id)
     return db.rows(SOURCES, customer=customer_id, payment=payment_id)
 
 
