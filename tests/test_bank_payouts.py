@@ -92,6 +92,21 @@ def test_what_stands_in_a_file_can_be_declined_no_more(payout: str):
         refunds.decline(payout, actor=SAM, answer="Too late")
 
 
+def test_what_the_bank_did_not_carry_out_is_back_and_a_line_that_shows_it_after_all_waits(demo_customer: User, payout: str, staff):
+    with pytest.raises(refunds.RefundError, match="not with the bank"):
+        refunds.refused(payout, "Account closed", actor=SAM)
+    bank.payouts.export("EUR")
+    page = f"/staff/refunds/{payout}"
+    assert "The bank refused it" in staff.get(page).text
+    assert "Write down what the bank said" in staff.submit(page, {"decision": "refused"}).text
+    assert staff.submit(page, {"decision": "refused", "answer": "Account closed"}).status_code == 303
+    assert (state(payout), wallet.state(demo_customer.customer_id).on_hold) == ("failed", 0)
+    assert "Account closed" in refunds.case(payout).refund.steps[-1].note
+    bank.import_file(camt([out(payout)]), "late.xml")
+    assert "was not to be paid" in db.scalar("select reason from bank_lines order by id desc limit 1")
+    assert refunds.payouts("EUR") == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

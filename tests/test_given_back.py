@@ -16,7 +16,7 @@ from app.refunds import RefundError
 from tests.banks import Transfer, camt
 from tests.conftest import BERLIN, PASSWORD, Browser, person, sign_in
 from tests.money_helpers import EUR
-from tests.pay import again, carry, choose, of, publish_rates
+from tests.pay import again, carry, choose, of, processor, publish_rates
 from tests.test_links import anna
 from tests.test_refunds import IBAN, RITA, SAM
 from tests.world import GUEST
@@ -196,6 +196,19 @@ def test_the_sentence_comes_before_any_other_answer(app: Flask, anna: User) -> N
     refunds.open_by_support(gift.id, EUR("20"), "Asked by mail", actor=SAM)
     with pytest.raises(RefundError, match="by support only"):
         refunds.request(anna.customer_id or 0, gift.id, EUR("20"), "the very same amount")
+
+
+def test_a_try_that_failed_does_not_close_the_only_way_to_a_payer(app: Flask, anna: User) -> None:
+    gift = give(app, anna, "guest", "sandbox-card")
+    for outcome in ("failed", "settled"):
+        number = refunds.open_by_support(gift.id, EUR("20"), "The payer asked", actor=SAM)
+        refunds.approve(number, actor=SAM)
+        refunds.pay_out(number)
+        if outcome == "failed":
+            processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "no money there")
+            carry(app)
+        assert refunds.case(number).refund.state == outcome
+    assert wallet.state(anna.customer_id or 0).available == 30_00
 
 
 @pytest.mark.parametrize("end", ["declined", "failed"])

@@ -272,3 +272,16 @@ def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_ne
         assert superuser.execute(listed).fetchall() == before
         ((number,),) = superuser.execute("select number from held").fetchall()
     assert number not in (credited, sent)
+
+
+def test_held_money_that_the_bank_did_not_send_waits_for_a_decision_again(app, anna, staff):
+    _, number = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    for who in (SAM, RITA):
+        refunds.release(number, "return", actor=who, reason="It is not hers", iban=IBAN, holder="Anna Kowalska")
+    page = f"/staff/held/{number}"
+    assert staff.submit(page, {"decision": "refused"}).status_code == 422
+    assert staff.submit(page, {"decision": "refused", "reason": "Account closed"}).status_code == 303
+    case = refunds.held_case(number)
+    assert (case.state, case.approvals, book("suspense", "EUR")) == ("held", [], 60_00)
+    assert "Account closed" in case.steps[-2].note
+    assert refunds.release(number, "credit", actor=SAM, reason="Then it is hers") == "credited"

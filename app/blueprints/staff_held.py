@@ -27,6 +27,7 @@ SAID: Final = {
     "returning": "{} goes back to its payer.",
     "returned": "{} is sent back. Its payer is told by mail.",
     "dismissed": "{} is put aside. Its payer is told by mail.",
+    "failed": "{} waits for a decision again.",
 }
 FIELDS: Final = frozenset({"reason", "reference", "iban", "holder"})
 
@@ -83,6 +84,9 @@ def _decide(number: str, decision: str, form: Decision, actor: str) -> str:
     if decision == "paid":
         refunds.mark_returned(number, reference=form.reference.data or "", actor=actor)
         return "returned"
+    if decision == "refused":
+        refunds.refused(number, form.reason.data or "", actor=actor)
+        return "failed"
     if decision not in ("credit", "return", "dismiss"):
         abort(400)
     state = refunds.release(number, decision, actor=actor, reason=form.reason.data or "", iban=form.iban.data or "", holder=form.holder.data or "")

@@ -126,6 +126,9 @@ def _decide(number: str, decision: str, form: Decision, actor: str) -> str:
     if decision == "decline":
         refunds.decline(number, actor=actor, answer=form.answer.data or "")
         return f"{number} is declined. The money is back on the customer's balance."
+    if decision == "refused":
+        refunds.refused(number, form.answer.data or "", actor=actor)
+        return f"{number} has failed. The money is back on the customer's balance."
     if decision != "paid":
         abort(400)
     refunds.mark_paid(number, reference=form.reference.data or "", actor=actor)

@@ -7,6 +7,8 @@ from app import clock, db
 from app.gateways.base import RefundSnapshot
 from app.money import Money
 from app.refunds import book, held, paying
+from app.refunds.asking import MOST_WORDS, give_back
+from app.refunds.book import RefundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,23 @@ def left(number: str, reference: str) -> None:
         paying.paid(book.lock(number), reference, "bank")
     else:
         held.paid(number, reference, "bank")
+
+
+def refused(number: str, why: str, *, actor: str) -> None:
+    """The bank did not carry out a payout that was handed to it, so none of it left: the customer has the money again, held money waits again.
+
+    Opens the transaction. Raises `RefundError` for one that is not with the bank, or without a reason.
+    """
+    if not why.strip():
+        raise RefundError("Write down what the bank said.", "answer")
+    with db.transaction():
+        if not number.startswith("RF-"):
+            held.refused(number, why.strip()[:MOST_WORDS], actor)
+            return
+        row = book.lock(number)
+        if row.way != "bank" or row.state != "approved" or row.attempted_at is None:
+            raise RefundError(f"{number} is not with the bank.", "answer")
+        give_back(row, "failed", f"The bank did not carry it out: {why.strip()[:MOST_WORDS]}", actor)
 
 
 def came_back(number: str, why: str) -> None:

@@ -246,6 +246,15 @@ def paid(number: str, reference: str, actor: str) -> None:
     _leave(row, ledger.account("suspense", row.currency, key=payments.SUSPENSE), f"Bank's reference {reference[:70]}", reference[:70], actor)
 
 
+def refused(number: str, why: str, actor: str) -> None:
+    """The bank did not carry a payout by hand out: the money waits for a decision again. Raises `RefundError` for none that is under way. Within a transaction."""
+    row = _lock(number)
+    if row.way != "bank" or row.state != "returning":
+        raise RefundError(f"{number} is not with the bank.", "reference")
+    _step(row.id, "failed", f"The bank did not carry it out: {why}", actor)
+    _wait_again(row, "It could not be sent back; a person looks at it again.", actor)
+
+
 def commission(number: str, message: str) -> None:
     """Note that money to be sent back stands in a file for the bank. Within a transaction."""
     row = _lock(number)

@@ -80,7 +80,7 @@ def source(row: db.Row) -> Source:
 
 def source_for_support(row: db.Row) -> Source:
     """The same with everything support may know. What support opens goes the way it came or not at all."""
-    closed = _closed(row)
+    closed = _closed(row._replace(refused=False))  # a try that failed may be made again: the processor answers
     who = (
         "Paid by somebody else: it can only go back the way it came, and that way is closed."
         if row.by_another
