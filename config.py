@@ -123,6 +123,7 @@ class Settings:
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
     refund_four_eyes: int = 5
+    refund_unused_days: int = 0
     seller: Seller = field(default_factory=Seller)
     bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
     mark: str = ""
@@ -216,6 +217,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
         refund_four_eyes=_percent(environ.get("REFUND_FOUR_EYES", "5")),
+        refund_unused_days=_days(environ.get("REFUND_UNUSED_DAYS", "0")),
         seller=_seller(environ),
         bank_accounts=_bank_accounts(environ),
         mark=_mark(environ.get("SELLER_MARK", "")),
@@ -263,6 +265,12 @@ def _sandbox(environ: Mapping[str, str]) -> bool:
 
 def _either(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 365):
+        raise ConfigError(f"REFUND_UNUSED_DAYS={text} is no number of days: give 0 (people decide every refund) to 365.")
+    return int(text)
 
 
 def _percent(text: str) -> int:

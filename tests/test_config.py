@@ -46,6 +46,7 @@ def test_the_seller_is_what_the_environment_says():
         ({**GIVEN, "PORT": "70000"}, "PORT=70000 is not a port"),
         ({**GIVEN, "PORT": "８０００"}, "is not a port"),
         ({**GIVEN, "BASE_URL": "billing.example.com"}, "BASE_URL must begin with https://"),
+        ({**GIVEN, "REFUND_UNUSED_DAYS": "366"}, "REFUND_UNUSED_DAYS=366 is no number of days"),
         ({**GIVEN, "SANDBOX": "perhaps"}, "SANDBOX=perhaps is not understood"),
         ({**STRIPE, "SANDBOX": "on"}, "SANDBOX is on beside a real processor"),
         ({**STRIPE, "STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is empty"),

@@ -174,6 +174,43 @@ def together(app: Flask, work, times: int = 8) -> list:
         return list(pool.map(one, range(times)))
 
 
+@pytest.fixture
+def by_itself(app: Flask):
+    """A house in which what is unused goes back within fourteen days without anybody's approval."""
+    before = config.current()
+    config.use(replace(before, refund_unused_days=14))
+    yield
+    config.use(before)
+
+
+def test_an_unused_payment_asked_for_in_time_is_approved_by_itself_and_told(app, anna, by_itself):
+    payment = paid(app, anna, EUR("50"))
+    with clock.travel(payment.paid_at + timedelta(days=13)):
+        number, again_ = (refunds.request(anna.customer_id, payment.public_id, EUR("50"), "") for _ in range(2))
+        assert again_ == number
+        refund = refunds.case(number).refund
+        assert (refund.state, refund.approvals, refund.steps[-1].actor) == ("approved", ["system"], "system")
+        assert f"Refund {number} is approved" in {letter.subject for letter in mail.newest(9)}
+        assert refunds.pay_out_due() == 1
+    assert (again(payment).state, wallet.state(anna.customer_id).available) == ("refunded", 0)
+
+
+@pytest.mark.parametrize("case", ["off", "late", "part", "used", "large", "by hand", "again"])
+def test_any_other_refund_is_decided_by_people(app, anna, by_itself, case):
+    if case == "off":
+        config.use(replace(config.current(), refund_unused_days=0))
+    payment = paid(app, anna, EUR("600" if case == "large" else "50"), "sandbox-crypto" if case == "by hand" else "sandbox-card")
+    if case == "used":
+        services.order(anna.customer_id, "ip", 1)
+    if case == "again":
+        refunds.approve(refunds.request(anna.customer_id, payment.public_id, EUR("20"), ""), actor=SAM)
+        refunds.pay_out_due()
+    amount = EUR("20") if case == "part" else of(anna, payment).refundable
+    with clock.travel(payment.paid_at + timedelta(days=14 if case == "late" else 1)):
+        number = refunds.request(anna.customer_id, payment.public_id, amount, "", iban=IBAN, holder="Anna Kowalska")
+    assert refunds.case(number).refund.state == "requested"
+
+
 def test_two_payouts_by_hand_may_have_one_bank_reference(app, anna):
     payment = paid(app, anna, EUR("50"), "sandbox-crypto")
     for _ in range(2):

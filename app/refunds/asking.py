@@ -35,7 +35,10 @@ def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iba
         account = _account(found, iban, holder)
         _refuse(found, amount)
         _refuse_haste(customer_id)
-        return _open(row, found, amount, reason, f"customer:{customer_id}", account)
+        number = _open(row, found, amount, reason, f"customer:{customer_id}", account)
+        if _unused(row, found, amount):
+            _approve_itself(number)
+        return number
 
 
 def open_by_support(public_id: str, amount: Money, reason: str, *, actor: str) -> str:
@@ -52,6 +55,19 @@ def open_by_support(public_id: str, amount: Money, reason: str, *, actor: str) -
         found = source_for_support(row)
         _refuse(found, amount)
         return _open(row, found, amount, reason.strip(), actor)
+
+
+def _unused(row: db.Row, found: Source, amount: Money) -> bool:
+    """Whether all of a payment is asked for, nothing of it used, soon enough and by a way that one person may approve."""
+    soon = row.paid_at + timedelta(days=config.current().refund_unused_days) > clock.now()
+    return bool(soon and row.continues is None and row.remaining == row.credited == amount.minor and approvals_needed(found.way, amount) == 1)
+
+
+def _approve_itself(number: str) -> None:
+    row = book.lock(number)
+    db.execute(_APPROVE, id=row.id, actor="system", now=clock.now())
+    book.move(row, "approved", note="Nothing of it was used, and it was asked for in time.", actor="system")
+    book.tell(row, "approved")
 
 
 def _standing(row: db.Row, amount: Money) -> str:
@@ -185,7 +201,10 @@ def approvals_needed(way: str, amount: Money) -> int:
     return 2 if way == "bank" or amount.minor > limit else 1
 
 
-_OPEN = "select number, amount, currency from refunds where payment_id = %(payment)s and state = 'requested'"
+_OPEN = """
+select number, amount, currency from refunds r where payment_id = %(payment)s and (state = 'requested'
+  or state in ('approved', 'sent') and exists (select from refund_approvals a where a.refund_id = r.id and a.actor = 'system'))
+"""
 _UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _REQUEST = """
 with taken as (select nextval(pg_get_serial_sequence('refunds', 'id')) as id)
