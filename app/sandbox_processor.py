@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 from app import clock, db
 from app.gateways.base import ASKED_FOR, Charge, KeptCard, Setup, State
 from app.gateways.sandbox import SIGNATURE_HEADER, Contested, ProcessorDown, RefundRefused, SentBack, Session, sign
+from app.languages import N_
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,12 @@ class Choice:
 
 CHOICES = {
     "approve": Choice("Approve", "paid", ("paid",)),
-    "decline-funds": Choice("Not enough money", "failed", ("failed",), code="insufficient_funds", message="The card has not enough money for this payment."),
-    "decline-card": Choice("Card expired", "failed", ("failed",), code="expired_card", message="The card has expired."),
-    "decline-bank": Choice("Refused by the bank", "failed", ("failed",), code="do_not_honor", message="The bank refused the payment without naming a reason."),
-    "decline-3ds": Choice("3-D Secure failed", "failed", ("failed",), code="authentication_failed", message="The payment was not confirmed with the bank."),
+    "decline-funds": Choice("Not enough money", "failed", ("failed",), code="insufficient_funds", message=N_("There is not enough money for this payment.")),
+    "decline-card": Choice("Card expired", "failed", ("failed",), code="expired_card", message=N_("The card has expired.")),
+    "decline-bank": Choice(
+        "Refused by the bank", "failed", ("failed",), code="do_not_honor", message=N_("Your bank did not approve the payment and gave no reason. It can tell you more.")
+    ),
+    "decline-3ds": Choice("3-D Secure failed", "failed", ("failed",), code="authentication_failed", message=N_("The payment was not confirmed with your bank.")),
     "pending": Choice("Settle a little later", "pending", ("pending", "later:paid"), later="paid"),
     "late": Choice("Expire, then pay after all", "expired", ("expired", "later:paid"), later="paid"),
     "twice": Choice("Approve, tell it twice", "paid", ("paid", "again", "paid")),
@@ -75,9 +78,9 @@ class TestCard:
 
 TEST_CARDS = {
     "good": TestCard("Visa 4242, always works", "visa", "4242"),
-    "asks": TestCard("Mastercard 3184, its bank asks each time", "mastercard", "3184", ASKED_FOR, "The bank wants you to confirm this payment yourself."),
-    "empty": TestCard("Visa 0341, declined later", "visa", "0341", "insufficient_funds", "The card has not enough money for this payment."),
-    "stolen": TestCard("Amex 9979, reported stolen later", "amex", "9979", "stolen_card", "The bank does not accept this card any more."),
+    "asks": TestCard("Mastercard 3184, its bank asks each time", "mastercard", "3184", ASKED_FOR, N_("The bank wants you to confirm this payment yourself.")),
+    "empty": TestCard("Visa 0341, declined later", "visa", "0341", "insufficient_funds", N_("There is not enough money for this payment.")),
+    "stolen": TestCard("Amex 9979, reported stolen later", "amex", "9979", "stolen_card", N_("This card cannot be charged any more.")),
 }
 CARD_YEARS = 5
 
@@ -384,10 +387,10 @@ def _of(entries: Sequence[Entry], **wanted: str) -> Entry | None:
 
 def _refuse_refund(session: db.Row, minor: int) -> None:
     if _of(_disputes(session), state="open") or _of(_disputes(session), state="lost"):
-        raise RefundRefused("The payment is disputed, so nothing can be sent back.")
+        raise RefundRefused(N_("The payment is disputed with its bank, so it cannot go back twice."))
     sent = sum(refund.amount for refund in _refunds(session) if refund.state != "failed")
     if _state_at(session, clock.now()) != "paid" or sent + minor > session.received:
-        raise RefundRefused("This is more than is left of the payment.")
+        raise RefundRefused(N_("This is more than is left of the payment."))
 
 
 def _state_at(row: db.Row, now: datetime) -> State:

@@ -301,7 +301,7 @@ def test_another_name_of_this_host_is_kept_on_the_way(app: Flask, owner: Browser
         ("approve", "added to your balance", False),
         ("silent", "added to your balance", False),
         ("pending", "is on its way", True),
-        ("decline-funds", "The card has not enough money for this payment", False),
+        ("decline-funds", "There is not enough money for this payment", False),
         ("late", "The payment page has closed", False),
         ("short", "22.50 arrived, and we are looking at it", False),
     ],

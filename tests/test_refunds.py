@@ -400,12 +400,12 @@ def test_a_refund_that_fails_weeks_later_is_back_on_the_balance_once_and_goes_by
     assert refunds.pay_out(number) == "settled"
     assert (again(payment).state, payments.bill_of(payment).status) == ("refunded", "refunded")
     with clock.travel(clock.now() + timedelta(days=21)):
-        processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "expired or canceled card")
+        processor(app).move_refund(db.scalar("select refund from sandbox_refunds"), "failed", "The card or account it came from cannot take money any more.")
         carry(app)
         carry(app)
         assert (wallet.state(anna.customer_id).available, wallet.state(anna.customer_id).on_hold) == (50_00, 0)
         (refund,) = refunds.of_customer(anna.customer_id)
-        assert (refund.state, refund.steps[-1].note) == ("failed", "expired or canceled card")
+        assert (refund.state, refund.steps[-1].note) == ("failed", "The card or account it came from cannot take money any more.")
         assert (again(payment).state, payments.bill_of(payment).status) == ("paid", "paid")
         assert (of(anna, payment).refundable, of(anna, payment).way) == (EUR("50"), "bank")
         assert book("gateway", "EUR", "sandbox") == -50_00 + payment.fee

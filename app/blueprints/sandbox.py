@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response as Redirect
 import config
 from app import db, sandbox_processor, web
 from app.blueprints.pay import local
+from app.languages import N_
 from app.sandbox_processor import CHOICES, TEST_CARDS, PretendProcessor
 from app.web.gate import public
 
@@ -77,7 +78,7 @@ def happen(reference: str) -> Redirect:
     elif what in {"win", "lose"} and which in {dispute.reference for dispute in account.disputes}:
         processor.close_dispute(which, won=what == "win")
     elif what in {"settle", "fail"} and which in {refund.reference for refund in account.refunds}:
-        processor.move_refund(which, "settled" if what == "settle" else "failed", "" if what == "settle" else "The card was closed.")
+        processor.move_refund(which, "settled" if what == "settle" else "failed", "" if what == "settle" else N_("The card or account it came from cannot take money any more."))
     else:
         abort(400)
     return redirect(f"/sandbox/pay/{session.reference}", 303)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from app import remittance
 from app.gateways.base import BadSignature, Charge, Event, GatewayError, Instructions, Method, RefundSnapshot, Snapshot, WayBack
+from app.languages import N_
 from app.money import Money
 from config import BankAccount
 
@@ -56,7 +57,7 @@ class Bank:
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """A transfer is not turned round by a machine: it goes back as a payout by hand."""
         del reference, amount, key
-        raise GatewayError("A bank transfer goes back by a transfer of ours, made by hand.", permanent=True)
+        raise GatewayError(N_("A bank transfer goes back by a transfer of ours, made by hand."), permanent=True)
 
     def way_back(self, method: str) -> WayBack:
         """Never: statements name an account, and it may be nobody's we know."""

@@ -16,6 +16,7 @@ from typing import Any
 from app import clock
 from app.gateways import http
 from app.gateways.base import NO_ANSWER, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
+from app.languages import N_
 from app.money import CURRENCIES, Money
 
 SIGNATURE_HEADER = "btcpay-sig"
@@ -86,7 +87,9 @@ class BTCPay:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
-        raise GatewayError("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer.", permanent=True, detail=f"{key}: {amount} of {reference}")
+        raise GatewayError(
+            N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), permanent=True, detail=f"{key}: {amount} of {reference}"
+        )
 
     def way_back(self, method: str) -> WayBack:
         """Never."""
@@ -118,7 +121,7 @@ class BTCPay:
             exact=False,
         )
         if invoice["status"] == "Invalid":
-            return replace(told, failure_code="invalid", failure_message="The network never confirmed the payment.")
+            return replace(told, failure_code="invalid", failure_message=N_("The network never confirmed the payment."))
         if _decimal(invoice.get("paidAmount")) <= 0:
             # Settled without a coin: somebody marked it so.
             return replace(told, state="paid", fault=told.fault or _MARKED) if invoice["status"] == "Settled" else told

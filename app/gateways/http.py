@@ -12,11 +12,12 @@ import certifi
 import urllib3
 
 from app.gateways.base import NO_ANSWER, GatewayError
+from app.languages import N_
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.05, 15.0
 LARGEST_ANSWER = 4 * 1024 * 1024
-SWITCHED_OFF = "Payments by this method are switched off at the moment. Nothing was charged."
-REFUSED = "The processor refused this payment. Nothing was charged."
+SWITCHED_OFF = N_("Payments by this method are switched off at the moment. Nothing was charged.")
+REFUSED = N_("The processor refused this payment. Nothing was charged.")
 
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),

@@ -17,6 +17,7 @@ from typing import Any
 from app import clock
 from app.gateways import http
 from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack
+from app.languages import N_
 from app.money import CURRENCIES, Money
 
 LIVE_API = "https://api.nowpayments.io"
@@ -86,7 +87,9 @@ class NOWPayments:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
-        raise GatewayError("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer.", permanent=True, detail=f"{key}: {amount} of {reference}")
+        raise GatewayError(
+            N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), permanent=True, detail=f"{key}: {amount} of {reference}"
+        )
 
     def way_back(self, method: str) -> WayBack:
         """Never."""
@@ -119,7 +122,7 @@ def _snapshot(order_id: str, payments: Sequence[Mapping[str, Any]]) -> Snapshot:
     state = min((_STATES.get(str(payment["payment_status"]), "pending") for payment in each.values()), key=_BEST.index)
     told = Snapshot(order_id, order_id, state, method_label="Cryptocurrency", exact=False)
     if state == "failed":
-        return replace(told, failure_code="failed", failure_message="The network or the processor did not carry the payment out.")
+        return replace(told, failure_code="failed", failure_message=N_("The network or the processor did not carry the payment out."))
     if state != "paid":
         return told
     finished = [payment for payment in each.values() if payment["payment_status"] == "finished"]

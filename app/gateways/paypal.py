@@ -29,6 +29,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from app import clock
 from app.gateways import http
 from app.gateways.base import BadSignature, Charge, DisputeSnapshot, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
+from app.languages import N_
 from app.money import AmountError, Money
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class PayPal:
         order = self._find(reference)
         capture = _capture(order) if order else None
         if order is None or capture is None:
-            raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} was never captured")
+            raise GatewayError(N_("This payment cannot be refunded."), permanent=True, detail=f"{reference} was never captured")
         if sent := next((refund for refund in _refunds(order, amount.currency) if refund.key == key), None):
             return sent
         body = {"amount": _amount(amount), "custom_id": key}
@@ -257,7 +258,7 @@ class PayPal:
             paid_at=_time(capture["create_time"]) if state == "paid" else None,
             method_label="PayPal",
             failure_code="declined" if state == "failed" else "",
-            failure_message="PayPal declined the payment." if state == "failed" else "",
+            failure_message=N_("PayPal declined the payment.") if state == "failed" else "",
             fault=told.fault or self._foreign(_payee(capture)) or (f"the capture names {named}" if named != told.charge_id else ""),
         )
 
@@ -296,24 +297,24 @@ _OUTCOMES: dict[str, Literal["won", "lost"]] = {
 _NOT_YET = frozenset({"ORDER_NOT_APPROVED", "ORDER_COMPLETION_IN_PROGRESS"})
 _CODES = {"INSTRUMENT_DECLINED": "insufficient_funds"}
 _SENTENCES = {
-    "INSTRUMENT_DECLINED": "PayPal could not take the money from the card or bank account that was chosen. Choose another one there.",
-    "PAYER_ACTION_REQUIRED": "PayPal asks you to confirm this payment on its page once more.",
-    "PAYER_ACCOUNT_RESTRICTED": "PayPal does not let this account pay at the moment.",
-    "PAYER_CANNOT_PAY": "PayPal does not let this account pay this amount.",
-    "TRANSACTION_REFUSED": "PayPal refused the payment without naming a reason.",
-    "COMPLIANCE_VIOLATION": "PayPal may not carry out this payment.",
-    "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED": "PayPal takes no further tries for this payment. Start it anew.",
-    "DUPLICATE_INVOICE_ID": "PayPal has taken this payment before.",
-    "REFUND_TIME_LIMIT_EXCEEDED": "PayPal sends money back for 180 days only, and they are over.",
-    "REFUND_AMOUNT_EXCEEDED": "That is more than is left of this payment at PayPal.",
-    "CAPTURE_FULLY_REFUNDED": "This payment was sent back in full already.",
-    "PARTIAL_REFUND_NOT_ALLOWED": "PayPal sends this payment back as a whole only.",
-    "MAX_NUMBER_OF_REFUNDS_EXCEEDED": "PayPal sends nothing more back of this payment: it came in too many parts.",
-    "PENDING_CAPTURE": "The payment has not settled at PayPal yet, so it cannot go back yet.",
-    "TRANSACTION_DISPUTED": "The payment is disputed at PayPal, so it cannot go back meanwhile.",
-    "REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK": "The payer's bank has taken this payment back already.",
-    "REFUND_FAILED_INSUFFICIENT_FUNDS": "Our PayPal account has not enough money for this refund at the moment.",
-    "REFUND_CAPTURE_CURRENCY_MISMATCH": "PayPal sends money back in the currency it came in only.",
+    "INSTRUMENT_DECLINED": N_("PayPal could not take the money from the card or bank account that was chosen. Choose another one there."),
+    "PAYER_ACTION_REQUIRED": N_("PayPal asks you to confirm this payment on its page once more."),
+    "PAYER_ACCOUNT_RESTRICTED": N_("PayPal does not let this account pay at the moment."),
+    "PAYER_CANNOT_PAY": N_("PayPal does not let this account pay this amount."),
+    "TRANSACTION_REFUSED": N_("PayPal refused the payment without naming a reason."),
+    "COMPLIANCE_VIOLATION": N_("PayPal may not carry out this payment."),
+    "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED": N_("PayPal takes no further tries for this payment. Start it anew."),
+    "DUPLICATE_INVOICE_ID": N_("PayPal has taken this payment before."),
+    "REFUND_TIME_LIMIT_EXCEEDED": N_("PayPal sends money back for 180 days only, and they are over."),
+    "REFUND_AMOUNT_EXCEEDED": N_("That is more than is left of this payment at PayPal."),
+    "CAPTURE_FULLY_REFUNDED": N_("This payment was sent back in full already."),
+    "PARTIAL_REFUND_NOT_ALLOWED": N_("PayPal sends this payment back as a whole only."),
+    "MAX_NUMBER_OF_REFUNDS_EXCEEDED": N_("PayPal sends nothing more back of this payment: it came in too many parts."),
+    "PENDING_CAPTURE": N_("The payment has not settled at PayPal yet, so it cannot go back yet."),
+    "TRANSACTION_DISPUTED": N_("The payment is disputed at PayPal, so it cannot go back meanwhile."),
+    "REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK": N_("The payer's bank has taken this payment back already."),
+    "REFUND_FAILED_INSUFFICIENT_FUNDS": N_("Our PayPal account has not enough money for this refund at the moment."),
+    "REFUND_CAPTURE_CURRENCY_MISMATCH": N_("PayPal sends money back in the currency it came in only."),
 }
 """What PayPal's issues mean to a person."""
 _LATER = frozenset({"PENDING_CAPTURE", "REFUND_FAILED_INSUFFICIENT_FUNDS"})
@@ -367,7 +368,7 @@ def _refund(said: Mapping[str, Any], asked: Money, key: str) -> RefundSnapshot:
     """One refund; `asked` counts where PayPal does not repeat the amount."""
     state = _REFUND_STATES.get(said.get("status", ""), "pending")
     amount = (_money(said["amount"]) if "amount" in said else None) or asked
-    return RefundSnapshot(str(said["id"]), state, amount, "PayPal could not send the money back to the payer." if state == "failed" else "", key)
+    return RefundSnapshot(str(said["id"]), state, amount, N_("PayPal could not send the money back to the payer.") if state == "failed" else "", key)
 
 
 def _not_of(disputes: Sequence[DisputeSnapshot], refunds: Sequence[RefundSnapshot]) -> tuple[RefundSnapshot, ...]:

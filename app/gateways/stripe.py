@@ -17,7 +17,7 @@ from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
 from app import clock
-from app.gateways import stripe_declines, stripe_methods
+from app.gateways import http, stripe_declines, stripe_methods
 from app.gateways.base import (
     NO_ANSWER,
     SIGNATURE_TOLERANCE_S,
@@ -34,6 +34,7 @@ from app.gateways.base import (
     WayBack,
     read_json,
 )
+from app.languages import N_
 from app.money import CURRENCIES, Money, UnknownCurrency, exponent
 
 Found = TypeVar("Found")
@@ -114,10 +115,10 @@ class Stripe:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""
-        with _translated("The processor refused to send this money back."):
+        with _translated(N_("The processor refused to send this money back.")):
             session = self._session(reference)
             if session is None or session.payment_intent is None:
-                raise GatewayError("This payment cannot be refunded.", permanent=True, detail=f"{reference} has no payment intent")
+                raise GatewayError(N_("This payment cannot be refunded."), permanent=True, detail=f"{reference} has no payment intent")
             if sent := next((one for one in self._refunds(session) if one.key == key), None):
                 return sent
             refund = self._client.v1.refunds.create(
@@ -302,8 +303,9 @@ def _reference(about: dict[str, Any]) -> str:
 
 def _refund(refund: Any) -> RefundSnapshot:
     key = getattr(refund.metadata, "refund", "") if refund.metadata else ""
-    failure = (refund.failure_reason or "").replace("_", " ")
-    return RefundSnapshot(refund.id, _REFUND_STATES.get(refund.status or "", "pending"), from_stripe(refund.amount, refund.currency), failure, key)
+    return RefundSnapshot(
+        refund.id, _REFUND_STATES.get(refund.status or "", "pending"), from_stripe(refund.amount, refund.currency), stripe_declines.returned(refund.failure_reason), key
+    )
 
 
 def _dispute(dispute: Any) -> DisputeSnapshot:
@@ -378,7 +380,7 @@ def _id(expandable: Any) -> str:
 
 
 @contextmanager
-def _translated(refused: str = "The processor refused to open a payment. Nothing was charged.") -> Iterator[None]:
+def _translated(refused: str = http.REFUSED) -> Iterator[None]:
     """Stripe's errors in our two words: nothing happened (`refused` says of what), or nobody knows yet."""
     try:
         yield
@@ -386,7 +388,7 @@ def _translated(refused: str = "The processor refused to open a payment. Nothing
         told = stripe_declines.sentence(getattr(error.error, "decline_code", None), error.code or "card_declined")
         raise GatewayError(told, permanent=True, detail=str(error)) from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
-        raise GatewayError("Payments by this method are switched off at the moment. Nothing was charged.", permanent=True, detail=str(error)) from error
+        raise GatewayError(http.SWITCHED_OFF, permanent=True, detail=str(error)) from error
     except stripe.InvalidRequestError as error:
         raise GatewayError(refused, permanent=True, detail=str(error)) from error
     except stripe.StripeError as error:

@@ -16,11 +16,12 @@ from app import clock
 from app.gateways import stripe_declines
 from app.gateways.base import ASKED_FOR, Charge, GatewayError, KeptCard, Redirect, Setup, Snapshot, State
 from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, to_stripe
+from app.languages import N_
 
 DEAD: Final = frozenset({"lost_card", "stolen_card", "pickup_card", "restricted_card", "revocation_of_all_authorizations", "resource_missing", "do_not_try_again"})
 """What a bank or Stripe says of a card that is never to be asked again."""
-GONE: Final = "This card cannot be charged any more."
-ASKS: Final = "The bank wants you to confirm this payment yourself."
+GONE: Final = N_("This card cannot be charged any more.")
+ASKS: Final = N_("The bank wants you to confirm this payment yourself.")
 ANSWERED_WITHIN: Final = timedelta(minutes=5)
 """How long a charge may be on its way through Stripe at the very most."""
 _EXPAND: Final = ["latest_charge.balance_transaction", "latest_charge.refunds"]

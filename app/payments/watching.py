@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from app import clock, db, gateways
 from app.gateways.base import GatewayError, Snapshot
+from app.languages import N_
 from app.payments import book
 from app.payments.book import Payment
 from app.payments.settling import Refused, apply
@@ -153,7 +154,7 @@ def _unheard_of(payment: Payment) -> Snapshot | None:
     """A payment whose page nobody ever opened is over once that page would have closed."""
     if payment.expires_at + GRACE > clock.now():
         return None
-    why = "The payment page was never reached." if payment.state != "pending" else "The money did not arrive in time."
+    why = N_("The payment page was never reached.") if payment.state != "pending" else N_("The money did not arrive in time.")
     return Snapshot(payment.gateway_reference or "", payment.public_id, "expired", failure_message=why)
 
 

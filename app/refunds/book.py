@@ -7,7 +7,6 @@ from datetime import datetime
 import config
 from app import clock, customers, db, invoicing, ledger, mail, payments
 from app.formats import formats
-from app.languages import N_
 from app.money import Money
 
 
@@ -92,8 +91,6 @@ class Case:
 
 PAGE = 50
 """Rows of a list of support's."""
-RETURNED = (N_("expired or canceled card"), N_("lost or stolen card"), N_("insufficient funds"))
-"""Reasons of processors that a mail can name."""
 
 _FIELDS = """
 r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,

@@ -161,7 +161,7 @@ class SandboxRig(Traits):
 
     def move_refund(self, refund: str, *, settled: bool) -> None:
         """A refund settles, or fails, be it weeks later."""
-        self.processor.move_refund(refund, "settled" if settled else "failed", "" if settled else "expired or canceled card")
+        self.processor.move_refund(refund, "settled" if settled else "failed", "" if settled else "The card or account it came from cannot take money any more.")
 
     def refund_by_hand(self, reference: str, minor: int) -> None:
         """Somebody sends money back on the processor's own page."""

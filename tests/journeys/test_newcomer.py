@@ -164,7 +164,7 @@ def test_a_declined_card_is_explained_and_another_method_works(anna: User, anna_
     go_to_processor(anna_in)
     anna_in.get_by_role("button", name="Not enough money").click()
     expect(anna_in.get_by_role("heading", name="The payment did not go through")).to_be_visible()
-    expect(anna_in.locator("#status")).to_contain_text("The card has not enough money for this payment.")
+    expect(anna_in.locator("#status")).to_contain_text("There is not enough money for this payment.")
     expect(anna_in.locator("#status")).to_contain_text(f"{number} stays payable")
     assert balance_minor(anna) == 0
     anna_in.get_by_role("link", name="Pay by PayPal").click()
