@@ -113,6 +113,8 @@ JOBS = (
     Job("cards", 60, payments.cards.reconcile, "asks about pages on which cards are saved"),
     Job("forget-cards", 60, payments.cards.forget_removed, "has processors forget removed cards"),
     Job("bill-ahead", 3600, services.bill_ahead, "bills services that end soon and do not renew by themselves"),
+    Job("warn-short", 6 * 3600, services.warn_short, "warns of renewals the balance will not cover", first_s=60),
+    Job("warn-of-cards", 6 * 3600, services.warn_of_cards, "warns of cards that expire soon", first_s=90),
     Job("bring-over", 60, exchange.bring_over, "converts what reached an account in a currency it has left"),
     Job("expire-bills", 600, invoicing.expire_due, "closes bills nobody paid"),
     Job("expire-bonuses", 600, payments.expire_bonuses, "takes back bonuses whose time is over"),

@@ -189,8 +189,13 @@ def compose(template: str, locale: str, **context: object) -> Composed:
     with languages.speaking(locale) as language:
         names |= {"language": language, "direction": languages.direction()}
         subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
-        html = _environment().get_template(f"{template}.html").render(names)
+        html = _environment().get_template(f"{template}.html").render(names | {"preview": _preview(text)})
     return Composed(language, _UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", html)
+
+
+def _preview(text: str) -> str:
+    """What lists of mails show beside the subject: the paragraph after the greeting."""
+    return " ".join(re.split(r"\n{2,}", text.strip())[1].split())
 
 
 def enqueue(

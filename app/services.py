@@ -30,6 +30,8 @@ CHUNK = 200
 """Customers whose services are renewed in one transaction."""
 
 BILLED_AHEAD_DAYS = 10
+WARNED_DAYS = 7
+"""How many days before a renewal that the balance does not cover its owner is told."""
 """How many days before its end a service that does not renew by itself gets a bill for the next period."""
 
 LENGTHS = (1, 3, 6, 12)
@@ -418,7 +420,7 @@ def settle_waiting() -> int:
 
 
 def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
-    """Bill the next period of services that do not renew by themselves and end within ``days``, to be paid straight; how many. Opens the transaction."""
+    """Bill the next period of services that do not renew by themselves and end within ``days``, to be paid straight, and say so; how many. Opens the transaction."""
     day = on or clock.today()
     with db.transaction():
         held = [row.id for row in db.rows(_LOCK_ENDING, on=day, until=day + timedelta(days))]
@@ -426,7 +428,48 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
         periods = [_next_period(row) for row in rows]
         bills = _bills(rows, periods, proforma=True)
         _write_periods(rows, periods, bills, [None] * len(bills))
+        for row, bill in zip(rows, bills, strict=True):
+            _tell_end(row, bill)
     return len(rows)
+
+
+def warn_short(days: int = WARNED_DAYS) -> int:
+    """Tell the customers whose balance does not cover a renewal within ``days``, once for each renewal; how many are short. Opens the transactions."""
+    today, warned = clock.today(), 0
+    for row in db.rows(_RENEWING, on=today, until=today + timedelta(days)):
+        ahead = runway(row.customer_id)
+        if ahead.short_on and ahead.short_on <= today + timedelta(days) and not _card_stands_in(ahead):
+            with db.transaction():
+                _tell_ahead(row.customer_id, ahead)
+            warned += 1
+    return warned
+
+
+def _card_stands_in(ahead: Runway) -> bool:
+    card = payments.cards.read(ahead.short_service.card_id) if ahead.short_service and ahead.short_service.card_id else None
+    return card is not None and card.usable and ahead.short_on is not None and ahead.short_on < card.ends_on
+
+
+def warn_of_cards() -> int:
+    """Tell the owners of cards that renewals rely on and that expire soon, once for each card and end; how many do. Opens the transaction."""
+    with db.transaction():
+        ending = [(payments.cards.read(row.card_id), row.labels) for row in db.rows(_RELIED_ON, until=clock.today() + payments.cards.SOON)]
+        soon = [(card, labels) for card, labels in ending if card.expires_soon]
+        for card, labels in soon:
+            payments.cards.tell(card, "expires", services=labels)
+    return len(soon)
+
+
+_RENEWING = """
+select distinct s.customer_id from services s where s.status = 'active' and s.auto_renew and s.paid_through between %(on)s and %(until)s::date - 1
+  and not exists (select from accounts d where d.customer_id = s.customer_id and d.kind = 'debt' and d.balance < 0)
+order by 1
+"""
+_RELIED_ON = """
+select s.card_id, array_agg(s.label order by s.priority, s.id) as labels from services s
+join saved_cards k on k.id = s.card_id and k.removed_at is null and k.unusable = '' and make_date(k.exp_year, k.exp_month, 1) + interval '1 month' <= %(until)s
+where s.status = 'active' and s.auto_renew group by s.card_id order by s.card_id
+"""
 
 
 # While a dispute has left a debt, nothing renews by itself: the money that comes belongs to the debt first.
@@ -546,6 +589,28 @@ def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 
+def _tell_end(row: db.Row, bill: Bill) -> None:
+    customer = customers.get(row.customer_id)
+    write, (start, end) = formats(customer.locale, customer.timezone), _next_period(row)
+    mail.inform(
+        "service_ends", customer.email, locale=customer.locale, key=f"service-ends:{row.id}:{start}", customer_id=customer.id, name=customer.title or customer.email,
+        label=row.label, plan=row.plan, until=write.long_date(row.paid_through), end=write.long_date(end),
+        number=bill.number, price=write.money(bill.total, bill.currency), attachments=[mail.Stored(bill.number, f"/invoices/{bill.number}.pdf")],
+    )  # fmt: skip
+
+
+def _tell_ahead(customer_id: int, ahead: Runway) -> None:
+    customer, service, missing = customers.get(customer_id), ahead.short_service, ahead.missing
+    if service is None or service.price is None or missing is None or ahead.short_on is None:
+        return
+    write = formats(customer.locale, customer.timezone)
+    mail.inform(
+        "balance_low", customer.email, locale=customer.locale, key=f"balance-low:{service.id}:{ahead.short_on}", customer_id=customer.id, name=customer.title or customer.email,
+        label=service.label, plan=service.plan, on=write.long_date(ahead.short_on),
+        price=write.money(service.price.minor, service.price.currency), missing=write.money(missing.minor, missing.currency),
+    )  # fmt: skip
+
+
 def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
     customer = customers.get(row.customer_id)
     write = formats(customer.locale, customer.timezone)
@@ -553,6 +618,7 @@ def _tell_short(row: db.Row, bill: Bill, missing: Money, start: date) -> None:
         "renewal_short", customer.email, locale=customer.locale, key=f"renewal-short:{row.id}:{start}", customer_id=customer.id, name=customer.title or customer.email,
         label=row.label, plan=row.plan,
         number=bill.number, price=write.money(bill.total, bill.currency), missing=write.money(missing.minor, missing.currency), start=write.long_date(start),
+        attachments=[mail.Stored(bill.number, f"/invoices/{bill.number}.pdf")],
     )  # fmt: skip
 
 
@@ -720,6 +786,7 @@ def remove_card(customer_id: int, public_id: str) -> tuple[payments.Card, list[s
         if card is None:
             return None
         freed = [row.label for row in db.rows(_FREE, card=card.id)]
+        payments.cards.tell(card, "removed", services=freed)
     payments.cards.forget_removed(token=card.token)
     return card, freed
 

@@ -70,9 +70,9 @@ def happen(reference: str) -> Redirect:
     what, _, which = wanted.partition(":")
     account = sandbox_processor.after(session)
     if what == "dispute" and account.disputable:
-        processor.dispute(session.reference, session.received, "not recognised by the payer")
+        processor.dispute(session.reference, session.received, "unrecognized")
     elif what == "inquire" and account.disputable:
-        processor.inquire(session.reference, session.received, "not recognised by the payer")
+        processor.inquire(session.reference, session.received, "unrecognized")
     elif what in {"take", "leave"} and which in {dispute.reference for dispute in account.disputes}:
         processor.end_inquiry(which, takes=what == "take")
     elif what in {"win", "lose"} and which in {dispute.reference for dispute in account.disputes}:

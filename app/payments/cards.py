@@ -7,12 +7,14 @@ the place of the old one, so the services that rely on it go on.
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 
 import config
-from app import clock, customers, db, gateways
+from app import clock, customers, db, gateways, mail
+from app.formats import formats
 from app.gateways.base import GatewayError, KeptCard, Redirect, Setup, Snapshot
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ _COLUMNS = ", ".join(f"c.{name}" for name in Card.__slots__)
 _CARDS = f"select {_COLUMNS} from saved_cards c "  # noqa: S608 - names of this module
 _OWN = _CARDS + "where c.customer_id = %(customer_id)s and c.removed_at is null order by c.id desc"
 _ONE = _CARDS + "where c.customer_id = %(customer_id)s and c.public_id = %(public_id)s and c.removed_at is null"
+_BY_TOKEN = _CARDS + "where c.gateway = %(gateway)s and c.token = %(token)s"
 _BY_ID = _CARDS + "where c.id = %(id)s"
 
 
@@ -253,6 +256,18 @@ def save(customer_id: int, gateway: str, card: KeptCard, consent_text: str, cons
     db.execute(
         _SAVE, public_id=f"card_{secrets.token_hex(16)}", customer_id=customer_id, gateway=gateway, holder=card.holder, token=card.token, brand=card.brand, last4=card.last4,
         exp_month=card.exp_month, exp_year=card.exp_year, wallet=card.wallet, fingerprint=card.fingerprint, consent=consent_text, consented_at=consented_at, now=clock.now(),
+    )  # fmt: skip
+    tell(Card(*db.rows(_BY_TOKEN, gateway=gateway, token=card.token)[0]), "saved")
+
+
+def tell(card: Card, state: str, *, services: Sequence[str] = ()) -> None:
+    """Write to a card's owner that it is ``saved``, ``removed`` or ``expires``, once each; `services` are the labels of those that rely on it. Within a transaction."""
+    customer = customers.get(card.customer_id)
+    write = formats(customer.locale, customer.timezone)
+    last = write.long_date(card.ends_on - timedelta(days=1))
+    mail.inform(
+        "saved_card", customer.email, locale=customer.locale, key=f"card:{card.gateway}:{card.token}:{state}", customer_id=customer.id, name=customer.title or customer.email,
+        state=state, card=card.label, services=", ".join(services), last=last,
     )  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def _note_held(payment: Payment, money: Money | None, transfer_id: int | None, w
 
 
 def tell_of_held(payment: Payment, money: Money | None, number: str, state: str, **more: str) -> None:
-    """Write to the payer what became of money that could not be credited by itself: ``held``, ``returned``, ``dismissed``. Within a transaction."""
+    """Write to the payer what became of money that could not be credited by itself: ``held``, ``returned``, ``back`` after that, ``dismissed``. Within a transaction."""
     payer = customers.get(payment.payer_id)
     writer = formats(payer.locale, payer.timezone)
     mail.inform(
@@ -515,6 +515,7 @@ def confirmation(
     """The mail that tells a payer that money arrived and what it became. `bill` as it stands now, `method` the label of the payment's way."""
     writer = formats(payer.locale, payer.timezone)
     context: dict[str, object] = {
+        "name": payer.title or payer.email,
         "number": bill.number,
         "paid": _written(received, writer),
         "credited": _written(conversion.credited, writer),
@@ -522,6 +523,7 @@ def confirmation(
         "method": method,
         "rate": _rate(conversion, writer),
         "settled": "" if bill.for_another else _written(settled, writer),
+        "cleared": not bill.for_another and _cleared(payer, settled),
         "rest": _written(fate.rest, writer),
         "above": _written(fate.above, writer),
         "kept": _written(fate.deducted, writer),
@@ -533,6 +535,11 @@ def confirmation(
     }
     attachments = [] if fate.spare else papers(bill.invoice_number, bill.receipt_number)
     return mail.Letter("payment_confirmed", payer.email, payer.locale, f"payment:{key}", payer.id, context, attachments)
+
+
+def _cleared(owner: Customer, settled: Money | None) -> bool:
+    """Whether what money settled was the last that was owing, so that services renew by themselves again."""
+    return settled is not None and not wallet.owed(owner.id, settled.currency).minor
 
 
 def _written(money: Money | None, writer: Formats) -> str:
@@ -560,9 +567,11 @@ def to_owner(owner: Customer, bill: Bill, credited: Money, paid_at: datetime, ke
     """The mail to whom somebody else has topped up, of whom it says only what that payer wanted."""
     writer = formats(owner.locale, owner.timezone)
     context: dict[str, object] = {
+        "name": owner.title or owner.email,
         "credited": _written(credited, writer),
         "paid_at": writer.datetime(paid_at),
         "settled": _written(settled, writer),
+        "cleared": _cleared(owner, settled),
         "by_link": by_link,
         "said": links.said_by_payer(bill.id) if by_link else "",
     }

@@ -220,7 +220,7 @@ def tell(row: db.Row, state: str, *, answer: str = "", reason: str = "", receipt
         "refund_step", payer.email, locale=payer.locale, key=f"{row.number}:{state}", customer_id=payer.id, name=payer.title or payer.email, number=row.number,
         state=state, answer=answer, reason=reason,
         payout=write.money(row.payout, row.payout_currency), amount=write.money(row.amount, row.currency), target=target, document=row.document,
-        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()), own=own, asked=row.opener.startswith("customer:"), guest=payer.guest, url=config.current().base_url + page,
+        paid_at=write.date(row.paid_at), at=write.datetime(clock.now()), own=own, came_back=state == "failed" and row.state == "settled", asked=row.opener.startswith("customer:"), guest=payer.guest, url=config.current().base_url + page,
         receipt=receipt, attachments=[mail.Stored(receipt, f"/refunds/{receipt}.pdf")] if receipt else [],
     )  # fmt: skip
     if not own and state in OWNERS_STEPS:

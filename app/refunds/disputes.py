@@ -10,6 +10,7 @@ answered. Every step is kept with its time, and who said so.
 import logging
 from collections.abc import Mapping
 
+import config
 from app import clock, customers, db, ledger, mail, payments, wallet
 from app.formats import formats
 from app.gateways.base import DisputeSnapshot
@@ -24,17 +25,19 @@ from app.refunds.sources import margin_in, of_payment, taken_by
 log = logging.getLogger(__name__)
 
 REASONS: Mapping[str, str] = {
-    "fraudulent": N_("the payer does not recognise it"),
-    "unrecognized": N_("the payer does not recognise it"),
+    **dict.fromkeys(("fraudulent", "unrecognized", "unauthorised"), N_("the payer does not recognise it")),
     "debit not authorized": N_("the payer did not allow the debit"),
-    "duplicate": N_("it was charged twice"),
-    "product not received": N_("what was paid for did not arrive"),
-    "product unacceptable": N_("what was paid for is not as described"),
-    "subscription canceled": N_("it was cancelled before"),
+    **dict.fromkeys(("duplicate", "duplicate transaction"), N_("it was charged twice")),
+    **dict.fromkeys(("product not received", "merchandise or service not received"), N_("what was paid for did not arrive")),
+    **dict.fromkeys(("product unacceptable", "merchandise or service not as described"), N_("what was paid for is not as described")),
+    **dict.fromkeys(("subscription canceled", "canceled recurring billing"), N_("it was cancelled before")),
+    "incorrect amount": N_("the amount is not right"),
+    "payment by other means": N_("it was paid another way"),
     "credit not processed": N_("a refund did not arrive"),
     "insufficient funds": N_("the account had not enough money"),
+    "incorrect account details": N_("the details of the account are not right"),
 }
-"""What processors call the reasons of banks, in the words of a mail; of any other word nothing is said there."""
+"""What processors call the reasons of banks, in words; of any other a history keeps what the processor said, and a mail says nothing."""
 
 DISPUTED = N_("The payment is disputed with its bank, so it cannot go back twice.")
 FROZEN = "The payment is disputed with its bank."
@@ -123,7 +126,7 @@ def _leave_to_a_person(row: db.Row, found: DisputeSnapshot) -> None:
 def _inquire(row: db.Row, amount: Money, reference: str, reason: str) -> None:
     """The bank asks. Refunds that have not left stay on hold, so that their money is there should it take it."""
     _refuse(row, amount)
-    _ask(row, amount, reference, reason, f"The payer's bank asks about {amount}{f': {reason}' if reason else ''}.")
+    _ask(row, amount, reference, reason, f"The payer's bank asks about {amount}{_because(reason)}.")
 
 
 def _ask(row: db.Row, amount: Money, reference: str, reason: str, note: str) -> None:
@@ -171,7 +174,11 @@ def _open(row: db.Row, amount: Money, reference: str, reason: str, actor: str = 
     )  # fmt: skip
     wallet.freeze(row.payment_id, FROZEN)
     before = f" {Money(row.paid_out, row.paid_currency)} of it had gone back already." if row.paid_out else ""
-    _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{f': {reason}' if reason else ''}.{before}", actor)
+    _tell_step(db.rows(_DISPUTE, reference=reference)[0], "open", f"The payer's bank took {amount} back{_because(reason)}.{before}", actor)
+
+
+def _because(reason: str) -> str:
+    return f": {REASONS.get(reason.lower(), reason)}" if reason else ""
 
 
 def _win(dispute: db.Row) -> None:
@@ -211,19 +218,24 @@ def _tell_step(dispute: db.Row, state: str, note: str, actor: str = "") -> None:
     """Write a step into the dispute's history and the payment's, and to the customer."""
     db.execute(_STEP, id=dispute.id, now=clock.now(), state=state, note=note, actor=actor or dispute.gateway)
     book.restate(dispute.payment_id, note, actor or dispute.gateway)
-    customer = customers.get(dispute.customer_id)
-    write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, dispute.account_currency)
-    if dispute.by_another:
-        if state in OWNERS_NEWS:
-            taken = Money(dispute.taken, dispute.taken_currency)
-            book.tell_owner(customer.id, OWNERS_NEWS[state], key=f"dispute:{dispute.reference}:{state}", amount=taken, paid_at=dispute.paid_at, owed=owed)
-        return
+    owed = wallet.owed(dispute.customer_id, dispute.account_currency)
+    _tell_payer(dispute, _MAILED.get(state, state), owed)
+    if dispute.by_another and state in OWNERS_NEWS:
+        taken = Money(dispute.taken, dispute.taken_currency)
+        book.tell_owner(dispute.customer_id, OWNERS_NEWS[state], key=f"dispute:{dispute.reference}:{state}", amount=taken, paid_at=dispute.paid_at, owed=owed)
+
+
+def _tell_payer(dispute: db.Row, state: str, owed: Money) -> None:
+    """Write to whose bank it is; of a balance that is somebody else's it reads nothing. Within a transaction."""
+    payer, own = customers.get(dispute.payer_id), not dispute.by_another
+    write = formats(payer.locale, payer.timezone)
+    page = "/balance" if own else payments.told_at(dispute.public_id) if payer.guest else f"/invoices/{dispute.document}"
     mail.inform(
-        "dispute_step", customer.email, locale=customer.locale, key=f"dispute:{dispute.reference}:{_MAILED.get(state, state)}", customer_id=customer.id, name=customer.title or customer.email,
-        state=_MAILED.get(state, state),
+        "dispute_step", payer.email, locale=payer.locale, key=f"dispute:{dispute.reference}:{state}", customer_id=payer.id, name=payer.title or payer.email,
+        state=state, own=own, url=config.current().base_url + page,
         method=dispute.method_label,
-        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.taken_currency),
-        owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", reason=REASONS.get(dispute.reason.lower(), ""),
+        number=dispute.document, amount=write.money(dispute.amount, dispute.currency), taken=write.money(dispute.taken, dispute.taken_currency) if own else "",
+        owed=write.money(owed.minor, owed.currency) if own and owed.minor > 0 else "", reason=REASONS.get(dispute.reason.lower(), ""),
     )  # fmt: skip
 
 
@@ -242,7 +254,7 @@ where disputes.state in ('inquiry', 'closed') and disputes.payment_id = excluded
 _STEP = "insert into dispute_events (dispute_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
 _DISPUTE = """
 select d.id, d.payment_id, d.customer_id, d.gateway_reference as reference, d.amount, d.currency, d.taken, d.state, d.reason, p.gateway, p.method_label,
-  p.payer_id <> d.customer_id as by_another, p.paid_at,
+  p.payer_id <> d.customer_id as by_another, p.payer_id, p.public_id, p.paid_at,
   c.currency as account_currency, coalesce(b.invoice_number, b.proforma_number) as document,
   coalesce((select e.currency from transfers t join entries e on e.transfer_id = t.id join accounts a on a.id = e.account_id
     where t.reference = 'dispute:' || d.gateway_reference and a.kind in ('wallet', 'debt') limit 1), c.currency) as taken_currency

@@ -315,6 +315,7 @@ def _arrive(row: db.Row, found: RefundSnapshot) -> str:
         if row.state == "returned":
             sent, back = _left_by(row, found)
             ledger.reverse(sent, back, description="Money sent back came back", actor=row.gateway, kind="refund_failed")
+            _tell(row, "back")
         _step(row.id, "failed", found.failure_message or "The processor could not send it.", row.gateway)
         _wait_again(row, "It could not be sent back; a person looks at it again.", row.gateway)
         return "held"

@@ -1,5 +1,6 @@
 """Transfers that the sender's bank takes back: no dispute that could be won, the money is gone for good."""
 
+import config
 from app import customers, db, mail, payments, wallet
 from app.formats import formats
 from app.languages import N_
@@ -31,19 +32,20 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
 
 
 def _tell(row: db.Row, received: Money, taken: Money, reference: str) -> None:
-    customer = customers.get(row.customer_id)
-    write, owed = formats(customer.locale, customer.timezone), wallet.owed(customer.id, taken.currency)
-    if row.by_another:
-        book.tell_owner(customer.id, "taken", key=reference, amount=taken, paid_at=row.paid_at, owed=owed)
-        return
+    payer, owed, own = customers.get(row.payer_id), wallet.owed(row.customer_id, taken.currency), not row.by_another
+    write = formats(payer.locale, payer.timezone)
+    page = "/balance" if own else payments.told_at(row.public_id) if payer.guest else f"/invoices/{row.document}"
     mail.inform(
-        "transfer_returned", customer.email, locale=customer.locale, key=reference, customer_id=customer.id, name=customer.title or customer.email, number=row.document,
-        amount=write.money(received.minor, received.currency), taken=write.money(taken.minor, taken.currency), paid_at=write.date(row.paid_at),
-        owed=write.money(owed.minor, owed.currency) if owed.minor > 0 else "", service=row.service, open_bill=row.status == "unpaid",
+        "transfer_returned", payer.email, locale=payer.locale, key=reference, customer_id=payer.id, name=payer.title or payer.email, number=row.document,
+        amount=write.money(received.minor, received.currency), taken=write.money(taken.minor, taken.currency) if own else "", paid_at=write.date(row.paid_at),
+        owed=write.money(owed.minor, owed.currency) if own and owed.minor > 0 else "", own=own, service=row.service, open_bill=row.status == "unpaid",
+        url=config.current().base_url + page,
     )  # fmt: skip
+    if not own:
+        book.tell_owner(row.customer_id, "taken", key=reference, amount=taken, paid_at=row.paid_at, owed=owed)
 
 
 _CREDITED = """
-select p.customer_id, p.payer_id <> p.customer_id as by_another, p.paid_at, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, b.status
+select p.customer_id, p.payer_id <> p.customer_id as by_another, p.payer_id, p.public_id, p.paid_at, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, b.status
 from payments p join bills b on b.id = p.bill_id where p.id = %(payment)s
 """
