@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import bank, clock, customers, demo, exchange, fx, jobs, languages, ledger, payments, refunds, services
+from app import bank, clock, customers, demo, exchange, fx, jobs, languages, ledger, mail, payments, refunds, services
 from app.gateways.base import GatewayError
 from app.money import AmountError, Money
 
@@ -27,6 +27,7 @@ services_commands = AppGroup("services", help="What customers run.")
 payments_commands = AppGroup("payments", help="Money in.")
 webhooks_commands = AppGroup("webhooks", help="What processors told us.")
 bank_commands = AppGroup("bank", help="Bank transfers.")
+mail_commands = AppGroup("mail", help="The outbox.")
 translate_commands = AppGroup("translate", help="The catalogues of sentences.")
 user_commands = AppGroup("user", help="Who may log in.")
 
@@ -42,6 +43,7 @@ def init(app: Flask) -> None:
         payments_commands,
         webhooks_commands,
         bank_commands,
+        mail_commands,
         translate_commands,
         user_commands,
     )
@@ -287,6 +289,21 @@ def bank_match(line: int, login: str, number: str, actor: str, reason: str) -> N
     with _refusals(bank.BankError):
         click.echo(bank.match_by_hand(line, login, actor=actor, reason=reason, number=number))
     services.settle_waiting()
+
+
+@mail_commands.command("stuck")
+def mail_stuck() -> None:
+    """Name the mails a server did not take: those that are tried again, and those it refused for good and nobody tries again."""
+    for letter in mail.stuck():
+        state = "refused" if letter.refused_at else "tried again"
+        click.echo(f"{letter.id}  {letter.created_at:%Y-%m-%d %H:%M}  {letter.kind}  {letter.recipient}  {state} after {letter.tries}: {letter.error}")
+
+
+@mail_commands.command("again")
+@click.argument("mail_id", metavar="[ID]", type=int, required=False)
+def mail_again(mail_id: int | None) -> None:
+    """Put a mail that was set aside, or all of them, back into the outbox."""
+    click.echo(f"{mail.send_again(mail_id)} wait to be sent again.")
 
 
 @translate_commands.command("extract")

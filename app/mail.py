@@ -1,8 +1,11 @@
 """The outbox. A mail is written in the transaction that causes it, under a key that lets it exist once, and carried to the server later.
 
 A delivery first claims the mail for some minutes and commits, so no transaction is open while the mail server is spoken to and two
-deliveries never carry the same mail. A crash between the server's yes and our note of it is the one case that sends again; both copies
-then bear the same Message-ID, by which mailboxes know them as one.
+deliveries never carry the same mail. What waits leaves in the order it was written. A server's yes that we did not hear, or did not live
+to note, is the one case that sends again; both copies are then the same, byte for byte, Message-ID and Date included.
+
+A server that is away or says "later" is tried for ever. One that refuses an address or a mail for good is believed after a day and a half:
+then that mail is set aside, where the operator sees it.
 """
 
 import base64
@@ -35,6 +38,8 @@ TIMEOUT_S: Final = 10
 LEASE: Final = timedelta(minutes=5)
 FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=6)
+BELIEVED: Final = 14
+"""At which try a refusal for good is believed: a day and a half after the first, as a server that is wrongly set up refuses everybody."""
 PATIENCE: Final = timedelta(hours=1)
 """How long a mail waits for a document of its own to be printed; then it leaves without, as its text has the way to it."""
 SECRET_KINDS: Final = frozenset({"verify", "reset"})
@@ -51,10 +56,10 @@ on conflict (key) do nothing
 _CLAIM: Final = """
 update mails set due_at = %(lease)s, tries = tries + 1
 where id = (
-  select id from mails where sent_at is null and due_at <= %(now)s and (created_at < %(patience)s or not exists (
+  select id from mails where sent_at is null and refused_at is null and due_at <= %(now)s and (created_at < %(patience)s or not exists (
     select from jsonb_array_elements(attachments) file join documents d on d.number = file->>'document'
     where not exists (select from document_files f where f.document_id = d.id)))
-  order by due_at, id limit 1 for update skip locked)
+  order by id limit 1 for update skip locked)
 returning *
 """
 _FILES: Final = "select d.number, f.pdf from documents d join document_files f on f.document_id = d.id where d.number = any(%(numbers)s)"
@@ -65,11 +70,20 @@ where id = %(id)s
 """
 _KEPT: Final = """
 update mails set sent_at = %(now)s, tries = tries + 1
-where id in (select id from mails where sent_at is null and due_at <= %(now)s order by due_at, id limit %(limit)s for update skip locked)
+where id in (select id from mails where sent_at is null and refused_at is null and due_at <= %(now)s order by id limit %(limit)s for update skip locked)
 """
 _FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
+_REFUSED: Final = """
+update mails set refused_at = %(now)s, error = %(error)s,
+  body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
+where id = %(id)s
+"""
+_AGAIN: Final = """
+update mails set refused_at = null, tries = 0, due_at = %(now)s
+where refused_at is not null and (%(id)s::bigint is null or id = %(id)s) and not kind = any(%(secret)s)
+"""
 _LIST: Final = """
-select id, key, kind, recipient, language, subject, body_text, body_html, created_at, sent_at, error,
+select id, key, kind, recipient, language, subject, body_text, body_html, created_at, sent_at, refused_at, tries, error,
   (select coalesce(jsonb_agg(file - 'base64'), '[]') from jsonb_array_elements(attachments) file) as attachments
 from mails
 """
@@ -77,6 +91,7 @@ _OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and (%(before
 _ONE_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and id = %(id)s"
 _NEWEST: Final = _LIST + "order by id desc limit %(limit)s"
 _ONE: Final = _LIST + "where id = %(id)s"
+_STUCK: Final = _LIST + "where sent_at is null and tries > 0 order by id limit %(limit)s"
 
 
 class MailError(ValueError):
@@ -105,7 +120,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail of the outbox. ``sent_at`` is None while it waits; ``error`` says why the last try failed; ``attachments`` are named, not held."""
+    """One mail of the outbox. ``sent_at`` is None while it waits; ``refused_at`` is when it was set aside, after so many ``tries``; ``error`` says why the last one failed.
+
+    ``attachments`` are named, not held.
+    """
 
     id: int
     key: str
@@ -117,6 +135,8 @@ class Mail:
     html: str | None
     created_at: datetime
     sent_at: datetime | None
+    refused_at: datetime | None
+    tries: int
     error: str | None
     attachments: list[dict[str, str]]
 
@@ -190,7 +210,7 @@ def compose(template: str, locale: str, **context: object) -> Composed:
         names |= {"language": language, "direction": languages.direction()}
         subject, _, text = _environment().get_template(f"{template}.txt").render(names).partition("\n")
         html = _environment().get_template(f"{template}.html").render(names | {"preview": _preview(text)})
-    return Composed(language, _UNSAFE.sub(" ", subject).strip(), text.strip() + "\n", html)
+    return Composed(language, _UNSAFE.sub(" ", subject).strip(), re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html)
 
 
 def _preview(text: str) -> str:
@@ -261,6 +281,17 @@ def one_of_customer(customer_id: int, mail_id: int) -> Mail | None:
     return Mail(*row) if row else None
 
 
+def stuck(limit: int = 1000) -> list[Mail]:
+    """Mails a server did not take, waiting for the next try or set aside, oldest first."""
+    return [Mail(*row) for row in db.rows(_STUCK, limit=limit)]
+
+
+def send_again(mail_id: int | None = None) -> int:
+    """Put one mail that was set aside, or all of them, back into the outbox; how many. One-time links are over and stay. Opens the transaction."""
+    with db.transaction():
+        return db.execute(_AGAIN, id=mail_id, now=clock.now(), secret=list(SECRET_KINDS))
+
+
 def newest(limit: int) -> list[Mail]:
     """Everybody's newest mails, for the sandbox reader."""
     return [Mail(*row) for row in db.rows(_NEWEST, limit=limit)]
@@ -294,12 +325,11 @@ def _deliver_one(server: smtplib.SMTP) -> int | None:
     if row is None:
         return None
     try:
-        server.send_message(_message(row))
-    except smtplib.SMTPServerDisconnected as error:
+        server.send_message(_message(row), to_addrs=[row.recipient])
+    except (OSError, ValueError, smtplib.SMTPException) as error:
         _note_failure(row, error)
-        raise
-    except (OSError, smtplib.SMTPException) as error:
-        _note_failure(row, error)
+        if server.sock is None:  # it hung up, and would refuse every other mail as well
+            raise smtplib.SMTPServerDisconnected(str(error)) from error
         return 0
     with db.transaction():
         db.execute(_SENT, id=row.id, now=clock.now(), forget=row.kind in SECRET_KINDS)
@@ -307,10 +337,22 @@ def _deliver_one(server: smtplib.SMTP) -> int | None:
 
 
 def _note_failure(row: db.Row, error: Exception) -> None:
+    if row.tries >= BELIEVED and _for_good(error):
+        log.error("mail %s to customer %s is refused for good and set aside: see flask mail stuck", row.id, row.customer_id)
+        with db.transaction():
+            db.execute(_REFUSED, id=row.id, now=clock.now(), error=str(error)[:500], forget=row.kind in SECRET_KINDS)
+        return
     wait = min(FIRST_WAIT * 2 ** min(row.tries - 1, 20), LONGEST_WAIT)
     log.warning("mail %s was not sent (try %s): %s", row.id, row.tries, type(error).__name__)
     with db.transaction():
         db.execute(_FAILED, id=row.id, due_at=clock.now() + wait, error=str(error)[:500])
+
+
+def _for_good(error: Exception) -> bool:
+    """Whether a server will never take this mail for this address; that it does not take any of ours is our own fault, not the address's."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code >= 500 for code, _ in error.recipients.values())
+    return isinstance(error, smtplib.SMTPDataError) and error.smtp_code >= 500
 
 
 def _message(row: db.Row) -> EmailMessage:
@@ -318,13 +360,17 @@ def _message(row: db.Row) -> EmailMessage:
     message = EmailMessage()
     message["From"] = formataddr((settings.seller.brand, settings.mail_from))
     message["To"] = row.recipient
+    if settings.seller.email != settings.mail_from:
+        message["Reply-To"] = settings.seller.email
     message["Subject"] = row.subject
     message["Date"] = format_datetime(row.created_at)
-    message["Message-ID"] = f"<{hashlib.sha256(row.key.encode()).hexdigest()[:32]}@{settings.mail_from.rpartition('@')[2]}>"
+    name = hashlib.sha256(row.key.encode()).hexdigest()[:32]
+    message["Message-ID"] = f"<{name}@{settings.mail_from.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(row.body_text)
+    message["X-Auto-Response-Suppress"] = "All"
+    message.set_content(row.body_text, cte="quoted-printable")
     if row.body_html:
-        message.add_alternative(row.body_html, subtype="html")
+        message.add_alternative(row.body_html, subtype="html", cte="quoted-printable")
     stored = {found.number: bytes(found.pdf) for found in db.rows(_FILES, numbers=[file["document"] for file in row.attachments if "document" in file])} if row.attachments else {}
     for file in row.attachments:
         content = base64.b64decode(file["base64"]) if "base64" in file else stored.get(file["document"])
@@ -334,6 +380,8 @@ def _message(row: db.Row) -> EmailMessage:
             main, _, sub = file["type"].partition("/")
             message.add_attachment(content, maintype=main, subtype=sub, filename=file["filename"])
     message["Content-Language"] = row.language  # last: bodies and files take the Content- headers there are for their own
+    for number, part in enumerate(part for part in message.walk() if part.is_multipart()):
+        part.set_boundary(f"={name}{number}=")  # the same mail again is the same bytes
     return message
 
 

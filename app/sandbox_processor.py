@@ -369,7 +369,7 @@ def _held(reference: str) -> db.Row:
     db.rows("select 1 from sandbox_sessions where reference = %(reference)s for update", reference=reference)
     session = db.row(_SESSION, reference=reference)
     if session is None:
-        raise RefundRefused("There is no such payment.")
+        raise RefundRefused(N_("There is no such payment."))
     return session
 
 

@@ -478,6 +478,45 @@ def test_a_card_whose_time_is_over_stands_in_for_nothing_and_its_owner_is_told(a
         assert db.scalar("select count(*) from mails where kind = 'renewal_short'") == 1
 
 
+def letters(*kinds: str) -> list[mail.Mail]:
+    return [letter for letter in reversed(mail.newest(99)) if letter.kind in kinds]
+
+
+def test_a_card_that_expires_is_told_of_once_where_renewals_rely_on_it(app, demo_customer):
+    card = add_card(app, demo_customer)
+    short_service(demo_customer, card, "web-1")
+    with db.transaction():
+        db.execute("update saved_cards set exp_month = 5, exp_year = 2026")
+    for days in (0, 25, 31, 32):
+        with due(days):
+            services.warn_of_cards()
+    (letter,) = [letter for letter in letters("saved_card") if "expires" in letter.subject]
+    assert letter.subject == f"{card.label} expires soon"
+    assert "can be charged until May 31, 2026" in letter.text
+    assert "web-1" in letter.text
+
+
+def test_where_a_card_stands_in_nobody_is_warned_of_a_short_balance(app, demo_customer):
+    short_service(demo_customer, add_card(app, demo_customer))
+    with due(26):
+        assert services.warn_short() == 0
+    with db.transaction():
+        db.execute("update services set card_id = null, payment_source = 'balance', card_consent = null, card_consented_at = null")
+    with due(26):
+        assert services.warn_short() == 1
+
+
+def test_a_decline_is_explained_in_its_readers_language(app, demo_customer):
+    short_service(demo_customer, add_card(app, demo_customer, "empty"))
+    with db.transaction():
+        db.execute("update users set locale = 'pl'")
+    with due():
+        services.renew_due()
+        services.renew_by_card()
+    (letter,) = letters("card_declined")
+    assert "Podany powód: Brak wystarczających środków na tę płatność." in letter.text
+
+
 # Removing
 
 
@@ -495,6 +534,9 @@ def test_a_removed_card_is_unusable_at_once_and_forgotten_when_the_processor_ans
     processor(app).down = True
     owner.submit(f"/cards/{card.public_id}/remove")
     assert f"{service.label} renews from the balance alone now" in owner.get("/cards").text
+    saved, removed = letters("saved_card")
+    assert [saved.subject, removed.subject] == [f"{card.label} is saved", f"{card.label} is removed"]
+    assert f"These services renew from your balance alone now: {service.label}." in removed.text
     assert cards.of_customer(demo_customer.customer_id) == []
     bill = topup(demo_customer, EUR("25"))
     with pytest.raises(payments.NotPayable):

@@ -90,7 +90,9 @@ def test_the_next_top_up_settles_the_debt_first_and_says_so(app, anna):
     large = paid(app, anna, EUR("30"))
     assert stands(anna) == (26_20, 0)
     letter = next(letter for letter in mail.newest(9) if letter.kind == "payment_confirmed")
-    assert "€\N{NO-BREAK SPACE}3.80 of it settled what a dispute had left owing" in letter.text
+    assert "€\N{NO-BREAK SPACE}3.80 of it settled what your balance owed. Nothing is missing any more, so your services renew by themselves again." in letter.text
+    before = next(letter for letter in mail.newest(9)[1:] if letter.kind == "payment_confirmed" and letter.key != f"payment:{large.public_id}:confirmed")
+    assert "of it settled what your balance owed.\n" in before.text
     assert of(anna, large).remaining == EUR("26.20")
     decide(app, reference, won=True)
     assert stands(anna) == (76_20, 0), "what it took and what was settled for it is back, each where it came from"

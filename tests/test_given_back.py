@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from markupsafe import escape
 
-from app import bank, clock, customers, db, invoicing, payments, refunds, wallet
+from app import bank, clock, customers, db, invoicing, ledger, payments, refunds, wallet
 from app.blueprints.profile import MAILS
 from app.customers import User
 from app.money import Money
@@ -265,6 +265,21 @@ def test_the_dispute_of_a_gift_tells_the_owner_what_was_taken_and_no_more(app: F
     assert leaks(read_by(anna, browser)) == []
     gone, back = "€\N{NO-BREAK SPACE}50.00 left your balance", "€\N{NO-BREAK SPACE}50.00 is back on your balance"
     assert [row.subject for row in told("anna@example.com", "dispute_step", "given_back")] == [gone, back, gone]
+    his = told(gift.mail, "dispute_step", "given_back")
+    taken, closed = "Your bank took a payment back: €\N{NO-BREAK SPACE}50.00", "The dispute of €\N{NO-BREAK SPACE}50.00 is closed"
+    assert [row.subject for row in his] == [taken, closed, taken, closed]
+    assert "balance" not in "".join(row.body_text + row.body_html for row in his)
+
+
+def test_whose_transfer_was_taken_back_is_told_and_reads_of_no_balance(app: Flask, anna: User) -> None:
+    gift = give(app, anna, "login", "bank-transfer")
+    with db.transaction():
+        line = (ledger.account("suspense", "EUR"), 50_00)
+        refunds.take_back(gift.payment.id, Money(50_00, "EUR"), reference="returned-1", line=line)
+    (his,), (hers,) = told(gift.mail, "transfer_returned"), told("anna@example.com", "given_back")
+    assert his.subject == "Your transfer of €\N{NO-BREAK SPACE}50.00 was taken back"
+    assert "balance" not in his.body_text
+    assert leaks(hers.body_text) == []
 
 
 # Support's page

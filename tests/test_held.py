@@ -195,6 +195,7 @@ def test_what_left_without_us_and_comes_back_is_held_again(app, anna):
         payments.apply("sandbox", news(payment, EUR("60"), refunds=(RefundSnapshot("re_x", state, EUR("60"), "closed"),)))  # type: ignore[arg-type]
         assert (refunds.held_case(number).state, book("suspense", "EUR")) == (stands, 0 if stands == "returned" else 60_00)
     assert [str(fault) for fault in ledger.check()] == []
+    assert told("payment_held")[1:] == ["€ 60.00 went back to you", "€ 60.00 did not reach you"]
 
 
 def test_a_dispute_of_held_money_takes_it_and_gives_it_back_when_won(app, anna):

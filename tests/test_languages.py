@@ -1,8 +1,10 @@
 """Every sentence in every language, and every mail in its reader's own."""
 
+import ast
 import re
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from babel.messages import Catalog
@@ -12,7 +14,7 @@ import config
 from app import db, gateways, languages, mail, web
 from app.cli import translate_commands
 from app.formats import LOCALES
-from app.gateways import btcpay, nowpayments, paypal, stripe_methods
+from app.gateways import btcpay, nowpayments, paypal, stripe_declines, stripe_methods
 from app.languages import catalogues
 from app.money import Money
 from tests.letters import SAMPLES, compose
@@ -181,6 +183,55 @@ def test_every_method_has_its_name_in_every_language(app):
     for language in FOREIGN:
         with languages.speaking(language):
             assert {label for label in labels if not languages.known(label)} <= BRANDS
+
+
+def test_what_a_processor_says_when_it_says_no_is_a_sentence_of_the_catalogue(app):
+    """Every sentence that a gateway, or what watches it, gives as a reason of a failure: in the code it stands in `N_`."""
+    bare = []
+    for path in [*Path("app/gateways").glob("*.py"), Path("app/sandbox_processor.py"), Path("app/payments/watching.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            bare += [f"{path}:{node.lineno} {text!r}" for text in _reasons(node)]
+    assert bare == []
+
+
+def _reasons(node):
+    """The unmarked sentences of a call that tells of a failure."""
+    if not isinstance(node, ast.Call):
+        return []
+    told = [keyword.value for keyword in node.keywords if keyword.arg in {"failure_message", "message"}]
+    final = any(keyword.arg == "permanent" and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False) for keyword in node.keywords)
+    if getattr(node.func, "id", "") == "RefundRefused" or (getattr(node.func, "id", "") == "GatewayError" and final):
+        told += node.args[:1]
+    values = [part for value in told for part in ([value.body, value.orelse] if isinstance(value, ast.IfExp) else [value])]
+    return [value.value for value in values if isinstance(value, ast.Constant) and value.value and value.value not in OF_A_PAGE]
+
+
+OF_A_PAGE = {
+    "Not for an amount this fine", "Not for an amount this large", "Not for this amount",
+    "The payment page has closed. Nothing was charged: pay again to open a new one.",
+}  # fmt: skip
+"""Reasons for which no payment begins: whoever reads one is on the page."""
+
+
+@pytest.mark.parametrize("language", FOREIGN)
+def test_a_failure_is_explained_in_its_readers_language(app, language):
+    for code in ("insufficient_funds", "do_not_honor", "expired_card", "stolen_card", "brand_new_code", "account_closed"):
+        reason = stripe_declines.sentence(code)
+        composed = compose("payment_failed", language, SAMPLES["payment_failed"][0] | {"reason": reason})
+        with languages.speaking(language):
+            assert languages.known(reason) in composed.text
+        assert languages.known(reason) == reason
+        assert reason not in composed.text
+    assert stripe_declines.returned("lost_or_stolen_card") == stripe_declines.returned("expired_or_canceled_card")
+    assert (stripe_declines.returned(None), stripe_declines.returned("brand_new")) == ("", stripe_declines.UNSAID)
+
+
+@pytest.mark.parametrize("language", FOREIGN)
+def test_the_catalogues_keep_the_typography_of_their_language(language):
+    said = [text for message in languages.read(language) if message.id for text in catalogues._forms(message.string)]
+    assert [text for text in said if re.search("[\"']|\\.\\.\\.|  | [,.]", text)] == []
+    if language == "fr":
+        assert [text for text in said if re.search(r"(?<!\u202f)[;!?]|(?<![\xa0\u202f]):", text)] == []
 
 
 def test_the_command_finds_what_the_suite_finds(app):

@@ -15,13 +15,14 @@ import pytest
 
 import config
 from app import clock, db, mail
+from app.cli import mail_commands
 
 
 class Server:
-    """A mail server on the loopback that keeps what it is given; ``refuse`` are recipients it will not take yet, ``drop`` hangs up on."""
+    """A mail server on the loopback that keeps what it is given; ``refuse`` are its answers to recipients it does not take, ``drop`` hangs up on."""
 
     def __init__(self):
-        self.taken, self.refuse, self.drop, self.logins = Queue(), set(), set(), []
+        self.taken, self.raw, self.refuse, self.drop, self.logins = Queue(), [], {}, set(), []
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.thread = Thread(target=self._serve, daemon=True)
@@ -55,17 +56,20 @@ class Server:
                 recipient = line.partition("<")[2].partition(">")[0]
                 if recipient in self.drop:
                     return
-                say("451 later" if recipient in self.refuse else "250 ok")
+                say(self.refuse.get(recipient, "250 ok"))
             elif verb == "DATA":
                 say("354 go on")
-                body = b"".join(iter(stream.readline, b".\r\n"))
-                self.taken.put((recipient, message_from_bytes(body, policy=policy.default)))
+                self._take(recipient, b"".join(iter(stream.readline, b".\r\n")))
                 say("250 taken")
             elif verb == "QUIT":
                 say("221 bye")
                 return
             else:
                 say("250 ok")
+
+    def _take(self, recipient, body):
+        self.raw.append(body)
+        self.taken.put((recipient, message_from_bytes(body.replace(b"\r\n..", b"\r\n."), policy=policy.default)))
 
     def received(self):
         return [self.taken.get() for _ in range(self.taken.qsize())]
@@ -191,7 +195,7 @@ def test_a_sent_mail_is_not_sent_again(sending):
 
 
 def test_a_mail_that_was_refused_waits_longer_each_time_and_holds_up_no_other(sending):
-    sending.refuse.add("later@example.com")
+    sending.refuse["later@example.com"] = "451 later"
     put("a", to="later@example.com")
     put("b")
     start = clock.now()
@@ -229,6 +233,61 @@ def test_a_server_that_is_away_delays_and_doubles_nothing(app, settings, server)
     assert [part.get_content() for message in taken for part in message.iter_attachments()] == [b"%PDF"] * 3
 
 
+def test_an_address_that_is_refused_for_good_is_set_aside_where_the_operator_sees_it(sending, app):
+    sending.refuse["gone@example.com"] = "550 no such mailbox"
+    put("a", to="gone@example.com", html="<p>x</p>")
+    put("b", to="gone@example.com", kind="reset", text="http://localhost/password/reset/secret")
+    put("c")
+    start = clock.now()
+    assert mail.deliver() == 1, "it holds up no other"
+    for hours in range(1, 60):
+        with clock.travel(start + timedelta(hours=hours)):
+            mail.deliver()
+        if hours == 24:
+            assert db.scalar("select count(*) from mails where refused_at is not null") == 0, "for a day it may be the server's own mistake"
+    refused, link = mail.stuck()
+    assert (refused.tries, link.tries, refused.refused_at is not None, "no such mailbox" in refused.error) == (mail.BELIEVED, mail.BELIEVED, True, True)
+    assert (refused.text, link.text) == ("One line.\n", "")
+    run = app.test_cli_runner().invoke
+    assert f"{refused.id}  " in run(mail_commands, ["stuck"]).output
+    assert "refused after 14" in run(mail_commands, ["stuck"]).output
+    assert "client_area_mails_refused 2" in app.test_client().get("/metrics").text
+    sending.refuse.clear()
+    assert run(mail_commands, ["again"]).output == "1 wait to be sent again.\n"
+    assert mail.deliver() == 1
+    assert [recipient for recipient, _ in sending.received()] == ["anna@example.com", "gone@example.com"]
+
+
+def test_a_server_that_takes_none_of_ours_is_never_believed(sending):
+    sending.refuse["anna@example.com"] = "451 later"
+    put("a")
+    for _ in range(mail.BELIEVED + 2):
+        with clock.travel(db.scalar("select due_at from mails") + timedelta(seconds=1)):
+            mail.deliver()
+    assert (waiting(), mail.stuck()[0].refused_at) == (1, None)
+
+
+def test_mails_leave_in_the_order_they_were_written_however_often_each_was_tried(sending):
+    for number in range(6):
+        put(str(number), to=f"a{number}@example.com")
+    sending.refuse = {f"a{number}@example.com": "451 later" for number in (0, 1, 2)}
+    sending.drop = {"a3@example.com"}
+    mail.deliver()
+    sending.refuse, sending.drop = {}, set()
+    with clock.travel(clock.now() + timedelta(hours=1)):
+        assert mail.deliver() == 6
+    assert [recipient for recipient, _ in sending.received()] == [f"a{number}@example.com" for number in range(6)]
+
+
+def test_a_server_that_closes_ends_the_round_and_no_other_mail_is_tried(sending):
+    sending.refuse["a@example.com"] = "421 closing"
+    put("a", to="a@example.com")
+    put("b")
+    assert mail.deliver() == 0
+    assert db.rows("select key, tries from mails order by id") == [("a", 1), ("b", 0)]
+    assert mail.deliver() == 1
+
+
 def test_a_server_that_hangs_up_ends_the_round_and_loses_nothing(sending):
     sending.drop.add("drop@example.com")
     put("a", to="drop@example.com")
@@ -256,6 +315,25 @@ def test_two_deliveries_at_once_never_carry_the_same_mail(sending, application):
     assert len({message["Message-ID"] for _, message in sending.received()}) == 20
 
 
+def test_what_leaves_needs_no_eight_bits_and_answers_reach_people(sending, settings):
+    longest = "a" * 60 + "@" + ("b" * 60 + ".") * 3 + "example"
+    put(to=longest, text="Grüße — €\n.\nFrom here\n" + "x" * 3000 + "\n", html="<p>Grüße</p>", attachments=[mail.Attachment("a.pdf", "application/pdf", bytes(range(256)) * 300)])
+    with settings_with(config.current(), mail_from="robot@example.com"):
+        mail.deliver()
+    [raw], [(recipient, message)] = sending.raw, sending.received()
+    assert raw.isascii()
+    assert max(map(len, raw.split(b"\r\n"))) < 998
+    assert (recipient, message["To"], message["Reply-To"], message["X-Auto-Response-Suppress"]) == (longest, longest, settings.seller.email, "All")
+    assert [part.get_content_type() for part in message.walk()] == ["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/pdf"]
+    assert message.get_body(("plain",)).get_content().replace("\r\n", "\n") == "Grüße — €\n.\nFrom here\n" + "x" * 3000 + "\n"
+    assert next(message.iter_attachments()).get_content() == bytes(range(256)) * 300
+
+
+def test_beside_the_subject_stands_what_the_mail_is_about(app):
+    composed = mail.compose("verify", "en", login="nora", link="http://localhost/x")
+    assert '<p class="preview">Please confirm that this address is yours. Receipts' in composed.html
+
+
 def test_a_crash_after_the_server_said_yes_sends_the_same_message_id(sending, monkeypatch):
     put()
     monkeypatch.setattr(mail, "_SENT", "select crash")
@@ -267,6 +345,7 @@ def test_a_crash_after_the_server_said_yes_sends_the_same_message_id(sending, mo
         assert mail.deliver() == 1
     first, second = (message["Message-ID"] for _, message in sending.received())
     assert first == second
+    assert sending.raw[0] == sending.raw[1], "nothing tells the second from the first"
 
 
 def test_one_time_links_are_not_kept_once_a_server_has_them(sending):

@@ -409,7 +409,9 @@ def test_a_refund_that_fails_weeks_later_is_back_on_the_balance_once_and_goes_by
         assert (again(payment).state, payments.bill_of(payment).status) == ("paid", "paid")
         assert (of(anna, payment).refundable, of(anna, payment).way) == (EUR("50"), "bank")
         assert book("gateway", "EUR", "sandbox") == -50_00 + payment.fee
-    assert f"Refund {number} did not go through" in {letter.subject for letter in mail.newest(9)}
+    letter = next(letter for letter in mail.newest(9) if letter.subject == f"Refund {number} came back")
+    assert "did not arrive at Visa •••• 4242 and came back to us. The money is back on your balance." in letter.text
+    assert "The reason that was given: The card or account it came from cannot take money any more." in letter.text
 
 
 def test_an_answer_lost_after_its_effect_is_asked_for_and_not_sent_again(app, anna, monkeypatch):

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from app import db, refunds, services
+from app import db, mail, refunds, services
 from app.customers import User
 from tests.money_helpers import EUR
 from tests.pay import again, begin, carry, choose, topup
@@ -72,6 +72,21 @@ def test_a_service_that_does_not_renew_by_itself_is_billed_before_it_ends(anna, 
         page = owner.get("/services").text
     assert "Unpaid" in page
     assert "auto-renew off" in page
+    (letter,) = [letter for letter in mail.newest(9) if letter.kind == "service_ends"]
+    assert letter.subject == "by-hand ends on April 9, 2026"
+    assert [file["filename"] for file in letter.attachments] == [f"{services.of_customer(anna.customer_id)[0].waiting}.pdf"]
+
+
+def test_who_will_not_have_enough_is_told_a_week_before_and_once_for_each_renewal(anna):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3)
+        services.order(anna.customer_id, "vps-4", 1, label="web-2")
+    told = []
+    for day in (2, 3, 3, 9):
+        with on(date(2026, 4, day)):
+            services.warn_short()
+            told.append([letter.subject for letter in mail.newest(9) if letter.kind == "balance_low"])
+    assert told == [[], *[["Your balance does not cover web-2 on April 10, 2026"]] * 3]
 
 
 def test_a_service_can_be_told_not_to_renew_by_itself_and_to_do_it_again(anna, owner):

@@ -38,10 +38,11 @@ GAUGES = (
     ),
     (
         "client_area_mails_waiting",
-        "Mails due and not yet sent",
+        "Mails not yet sent, and whether a try of it failed",
         "tried",
-        "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and due_at <= %(now)s group by 1 order by 1",
+        "select case when tries > 0 then 'yes' else 'no' end, count(*) from mails where sent_at is null and refused_at is null group by 1 order by 1",
     ),
+    ("client_area_mails_refused", "Mails a server refused for good, set aside", "", "select '', count(*) from mails where refused_at is not null"),
     (
         "client_area_bank_suspense_minor",
         "Bank transfers that wait for a person, in minor units",
