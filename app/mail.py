@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.header import Header
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from functools import cache
@@ -362,7 +363,8 @@ def _message(row: db.Row) -> EmailMessage:
     message["To"] = row.recipient
     if settings.seller.email != settings.mail_from:
         message["Reply-To"] = settings.seller.email
-    message["Subject"] = row.subject
+    # Folded by hand: EmailMessage leaves a blank at the end of a line it breaks, which other readers show as a second one.
+    message.set_raw("Subject", Header(row.subject, None if row.subject.isascii() else "utf-8", header_name="Subject").encode())
     message["Date"] = format_datetime(row.created_at)
     name = hashlib.sha256(row.key.encode()).hexdigest()[:32]
     message["Message-ID"] = f"<{name}@{settings.mail_from.rpartition('@')[2]}>"
@@ -381,7 +383,7 @@ def _message(row: db.Row) -> EmailMessage:
             message.add_attachment(content, maintype=main, subtype=sub, filename=file["filename"])
     message["Content-Language"] = row.language  # last: bodies and files take the Content- headers there are for their own
     for number, part in enumerate(part for part in message.walk() if part.is_multipart()):
-        part.set_boundary(f"={name}{number}=")  # the same mail again is the same bytes
+        part.set_boundary(f"=_{name}.{number}")  # the same mail again is the same bytes
     return message
 
 

@@ -108,15 +108,17 @@ def test_both_bodies_say_the_same_amounts_as_the_english_ones(app, language):
 
 @pytest.mark.parametrize("language", FOREIGN)
 def test_a_subject_is_its_own_in_the_header_too(app, settings, language):
-    composed = compose("refund_step", language, {**SAMPLES["refund_step"][3], "payout": "zł 31,50"})
-    with db.transaction():
-        mail.enqueue("refund_step", "a@example.com", *composed[1:], language=composed.language, key="k")
-    row = db.rows("select * from mails")[0]
-    raw = mail._message(row).as_bytes()
-    header = re.search(rb"^Subject: .*(?:\r?\n[ \t].*)*", raw, re.MULTILINE)[0]
-    assert header.isascii()
-    read = message_from_bytes(raw, policy=policy.default)
-    assert (read["Subject"], read["Content-Language"]) == (composed.subject, language)
+    refund = compose("refund_step", language, {**SAMPLES["refund_step"][3], "payout": "zł 31,50"})
+    for key, composed in enumerate((refund, compose("card_declined", language, SAMPLES["card_declined"][1]))):
+        with db.transaction():
+            mail.enqueue("notice", "a@example.com", *composed[1:], language=composed.language, key=str(key))
+        row = db.rows("select * from mails order by id desc")[0]
+        raw = mail._message(row).as_bytes()
+        header = re.search(rb"^Subject: .*(?:\r?\n[ \t].*)*", raw, re.MULTILINE)[0]
+        assert header.isascii()
+        assert not re.search(rb"[ \t]\r?\n", header), "a blank at the end of a line is one too many for some readers"
+        read = message_from_bytes(raw, policy=policy.default)
+        assert (read["Subject"], read["Content-Language"]) == (composed.subject, language)
 
 
 @pytest.mark.parametrize(
