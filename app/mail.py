@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email import policy
 from email.header import Header
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
@@ -326,7 +327,8 @@ def _deliver_one(server: smtplib.SMTP) -> int | None:
     if row is None:
         return None
     try:
-        server.send_message(_message(row), to_addrs=[row.recipient])
+        # Not send_message, which writes ">From" where a line of a mail begins with "From".
+        server.sendmail(config.current().mail_from, [row.recipient], _message(row).as_bytes())
     except (OSError, ValueError, smtplib.SMTPException) as error:
         _note_failure(row, error)
         if server.sock is None:  # it hung up, and would refuse every other mail as well
@@ -358,7 +360,7 @@ def _for_good(error: Exception) -> bool:
 
 def _message(row: db.Row) -> EmailMessage:
     settings = config.current()
-    message = EmailMessage()
+    message = EmailMessage(policy.SMTP)
     message["From"] = formataddr((settings.seller.brand, settings.mail_from))
     message["To"] = row.recipient
     if settings.seller.email != settings.mail_from:
