@@ -36,8 +36,8 @@ POINTS: dict[str, tuple[str, str, str]] = {
     "refund: claimed, not sent": ("app.refunds.paying", "_found_before", "before"),
     "refund: sent, the answer not written": ("app.gateways.stripe:Stripe", "refund", "after"),
     "refund: written, not committed": ("app.refunds.paying", "arrive", "after"),
-    "mail: claimed, not sent": ("smtplib:SMTP", "send_message", "before"),
-    "mail: the server has said yes, not noted": ("smtplib:SMTP", "send_message", "after"),
+    "mail: claimed, not sent": ("smtplib:SMTP", "sendmail", "before"),
+    "mail: the server has said yes, not noted": ("smtplib:SMTP", "sendmail", "after"),
     "bank: between two parts of a file": ("app.bank", "_take_chunk", "after"),
     "bank: a part booked, not committed": ("app.bank.booking", "book", "after"),
 }

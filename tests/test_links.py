@@ -371,9 +371,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
-    def send_message(self, message: EmailMessage) -> None:
+    def sendmail(self, _sender: str, _recipients: list[str], message: bytes) -> None:
         """Keep it, as it went over the wire."""
-        self.taken.append(message_from_bytes(message.as_bytes(), _class=EmailMessage))  # type: ignore[arg-type]
+        self.taken.append(message_from_bytes(message, _class=EmailMessage))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -335,7 +335,7 @@ def test_beside_the_subject_stands_what_the_mail_is_about(app):
 
 
 def test_a_crash_after_the_server_said_yes_sends_the_same_message_id(sending, monkeypatch):
-    put()
+    put(html="<p>x</p>", attachments=[mail.Attachment("a.pdf", "application/pdf", b"%PDF")])
     monkeypatch.setattr(mail, "_SENT", "select crash")
     with pytest.raises(Exception, match="crash"):
         mail.deliver()
