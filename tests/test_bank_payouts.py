@@ -56,7 +56,7 @@ def test_the_file_is_what_the_rules_say_and_each_payout_stands_in_one(payout: st
     run = app.test_cli_runner()
     said = run.invoke(args=["bank", "payouts", "--out", str(file)]).output
     message = f"PAY-{clock.today():%Y%m%d}-0001"
-    assert said.startswith(f"{message}: 1 transfers, 30.00 EUR from {EUR_ACCOUNT}")
+    assert said.startswith(f"{message}: 1 transfer, 30.00 EUR from {EUR_ACCOUNT}")
     written = file.read_bytes()
     document = etree.fromstring(written)
     RULES.assertValid(document)
@@ -279,11 +279,26 @@ def test_two_of_support_send_it_back(staff: Browser, rita: Browser, stray: int):
     assert 'id="iban-error"' in staff.submit(at, {"decision": "return", "iban": "x", "holder": "Ida", "reason": "Not ours"}).text
     staff.submit(at, {"decision": "return", "iban": SENDER, "holder": "Ida", "reason": "Not ours"})
     assert "Another person has to approve it." in staff.get(at).text
+    assert "BR-000001 waits for another person." in rita.get("/staff/bank").text
     assert staff.submit(at, {"decision": "approve"}).status_code == 422
     assert rita.submit(at, {"decision": "approve"}).status_code == 303
     assert "It leaves with the next payment file" in rita.get(at).text
     assert rita.submit(at, {"decision": "dance"}).status_code == 400
+    assert "BR-000001 leaves with the next payment file." in staff.get("/staff/bank").text
     assert rita.submit(at, {"decision": "withdraw", "reason": "She called"}).status_code == 303
+    assert "Nothing in it names a bill or a login." in staff.get("/staff/bank").text
+
+
+def test_what_goes_back_names_the_file_it_stands_in(app: Flask, staff: Browser, stray: int):
+    bank.payouts.approve(bank.payouts.send_back(stray, SENDER, "Ida", actor=SAM, reason="Not ours"), actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    page = staff.get(f"/staff/bank/{stray}").text
+    assert f"It stands in the payment file {file.message}: do not transfer it once more." in page
+    assert "Take it back" not in page
+    said = f"BR-000001 stands in the payment file {file.message}."
+    assert said in staff.get("/staff/bank").text
+    assert said in app.test_cli_runner().invoke(args=["bank", "unmatched"]).output
 
 
 def test_the_metrics_say_what_waits(app: Flask, stray: int):

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import db, ledger, mail, payments, refunds, wallet
+from app import bank, db, ledger, mail, payments, refunds, wallet
 from app.customers import User
 from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
@@ -134,6 +134,17 @@ def test_coins_go_back_by_hand_only_and_by_two_people(app, anna):
     with pytest.raises(RefundError, match="Another person"):
         refunds.release(number, "return", actor=SAM, reason="Again")
     assert refunds.release(number, "credit", actor=SAM, reason="No, theirs") == "credited", "another decision begins anew, and one person may credit this much"
+
+
+def test_what_stands_in_a_file_for_the_bank_is_not_asked_to_be_transferred_again(app, anna, staff):
+    _, number = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    for actor in (SAM, RITA):
+        refunds.release(number, "return", actor=actor, reason="Not ours", iban=IBAN, holder="Anna")
+    assert f"with {number} as its reference" in staff.get(f"/staff/held/{number}").text
+    assert bank.payouts.export("EUR")
+    page = staff.get(f"/staff/held/{number}").text
+    assert "do not transfer it once more" in page
+    assert f"with {number} as its reference" not in page
 
 
 def test_large_sums_need_two_people_of_one_mind(app, anna):

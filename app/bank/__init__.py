@@ -105,6 +105,18 @@ class Waiting:
     kind: str
     file: str
     days: int
+    back: str | None
+    approved: bool | None
+    back_file: str | None
+
+    @property
+    def why(self) -> str:
+        """Why it waits, as a sentence: for whom, or how far it is on its way back."""
+        if self.back is None:
+            return self.reason
+        if self.back_file:
+            return f"{self.back} stands in the payment file {self.back_file}."
+        return f"{self.back} {'leaves with the next payment file' if self.approved else 'waits for another person'}."
 
     @property
     def money(self) -> Money:
@@ -240,9 +252,11 @@ def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
 
 
 _UNMATCHED = """
-select id, booked_on, amount, currency, sender, sender_account, coalesce(nullif(structured, '') || ' ', '') || remittance as remittance, reason, kind, file,
-  greatest(0, %(today)s - booked_on) as days
-from bank_lines where state = 'suspense' and (%(id)s::bigint is null or id = %(id)s) order by booked_on, id
+select l.id, l.booked_on, l.amount, l.currency, l.sender, l.sender_account, coalesce(nullif(l.structured, '') || ' ', '') || l.remittance as remittance, l.reason, l.kind,
+  l.file, greatest(0, %(today)s - l.booked_on) as days, r.number as back, r.state = 'approved' as approved,
+  (select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = r.number) as back_file
+from bank_lines l left join bank_returns r on r.line_id = l.id and r.state in ('requested', 'approved')
+where l.state = 'suspense' and (%(id)s::bigint is null or l.id = %(id)s) order by l.booked_on, l.id
 """
 
 

@@ -51,12 +51,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Money of a line in suspense that goes back to its sender; `steps` name who wanted and who approved it."""
+    """Money of a line in suspense that goes back to its sender; `steps` name who wanted and who approved it, `file` the payment file it stands in."""
 
     number: str
     state: str
     iban: str
     holder: str
+    file: str
     steps: Sequence[Step]
 
     @property
@@ -238,11 +239,11 @@ def withdraw(number: str, *, actor: str, reason: str) -> None:
 
 def standing(line_id: int) -> Return | None:
     """How the money of a line goes back, if it does or did."""
-    row = db.row(f"{_RETURNS} where line_id = %(line)s and state in ('requested', 'approved', 'settled') order by id desc", line=line_id)
+    row = db.row(_STANDING, line=line_id)
     if row is None:
         return None
     steps = db.rows("select state, note, actor, at from bank_return_steps where return_id = %(id)s order by id", id=row.id)
-    return Return(row.number, row.state, row.iban, row.holder, [Step(*step) for step in steps])
+    return Return(row.number, row.state, row.iban, row.holder, row.file or "", [Step(*step) for step in steps])
 
 
 def _held(number: str, *states: str) -> db.Row:
@@ -275,6 +276,11 @@ _LINE = """
 select id, amount, currency, bank_reference, end_to_end, sender_account, concat_ws(' ', end_to_end, structured, remittance) as text from bank_lines where id = %(id)s
 """
 _RETURNS = "select id, number, line_id, amount, currency, iban, holder, state from bank_returns"
+_STANDING = """
+select r.id, r.number, r.state, r.iban, r.holder, f.message as file
+from bank_returns r left join bank_payouts p on p.number = r.number left join bank_payout_files f on f.id = p.file_id
+where r.line_id = %(line)s and r.state in ('requested', 'approved', 'settled') order by r.id desc
+"""
 _SEND_BACK = """
 with taken as (select nextval(pg_get_serial_sequence('bank_returns', 'id')) as id)
 insert into bank_returns (id, number, line_id, amount, currency, iban, holder, reason, requested_at, updated_at)

@@ -24,7 +24,10 @@ DECISIONS = ("credit", "return", "dismiss")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One sum that is held, or news without money of ours (`amount` None). `decision` is what the people in `approvals` want done with it."""
+    """One sum that is held, or news without money of ours (`amount` None). `decision` is what the people in `approvals` want done with it.
+
+    `in_file`: it goes to an account and stands in a file for the bank.
+    """
 
     id: int
     number: str
@@ -45,6 +48,7 @@ class Held:
     iban: str
     holder: str
     detour: str
+    in_file: bool
     approvals_needed: int
     approvals: Sequence[str]
     steps: Sequence[Step]
@@ -83,7 +87,7 @@ def _held(row: db.Row) -> Held:
     return Held(
         row.id, row.number, row.public_id, row.gateway, row.gateway_reference or "", row.method_label, row.document, row.owner or "", row.payer_id != row.customer_id,
         Money(row.asked, row.asked_currency), _money(row), row.reason, row.held_at, row.state, row.decision or "", row.way, row.iban or "", row.holder or "", _detour(row),
-        row.approvals_needed, row.approvals, steps,
+        row.way == "bank" and row.attempted_at is not None, row.approvals_needed, row.approvals, steps,
     )  # fmt: skip
 
 
