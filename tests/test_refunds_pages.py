@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app import db, payments, refunds, services, wallet
+from app import bank, db, payments, refunds, services, wallet
 from tests.conftest import Browser, person, sign_in
 from tests.money_helpers import EUR
 from tests.pay import again, carry, processor
@@ -51,7 +51,7 @@ def test_asking_by_a_script_goes_to_the_list_too(app, anna, owner):
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (200, "/refunds")
 
 
-@pytest.mark.parametrize(("amount", "says"), [("", "Enter an amount"), ("50.01", "At most"), ("0", ""), ("-1", ""), ("1e9", ""), ("1.234", "")])
+@pytest.mark.parametrize(("amount", "says"), [("", "Enter an amount"), ("50.01", "At most"), ("0", "Enter more than zero."), ("-1", ""), ("1e9", ""), ("1.234", "")])
 def test_an_amount_that_cannot_be_is_marked_and_stays_in_the_form(app, anna, owner, amount, says):
     payment = paid(app, anna, EUR("50"))
     answer = ask(owner, payment, amount=amount)
@@ -130,6 +130,19 @@ def test_two_people_and_the_banks_reference_for_a_payout_by_hand(app, anna, owne
     assert (empty.status_code, "reference-error" in empty.text) == (422, True)
     assert rita.submit("/staff/refunds/RF-000001", {"decision": "paid", "reference": "TX-9"}).status_code == 303
     assert "Bank&#39;s reference TX-9" in owner.get("/refunds").text
+
+
+def test_what_stands_in_a_file_for_the_bank_is_not_asked_to_be_transferred_again(app, anna, owner, staff, rita):
+    ask(owner, paid(app, anna, EUR("50"), "sandbox-crypto"), iban=IBAN, holder="Anna Kowalska")
+    for person_ in (staff, rita):
+        person_.submit("/staff/refunds/RF-000001", {"decision": "approve"})
+    assert "with RF-000001 as its reference" in staff.get("/staff/refunds/RF-000001").text
+    assert bank.payouts.export("EUR")
+    page = staff.get("/staff/refunds/RF-000001").text
+    assert "do not transfer it once more" in page
+    assert "with RF-000001 as its reference" not in page
+    assert "Decline" not in page
+    assert staff.submit("/staff/refunds/RF-000001", {"decision": "paid", "reference": "TX-9"}).status_code == 303
 
 
 def test_what_is_no_decision_is_refused(app, anna, owner, staff):
