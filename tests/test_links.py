@@ -144,6 +144,7 @@ def test_every_link_that_does_not_work_is_the_same_page(anna: User, visitor: Bro
     assert {answer.status_code for answer in answers} == {404}
     assert len({re.sub(r'"X-CSRFToken":"[^"]+"', "", answer.text) for answer in answers}) == 1
     assert "This link does not work" in answers[0].text
+    assert "Nothing was paid" not in answers[0].text, "somebody may have paid by it before"
 
 
 @pytest.mark.parametrize(("closed", "said"), [("cancelled", "This bill was cancelled"), ("expired", "is closed")])
@@ -342,9 +343,19 @@ def test_who_has_no_currency_yet_makes_no_link(app: Flask) -> None:
     assert sign_in(app.test_client(), nora).submit("/add-funds/ask", {"name": "Nora", "amount": ""}).status_code == 422
 
 
+def test_a_second_click_makes_no_second_link(app: Flask, anna: User) -> None:
+    owner = sign_in(app.test_client(), anna)
+    for amount in ("20", "20", "21"):
+        assert owner.submit("/add-funds/ask", {"name": "Anna", "amount": amount}).status_code == 303
+    assert len(payments.asked(anna.customer_id or 0)) == 2
+    with clock.travel(clock.now() + timedelta(hours=1)):
+        owner.submit("/add-funds/ask", {"name": "Anna", "amount": "20"})
+        assert len(payments.asked(anna.customer_id or 0)) == 3
+
+
 def test_so_many_links_and_no_more(anna: User) -> None:
-    for _ in range(10):
-        payments.ask(anna.customer_id or 0, "Anna", None)
+    for place in range(10):
+        payments.ask(anna.customer_id or 0, f"Anna {place}", None)
     with pytest.raises(payments.NotPayable, match="10 links"):
         payments.ask(anna.customer_id or 0, "Anna", None)
 

@@ -22,6 +22,7 @@ LIFE = timedelta(days=30)
 """How long a link opens its page."""
 TOLD_FOR = timedelta(days=90)
 """How long a payer without a login can look at the state of a payment and get its papers."""
+SAME_FOR = timedelta(hours=1)
 MOST_ASKED = 10
 """How many links to top a balance up may be open at once."""
 PATHS = {"bill": "/pay/", "topup": "/top-up/"}
@@ -122,11 +123,15 @@ def unshare(customer_id: int, number: str) -> bool:
 def ask(customer_id: int, name: str, amount: Money | None) -> Link:
     """A link by which anybody can top this customer's balance up, under the name it wants to be known by. Opens the transaction.
 
-    Raises NotPayable with a sentence.
+    The same again within the hour, as by a second click, is the same link. Raises NotPayable with a sentence.
     """
     with db.transaction():
         db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
-        if len(asked(customer_id)) >= MOST_ASKED:
+        standing = asked(customer_id)
+        again = next((link for link in standing if (link.name, link.amount) == (name, amount) and link.created_at > clock.now() - SAME_FOR), None)
+        if again is not None:
+            return again
+        if len(standing) >= MOST_ASKED:
             raise NotPayable(f"{MOST_ASKED} links are open already. Revoke one of them first.")
         return _make("topup", customer_id, name=name, amount=amount)
 
