@@ -1,5 +1,6 @@
 """Registering, signing in, sessions, links and limits, below HTTP."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -417,3 +418,16 @@ def test_tidying_leaves_what_is_in_use(app):
     with clock.travel(clock.now() + timedelta(days=60)):
         assert customers.tidy() > 0
     assert customers.load_session(token) is None
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(1, "a minute"), (61, "2 minutes"), (7200, "120 minutes"), (7201, "3 hours"), (86_400, "24 hours")])
+def test_a_wait_is_told_in_words(seconds, words):
+    assert customers.RateLimited(seconds).wait == words
+
+
+def test_the_page_says_how_long_the_wait_is(owner):
+    answers = [owner.submit("/cards", {"consent": "1"}) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [303] * 10 + [429]
+    minutes = re.search(r"Wait (\d+) minutes, then try again. Nothing was changed.", answers[-1].text)
+    assert minutes
+    assert (int(minutes[1]) - 1) * 60 < int(answers[-1].headers["Retry-After"]) <= int(minutes[1]) * 60

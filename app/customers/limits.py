@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from app import clock, db
 
+LONG_MIN = 120
+"""From so many minutes on a wait is told in hours."""
 _COUNT = """
 insert into rate_limits (key, window_start, count) values (%(key)s, %(start)s, 1)
 on conflict (key, window_start) do update set count = rate_limits.count + 1
@@ -19,11 +21,12 @@ _TAKE_BACK = "update rate_limits set count = count - 1 where key = %(key)s and w
 
 
 class RateLimited(Exception):
-    """Too many tries. ``retry_after_s`` says when the next one is welcome."""
+    """Too many tries. ``retry_after_s`` says when the next one is welcome, ``wait`` the same in words."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"Too many tries. Please wait {_duration(retry_after_s)} and try again.")
+        self.wait = _duration(retry_after_s)
         self.retry_after_s = retry_after_s
+        super().__init__(f"Too many tries. Please wait {self.wait} and try again.")
 
 
 def allow(key: str, limit: int, window: timedelta) -> bool:
@@ -98,4 +101,6 @@ def _wait(current: int, last: int, limit: int, window: timedelta, remaining: flo
 
 def _duration(seconds: int) -> str:
     minutes = -(-seconds // 60)
+    if minutes > LONG_MIN:
+        return f"{-(-minutes // 60)} hours"
     return "a minute" if minutes <= 1 else f"{minutes} minutes"
