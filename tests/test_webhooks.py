@@ -1,5 +1,6 @@
 """The endpoint that processors speak to: kept and answered at once, refused unless proven, never a session, never a redirect."""
 
+import json
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,14 @@ def test_an_empty_or_an_endless_body_is_refused_unread(app: Flask, anonymous: Fl
 def test_a_body_under_a_right_signature_that_is_no_event_is_refused(app: Flask, anonymous: FlaskClient):
     for body in (b"[]", b"{}", b"null", b"\xff", b'{"id": 1, "type": null, "created": "x", "account": [], "reference": {}}', b"[" * 5000):
         assert anonymous.post("/webhooks/sandbox", data=body, headers=signed(app, body)).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["\0", "\ud800", "\n", "x" * 256], ids=["NUL", "surrogate", "line", "long"])
+@pytest.mark.parametrize("field", ["id", "reference", "type", "account"])
+def test_a_name_that_cannot_be_kept_is_refused(app: Flask, anonymous: FlaskClient, field: str, name: str):
+    body = json.dumps({"id": "sbe_1", "type": "payment.paid", "created": 1790000000, "account": "acct_sandbox", "reference": "sb_1", field: name}).encode()
+    wanted = 200 if len(name) > 1 and field in {"type", "account"} else 400  # these stand in no index
+    assert anonymous.post("/webhooks/sandbox", data=body, headers=signed(app, body)).status_code == wanted
 
 
 def test_an_event_that_is_about_nothing_of_ours_ends_in_the_inbox(app: Flask, anonymous: FlaskClient):

@@ -21,6 +21,9 @@ ASKED_FOR = "authentication_required"
 SIGNATURE_TOLERANCE_S = 300
 """How far, in seconds, a webhook's signed time may lie from ours, before or after."""
 
+LONGEST_NAME = 255
+"""How long a processor's name of an event or an object may be."""
+
 FEW = 6
 """As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
 
@@ -172,6 +175,11 @@ class Event:
     kind: str
     occurred_at: datetime
     fault: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises BadSignature for a name that could not be kept: too long for an index, or with characters that are no text."""
+        if max(len(self.id), len(self.reference)) > LONGEST_NAME or not f"{self.id}{self.reference}{self.kind}{self.fault}".isprintable():
+            raise BadSignature("signed, but no event: its names cannot be kept")
 
 
 @dataclass(frozen=True, slots=True)
