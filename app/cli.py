@@ -1,4 +1,4 @@
-"""The flask commands: each reads its words, calls one verb and says what happened. Exit code 0 means done, 1 a fault found, 2 misuse."""
+"""The flask commands: each reads its words, calls one verb and says what happened. Exit code 0 means done, 1 a fault found, 2 misuse or no database."""
 
 import signal
 import sys
@@ -13,23 +13,36 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import bank, clock, customers, demo, exchange, fx, jobs, languages, ledger, mail, payments, refunds, services
+from app import bank, clock, customers, db, demo, exchange, fx, jobs, languages, ledger, mail, payments, refunds, services
 from app.gateways.base import GatewayError
 from app.money import AmountError, Money
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
-demo_commands = AppGroup("demo", help="A house with a history, to look at.")
-ledger_commands = AppGroup("ledger", help="Prove the books, hand them over.")
-rates_commands = AppGroup("rates", help="Exchange rates.")
-jobs_commands = AppGroup("jobs", help="The clock: what runs by itself.")
-services_commands = AppGroup("services", help="What customers run.")
-payments_commands = AppGroup("payments", help="Money in.")
-webhooks_commands = AppGroup("webhooks", help="What processors told us.")
-bank_commands = AppGroup("bank", help="Bank transfers.")
-mail_commands = AppGroup("mail", help="The outbox.")
-translate_commands = AppGroup("translate", help="The catalogues of sentences.")
-user_commands = AppGroup("user", help="Who may log in.")
+
+class Commands(AppGroup):
+    """A group of commands; a database that does not answer is a sentence and exit code 2, never a trace."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except db.UNREACHABLE as error:
+            click.echo(f"The database could not be used: {str(error).partition(chr(10))[0]}", err=True)
+            ctx.exit(2)
+
+
+demo_commands = Commands("demo", help="A house with a history, to look at.")
+ledger_commands = Commands("ledger", help="Prove the books, hand them over.")
+rates_commands = Commands("rates", help="Exchange rates.")
+jobs_commands = Commands("jobs", help="The clock: what runs by itself.")
+services_commands = Commands("services", help="What customers run.")
+payments_commands = Commands("payments", help="Money in.")
+webhooks_commands = Commands("webhooks", help="What processors told us.")
+bank_commands = Commands("bank", help="Bank transfers.")
+mail_commands = Commands("mail", help="The outbox.")
+translate_commands = Commands("translate", help="The catalogues of sentences.")
+user_commands = Commands("user", help="Who may log in.")
 
 
 def init(app: Flask) -> None:
@@ -238,6 +251,15 @@ def _staff(login: str) -> str:
     return f"staff:{user.login}"
 
 
+@webhooks_commands.command("parked")
+def webhooks_parked() -> None:
+    """List every webhook that could not be followed, with the number that “replay” takes."""
+    waiting = payments.parked()
+    for one in waiting:
+        click.echo(f"{one.id:>6}  {one.received_at:%Y-%m-%d %H:%M}  {one.gateway}  {one.event_id}  {one.reference}  ({one.why})")
+    click.echo(f"{len(waiting)} parked.")
+
+
 @webhooks_commands.command("replay")
 @click.argument("inbox_id", metavar="ID", type=int)
 def webhooks_replay(inbox_id: int) -> None:
@@ -272,7 +294,7 @@ def bank_unmatched() -> None:
     """List every line in suspense, oldest first, with the number that “bank match” takes."""
     waiting = bank.unmatched()
     for line in waiting:
-        click.echo(f"{line.id:>6}  {line.booked_on}  {line.money!s:>16}  {line.sender or 'unknown sender'}  {line.sender_account}  {line.remittance}  ({line.reason})")
+        click.echo(f"{line.id:>6}  {line.booked_on}  {line.money!s:>16}  {line.sender or 'unknown sender'}  {line.sender_account}  {line.remittance}  ({line.why})")
     click.echo(f"{len(waiting)} in suspense.")
     for gap in bank.gaps():
         click.echo(f"MISSING: {gap.sentence}")
@@ -342,7 +364,7 @@ def bank_payouts(out: Path, currency: str, again: str | None) -> None:
         click.echo(f"No payout in {currency} waits. Nothing was written.")
         return
     out.write_bytes(file.content)
-    click.echo(f"{file.message}: {file.count} transfers, {file.total} from {file.account}, written to {out}.")
+    click.echo(f"{file.message}: {file.count} transfer{'' if file.count == 1 else 's'}, {file.total} from {file.account}, written to {out}.")
 
 
 @user_commands.command("create")

@@ -17,6 +17,8 @@ from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolEmpty
 from sqlalchemy.pool import PoolProxiedConnection
 
 Row = Any
@@ -28,6 +30,8 @@ APP_ROLE = "client_area_app"
 db = SQLAlchemy()
 _open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+UNREACHABLE = (*_BROKEN, DBAPIError, PoolEmpty)
+"""What a database raises that is down, goes away or has no connection left."""
 
 
 class TransactionError(RuntimeError):

@@ -58,6 +58,9 @@ def run(app: Flask, jobs: Sequence[Job], stop: threading.Event) -> None:
 def _attempt(job: Job) -> tuple[bool, object]:
     try:
         ran, result = _alone(job)
+    except db.UNREACHABLE as error:  # for as long as it lasts, so in a line
+        log.error("The job %s could not use the database; it runs again in %g seconds: %s", job.name, job.every_s, str(error).partition("\n")[0])  # noqa: TRY400
+        return True, error
     except Exception as error:
         log.exception("The job %s failed; it runs again in %g seconds.", job.name, job.every_s)
         return True, error

@@ -12,10 +12,12 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import cli, customers, db, jobs, payments, services
+from app import cli, clock, customers, db, jobs, payments, services
+from app.gateways.sandbox import SIGNATURE_HEADER, sign
 from tests.conftest import PASSWORD
 from tests.money_helpers import EUR
 from tests.pay import begin, choose, processor, topup
+from tests.test_web import closed
 from tests.trade import customer, offer_plans, on
 
 HOUSE = Path(__file__).parent.parent
@@ -41,6 +43,17 @@ def test_every_command_explains_itself(app, run):
         told = run(*words, "--help")
         assert told.exit_code == 0
         assert len(told.output.splitlines()) > 4, words
+
+
+def test_a_database_that_is_down_is_one_sentence(run, database_url):
+    with closed(database_url):
+        for words in (("ledger", "check"), ("bank", "unmatched"), ("payments", "reconcile")):
+            told = run(*words)
+            assert told.exit_code == 2
+            assert isinstance(told.exception, SystemExit)
+            assert told.output.startswith("The database could not be used: ")
+            assert len(told.output.splitlines()) == 1
+    assert run("bank", "unmatched").exit_code == 0
 
 
 # Services
@@ -105,6 +118,16 @@ def test_a_webhook_is_worked_again(app, run, demo_customer):
     assert (told.exit_code, told.output) == (0, f"Webhook {inbox}: done\n")
     assert run("webhooks", "replay", "999").exit_code == 2
     assert run("webhooks", "replay", "first").exit_code == 2
+
+
+def test_a_webhook_that_could_not_be_followed_is_listed_with_its_number(app, run):
+    assert run("webhooks", "parked").output == "0 parked.\n"
+    body = b'{"id": "sbe_1", "type": "payment.paid", "created": 1790000000, "account": "acct_other", "reference": "sb_1"}'
+    payments.receive("sandbox", body, {SIGNATURE_HEADER: sign(body, processor(app).secret, int(clock.now().timestamp()))})
+    line, count = run("webhooks", "parked").output.splitlines()
+    assert line.startswith(f"{db.scalar('select id from webhooks'):>6}  ")
+    assert line.endswith("sandbox  sbe_1  sb_1  (of the account acct_other, not ours)")
+    assert count == "1 parked."
 
 
 # Rates

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 
 from app import customers, invoicing, jobs, mail, payments, services
+from tests.test_web import closed
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def test_a_failing_job_is_logged_lets_go_of_its_lock_and_stops_no_other(app: Fla
         assert isinstance(error, ZeroDivisionError)
         assert second == ("tock", "done")
     assert "The job tick failed" in caplog.text
+
+
+def test_a_database_that_is_down_is_a_line_in_the_log_and_no_trace(app: Flask, database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    tick = jobs.Job("tick", 1, lambda: "done", "")
+    with closed(database_url):
+        jobs.once("tick", [tick])
+    (line,) = [record for record in caplog.records if record.name == "app.jobs"]
+    assert "The job tick could not use the database; it runs again in 1 seconds: " in line.getMessage()
+    assert (line.exc_info, "\n" in line.getMessage()) == (None, False)
+    assert jobs.once("tick", [tick]) == [("tick", "done")]
 
 
 def test_run_goes_on_past_a_failure_and_ends_when_asked(app: Flask, caplog: pytest.LogCaptureFixture) -> None:

@@ -382,6 +382,17 @@ def test_a_database_that_is_down_is_said_so_and_comes_back_by_itself(visitor: Fl
     assert visitor.get("/t/books").text == "42"
 
 
+def test_a_page_that_is_not_there_is_said_to_be_out_of_reach_while_nobody_knows_who_asks(visitor: FlaskClient, database_url: str, lines) -> None:
+    visitor.set_cookie("sid", "x" * 43)
+    assert visitor.get("/nowhere").status_code == 404
+    with closed(database_url):
+        for path in ("/nowhere", "/static/nothing.css"):
+            answer = visitor.get(path)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "We cannot reach our books right now" in answer.text
+    assert "exception" not in {line["event"] for line in lines}
+
+
 class closed:  # noqa: N801 - reads as a sentence
     """The database refuses everyone inside this block, as when its server restarts."""
 

@@ -10,7 +10,7 @@ from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, mark_taken_back, open_of, restate, timeline
 from app.payments.cards import Card, CardError
 from app.payments.charging import charge_unasked, pay_by_card
-from app.payments.inbox import process, process_due, receive, replay
+from app.payments.inbox import parked, process, process_due, receive, replay
 from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
@@ -63,6 +63,7 @@ __all__ = [
     "options",
     "order_for",
     "order_topup",
+    "parked",
     "pay_by_card",
     "pay_from_balance",
     "process",

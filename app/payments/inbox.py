@@ -3,7 +3,8 @@
 import json
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from app import clock, db, gateways
 from app.gateways.base import GatewayError
@@ -69,6 +70,23 @@ def process_due(limit: int = 500) -> dict[str, int]:
         state = process(row.id)
         tally[state] = tally.get(state, 0) + 1
     return tally
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A webhook that could not be followed; `why` is a sentence, `id` what `replay` takes."""
+
+    id: int
+    gateway: str
+    event_id: str
+    reference: str
+    received_at: datetime
+    why: str
+
+
+def parked() -> list[Parked]:
+    """Every webhook that waits for the operator, oldest first."""
+    return [Parked(*row) for row in db.rows("select id, gateway, event_id, reference, received_at, error from webhooks where state = 'parked' order by id")]
 
 
 def replay(inbox_id: int) -> str:

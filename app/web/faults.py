@@ -6,21 +6,18 @@ import secrets
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import psycopg
-import sqlalchemy.exc
 from flask import Flask, Response, g, request
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, TooManyRequests
 
-from app import clock
+from app import clock, db
 
 log = logging.getLogger("client_area")
 """One JSON object per line on standard error. Routes are logged by their pattern, never with the tokens or searches in them."""
 
-_DATABASE_DOWN: Final = (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 RETRY_AFTER_S: Final = 5
 
 
@@ -60,7 +57,7 @@ def init(app: Flask, show: Any) -> None:
     app.after_request(_end)
     app.log_exception = _log_exception  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, lambda error: _answer_http(error, show))
-    for kind in _DATABASE_DOWN:
+    for kind in db.UNREACHABLE:
         app.register_error_handler(kind, lambda error: _answer_down(error, show))
 
 
@@ -75,16 +72,23 @@ def _answer_http(error: HTTPException, show: Any) -> Response | HTTPException:
     status = error.code or 500
     if status < 400 or error.response is not None:
         return error
-    problem = EXPIRED if isinstance(error, CSRFError) else PROBLEMS.get(status)
-    if problem is None:
-        problem = PROBLEMS[500 if status >= 500 else 400]
-    answer: Response = show(problem, status, reference())
+    try:
+        answer: Response = show(_problem(error, status), status, reference())
+    except db.UNREACHABLE as down:  # the page around the error would have shown whose it is
+        return _answer_down(down, show)
     if status == InternalServerError.code:
         return answer
     for name, value in error.get_headers():
         if name not in {"Content-Type", "Content-Length"}:
             answer.headers.setdefault(name, value)
     return answer
+
+
+def _problem(error: HTTPException, status: int) -> Problem:
+    if isinstance(error, CSRFError):
+        return EXPIRED
+    problem = PROBLEMS.get(status) or PROBLEMS[500 if status >= 500 else 400]
+    return replace(problem, sentence=error.description or "") if isinstance(error, TooManyRequests) and error.retry_after else problem
 
 
 def _answer_down(error: Exception, show: Any) -> Response:
