@@ -63,14 +63,12 @@ GAUGES = (
 
 @operations.get("/healthz")
 @gate.public
-@gate.public
 def healthz() -> Response:
     """Whether this process answers; asks nothing of anything else."""
     return _text("ok\n")
 
 
 @operations.get("/readyz")
-@gate.public
 @gate.public
 def readyz() -> Response:
     """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason."""
@@ -86,7 +84,6 @@ def readyz() -> Response:
 
 
 @operations.get("/metrics")
-@gate.public
 @gate.public
 def metrics() -> Response:
     """Gauges in the Prometheus text format; answered on the loopback alone, and never through a proxy."""
