@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final, NoReturn
 
 import psycopg
-from _postgres import PROJECT, PostgresError, lasting
+from _postgres import PROJECT, Cluster, PostgresError, lasting
 
 sys.path.insert(0, str(PROJECT))
 import config
@@ -30,6 +30,9 @@ WEB_THREADS: Final = 3
 """One works, the others wait: for the press of a PDF, for a processor. None of them computes meanwhile."""
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
+MOST_ENDS: Final = 3
+WITHIN_S: Final = 60
+"""A jobs process that ends more often than that in so many seconds has a reason of its own."""
 STOP_TIMEOUT_S: Final = 5
 WORKER_STOP_TIMEOUT_S: Final = 2
 POLL_S: Final = 0.02
@@ -49,8 +52,9 @@ def start() -> None:
     _refuse_busy(host, port)
     with ExitStack() as house:
         environ = {"SECRET_KEY": _secret_key(), "BASE_URL": _address(port), **given}
-        if "DATABASE_URL" not in given:
-            environ["DATABASE_URL"] = house.enter_context(_embedded())
+        cluster = None if "DATABASE_URL" in given else house.enter_context(_embedded())
+        if cluster:
+            environ["DATABASE_URL"] = cluster.url()
         settings = config.load(environ)
         demo = _prepare(settings, environ)
         log = house.enter_context(LOG.open("wb"))
@@ -58,7 +62,7 @@ def start() -> None:
         _await_answer(host, port, web)
         clock = house.enter_context(_running(_flask("jobs", "run"), environ, log))
         _greet(settings, demo=demo)
-        _watch({web.pid: "web server", clock.pid: "jobs process"})
+        _stay(web, clock, cluster, lambda: house.enter_context(_running(_flask("jobs", "run"), environ, log)))
 
 
 def _refuse_busy(host: str, port: int) -> None:
@@ -95,14 +99,14 @@ def _keep(file: Path, text: str) -> None:
 
 
 @contextmanager
-def _embedded() -> Iterator[str]:
-    """Our own server's URL, kept where the flask commands find it while the server runs."""
+def _embedded() -> Iterator[Cluster]:
+    """Our own server, its URL kept where the flask commands find it while it runs."""
     cluster = lasting()
     kept = INSTANCE / "database_url"
     try:
         with cluster.serving() as url:
             _keep(kept, url)
-            yield url
+            yield cluster
     finally:
         if cluster.postmaster() is None:
             kept.unlink(missing_ok=True)
@@ -157,7 +161,7 @@ def _flask(*words: str) -> list[str]:
 
 
 def _web(host: str, port: int) -> list[str]:
-    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S)]
+    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S), "--respawn-failed-workers"]
     return [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), *workers, "--no-access-log", "--log-level", "warning", "wsgi:app"]
 
 
@@ -236,12 +240,23 @@ def _greet(settings: config.Settings, *, demo: bool) -> None:
     print("\n".join(["", *lines, ""]), flush=True)
 
 
-def _watch(parts: dict[int, str]) -> NoReturn:
-    """Stay until a signal asks us to leave, or a part ends by itself."""
+def _stay(web: subprocess.Popen[bytes], clock: subprocess.Popen[bytes], cluster: Cluster | None, again: Callable[[], subprocess.Popen[bytes]]) -> NoReturn:
+    """Stay until a signal asks us to leave, or a part ends that cannot begin anew.
+
+    The jobs process and our own PostgreSQL are started again: whoever killed them, the kernel for want of memory say, shall not close the house.
+    """
+    ends: list[float] = []
     while True:
         pid, _status = os.wait()
-        if pid in parts:
-            raise StartError(f"The {parts[pid]} ended by itself, so everything is stopped:\n{_last_words()}")
+        if pid == web.pid:
+            raise StartError(f"The web server ended by itself, so everything is stopped:\n{_last_words()}")
+        if cluster and cluster.postmaster() is None:
+            cluster.start()
+        if pid == clock.pid:
+            ends = [*(at for at in ends if at > time.monotonic() - WITHIN_S), time.monotonic()]
+            if len(ends) > MOST_ENDS:
+                raise StartError(f"The jobs process keeps ending by itself, so everything is stopped:\n{_last_words()}")
+            clock = again()
 
 
 def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import _run
@@ -150,7 +151,17 @@ def test_a_whole_start_opens_the_house_and_ctrl_c_closes_it(start, database):
     assert "Bringing the database" not in read_until(second, "its log"), "the second start has nothing to prepare"
     status, body = page(port, "/login")
     assert (status, b"password" in body) == (200, True)
+    who_is_killed_is_replaced(second.pid, port)
     stop(second)
+
+
+def who_is_killed_is_replaced(house: int, port: str) -> None:
+    before = parts(house)
+    web, jobs = (next(pid for pid, words in before.items() if word in words) for word in ("granian", "jobs run"))
+    for pid in (*parts(web), jobs):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: page(port, "/login")[0] == 200 and any("jobs run" in words for pid, words in parts(house).items() if pid != jobs))
+    assert web in parts(house)
 
 
 def test_killed_outright_the_house_leaves_the_port_free(start, database):
@@ -163,6 +174,59 @@ def test_killed_outright_the_house_leaves_the_port_free(start, database):
     while listens(port) and time.monotonic() < deadline:
         time.sleep(0.05)  # asking without a pause would keep the dying house from the processor
     assert not listens(port)
+
+
+REVIVAL = """
+import os, pathlib, signal, subprocess, sys, threading, time
+import psycopg, _postgres, _run
+_run.LOG = pathlib.Path(os.devnull)
+def stay(web, jobs, cluster):
+    try:
+        _run._stay(web, jobs, cluster, lambda: subprocess.Popen(["true"]))
+    except _run.StartError as error:
+        print(str(error).partition(",")[0])
+with _postgres.throwaway() as cluster:
+    web, jobs = (subprocess.Popen(["sleep", "600"]) for _ in range(2))
+    def kill():
+        os.kill(cluster.postmaster(), signal.SIGKILL)
+        while True:
+            try:
+                psycopg.connect(cluster.url().replace("+psycopg", "")).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                break
+        print("It is back")
+        jobs.kill()
+    threading.Thread(target=kill).start()
+    stay(web, jobs, cluster)
+    web.kill()
+    stay(web, jobs, cluster)
+"""
+
+
+def test_our_own_server_is_started_again_when_it_is_killed_and_the_jobs_not_for_ever():
+    environ = {**os.environ, "PYTHONPATH": str(HOUSE / "bin")}
+    done = subprocess.run([sys.executable, "-c", REVIVAL], env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines() == ["It is back", "The jobs process keeps ending by itself", "The web server ended by itself"], done.stderr
+
+
+def parts(pid: int) -> dict[int, str]:
+    """The processes that this one started, with their words."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return {int(row[0]): row[2] for row in rows if row[1] == str(pid)}
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until it is; while something is being started again, it may refuse to answer."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError, http.client.HTTPException):
+            if true():
+                return
+        time.sleep(0.1)
+    raise AssertionError("never")
 
 
 def listens(port: str) -> bool:
