@@ -1,5 +1,6 @@
 """The flask commands: each reads its words, calls one verb and says what happened. Exit code 0 means done, 1 a fault found, 2 misuse or no database."""
 
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,14 @@ from app.gateways.base import GatewayError
 from app.money import AmountError, Money
 
 DAY = click.DateTime(["%Y-%m-%d"])
+NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _in_a_folder(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """Whether the file can be written: said before anything is done, not after."""
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"Nothing can be written in the folder {path.parent}.")
+    return path
 
 
 class Commands(AppGroup):
@@ -92,7 +101,7 @@ def ledger_check() -> None:
 
 @ledger_commands.command("export")
 @click.option("--format", "form", type=click.Choice(["beancount", "csv"]), required=True, help="beancount: with balance assertions. csv: one row per entry.")
-@click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="The file to write; standard output without it.")
+@click.option("--out", type=NEW_FILE, callback=_in_a_folder, help="The file to write; standard output without it.")
 def ledger_export(form: str, out: Path | None) -> None:
     """Write the whole book."""
     write = ledger.export_beancount if form == "beancount" else ledger.export_csv
@@ -353,7 +362,7 @@ def translate_check() -> None:
 
 
 @bank_commands.command("payouts")
-@click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), required=True, help="The pain.001 file to write.")
+@click.option("--out", type=NEW_FILE, callback=_in_a_folder, required=True, help="The pain.001 file to write.")
 @click.option("--currency", default="EUR", show_default=True, help="Of the account that pays.")
 @click.option("--again", metavar="FILE ID", help="Write the file of that id once more, byte for byte.")
 def bank_payouts(out: Path, currency: str, again: str | None) -> None:
@@ -363,7 +372,11 @@ def bank_payouts(out: Path, currency: str, again: str | None) -> None:
     if file is None:
         click.echo(f"No payout in {currency} waits. Nothing was written.")
         return
-    out.write_bytes(file.content)
+    try:
+        out.write_bytes(file.content)
+    except OSError as error:
+        click.echo(f"{file.message} could not be written to {out}: {error.strerror}. Its payouts stand in it: write it by --again {file.message}.", err=True)
+        sys.exit(2)
     click.echo(f"{file.message}: {file.count} transfer{'' if file.count == 1 else 's'}, {file.total} from {file.account}, written to {out}.")
 
 

@@ -71,6 +71,22 @@ def test_the_file_is_what_the_rules_say_and_each_payout_stands_in_one(payout: st
     assert run.invoke(args=["bank", "payouts", "--out", str(file), "--again", "PAY-1"]).output == "There is no payment file PAY-1.\n"
 
 
+def test_a_file_that_cannot_be_written_takes_no_payout_with_it(payout: str, tmp_path: Path, app: Flask, monkeypatch: pytest.MonkeyPatch):
+    run = app.test_cli_runner()
+    told = run.invoke(args=["bank", "payouts", "--out", str(tmp_path / "nowhere" / "payouts.xml")])
+    assert (told.exit_code, f"Nothing can be written in the folder {tmp_path / 'nowhere'}." in told.output) == (2, True)
+    assert db.scalar("select count(*) from bank_payouts") == 0
+    full, file = OSError(28, "No space left on device"), tmp_path / "payouts.xml"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(full))
+        told = run.invoke(args=["bank", "payouts", "--out", str(file)])
+    message = db.scalar("select message from bank_payout_files")
+    assert told.exit_code == 2
+    assert told.output == f"{message} could not be written to {file}: No space left on device. Its payouts stand in it: write it by --again {message}.\n"
+    assert run.invoke(args=["bank", "payouts", "--out", str(file), "--again", message]).exit_code == 0
+    assert payout.encode() in file.read_bytes()
+
+
 def test_the_sum_is_of_all_and_what_is_asked_for_later_stands_in_the_next_file(demo_customer: User):
     first = [approved(demo_customer, minor) for minor in (10_01, 20_02)]
     file = bank.payouts.export("EUR")

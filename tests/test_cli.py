@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 from datetime import date
@@ -54,6 +55,18 @@ def test_a_database_that_is_down_is_one_sentence(run, database_url):
             assert told.output.startswith("The database could not be used: ")
             assert len(told.output.splitlines()) == 1
     assert run("bank", "unmatched").exit_code == 0
+
+
+DOCS = [*HOUSE.glob("*.md"), *HOUSE.glob("docs/*.md"), HOUSE / ".env.example"]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_what_the_docs_name_is_there(app, page):
+    text = page.read_text()
+    named = {tuple(words.split()) for words in re.findall(r"(?:`F|`flask|flask --app wsgi) ([a-z]+ [a-z][a-z-]+)", text)}
+    assert named - {words for words, _ in commands(app.cli)} == set()
+    files = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [name for name in files if not (page.parent / name).exists()] == []
 
 
 # Services
