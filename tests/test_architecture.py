@@ -113,6 +113,19 @@ def swallowed_error(source: Source) -> Iterator[int]:
             yield node.lineno
 
 
+def unwatched_processor(source: Source) -> Iterator[int]:
+    """A call to a processor outside `outages.asking`, by whatever name the gateway has there."""
+    verbs = {"checkout", "lookup", "refund", "charge_kept", "enrol", "keep", "forget"}
+    if source.path.startswith("app/gateways"):
+        return
+    tree = ast.parse(source.text)
+    within = {id(node) for block in ast.walk(tree) if isinstance(block, ast.With) and "outages.asking(" in ast.unparse(block.items[0]) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in verbs and id(node) not in within:
+            if ast.unparse(node.func.value) in {"gateway", "keeper", "found"}:
+                yield node.lineno
+
+
 def inline_style_or_script(source: Source) -> Iterator[int]:
     inline = re.compile(r"""<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|\shx-on|\sdata-hx-on|["']js:|["']javascript:|\shx-vals=["']?js|hx-trigger=["'][^"']*\[""")
     if not source.path.startswith(("templates/mail/", "templates/documents/")):
@@ -142,6 +155,12 @@ READINGS = [
     Reading(environment_outside_config, "app/**/*.py", Source("app/mail.py", "import os\nurl = os.environ['MAIL_URL']"), Source("app/mail.py", "url = config.current().mail_url")),
     Reading(
         htmx_flask_outside_web, "app/**/*.py", Source("app/blueprints/balance.py", "from htmx_flask import Htmx"), Source("app/web/__init__.py", "from htmx_flask import Htmx")
+    ),
+    Reading(
+        unwatched_processor,
+        "app/**/*.py",
+        Source("app/payments/watching.py", "snapshot = gateway.lookup(reference)"),
+        Source("app/payments/watching.py", "with outages.asking(name, 'lookup', reference):\n    snapshot = gateway.lookup(reference)"),
     ),
     Reading(
         swallowed_error,

@@ -10,7 +10,7 @@ from flask import Flask
 
 from app import clock, db, gateways, invoicing, mail, payments, services, wallet
 from app.customers import User
-from app.gateways.base import ASKED_FOR, GatewayError, KeptCard, Snapshot
+from app.gateways.base import ASKED_FOR, KeptCard, NoAnswer, Snapshot
 from app.money import Money
 from app.payments import Card, cards, starting
 from app.sandbox_processor import CHOICES
@@ -218,7 +218,7 @@ def test_a_lost_answer_is_unknown_until_it_is_asked_for_and_charged_once(app, de
 
     def lost(asked):
         charge(asked)
-        raise GatewayError("The answer was lost.", permanent=False)
+        raise NoAnswer("The answer was lost.")
 
     monkeypatch.setattr(vault, "charge", lost)
     with pytest.raises(payments.ProcessorDown):
@@ -281,7 +281,7 @@ def test_no_other_way_is_opened_while_nobody_knows_whether_the_card_was_charged(
     def lost(asked):
         if reached:
             charge(asked)
-        raise GatewayError("The answer was lost.", permanent=False)
+        raise NoAnswer("The answer was lost.")
 
     monkeypatch.setattr(vault, "charge", lost)
     with pytest.raises(payments.ProcessorDown, match="do not know yet"):

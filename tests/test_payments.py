@@ -18,7 +18,7 @@ import config
 from app import clock, db, fx, gateways, invoicing, payments, wallet
 from app.customers import User
 from app.formats import formats
-from app.gateways.base import Charge, GatewayError, Redirect, Snapshot
+from app.gateways.base import Charge, NoAnswer, Redirect, Refused, Snapshot
 from app.invoicing import Bill, BillError, Draft, Line, Settlement
 from app.ledger import InsufficientFunds
 from app.mail import MailError
@@ -131,7 +131,7 @@ def test_a_page_that_opened_while_another_click_was_refused_is_asked_about(app: 
         page = checkout(charge)
         (payment,) = payments.open_of(bill.id)
         with pytest.raises(ProcessorDown):
-            starting.record_failure(payment, GatewayError("Refused.", permanent=True))
+            starting.record_failure(payment, Refused("Refused."), over=True)
         return page
 
     monkeypatch.setattr(found, "checkout", meanwhile)
@@ -707,7 +707,7 @@ def test_one_bad_payment_stops_no_other_from_being_reconciled(app: Flask, demo_c
 
     def poisoned(_: object, reference: str) -> Snapshot | None:
         if reference == bad.gateway_reference:
-            raise GatewayError("down", permanent=False)
+            raise NoAnswer("down")
         return lookup(reference)
 
     monkeypatch.setattr("app.gateways.sandbox.Sandbox.lookup", poisoned)

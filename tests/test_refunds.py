@@ -12,7 +12,7 @@ from flask import Flask
 import config
 from app import clock, db, gateways, invoicing, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
-from app.gateways.base import GatewayError, RefundSnapshot, Snapshot
+from app.gateways.base import GatewayError, RefundSnapshot, Refused, Snapshot
 from app.gateways.sandbox import ProcessorDown
 from app.money import Money
 from app.payments import Payment
@@ -481,7 +481,7 @@ def test_a_refund_the_processor_refuses_comes_back_to_the_balance(app, anna, mon
     refunds.approve(number, actor=SAM)
 
     def refuse(*_: object) -> None:
-        raise GatewayError("The card is closed.", permanent=True)
+        raise Refused("The card is closed.")
 
     monkeypatch.setattr(gateways.get("sandbox"), "refund", refuse)
     assert refunds.pay_out(number) == "failed"

@@ -10,7 +10,7 @@ from stripe import HTTPClient
 
 from app import clock, db, gateways, payments, services, wallet
 from app.customers import User
-from app.gateways.base import ASKED_FOR
+from app.gateways.base import ASKED_FOR, Misconfigured
 from app.gateways.stripe_cards import StripeWithCards
 from app.money import Money
 from app.payments import Card, cards
@@ -187,10 +187,89 @@ def test_a_method_that_is_gone_at_stripe_is_a_decline(fake, gateway, demo_custom
     assert not cards.of_customer(demo_customer.customer_id)[0].usable
 
 
-def test_a_wrong_key_says_nothing_of_the_card(fake, gateway, demo_customer, card):
-    fake.secret_key = "sk_test_other"
-    assert state(pay(demo_customer, card)) == ["failed"]
-    assert cards.of_customer(demo_customer.customer_id)[0].usable
+def bar(fake: FakeStripe, how: str) -> None:
+    """The key is wrong, may not charge, or is one of another account, where nobody of ours is known."""
+    if how == "account":
+        fake.customers.clear()
+        fake.methods.clear()
+    else:
+        fake.script += [how] * 40
+
+
+@pytest.mark.parametrize("how", ["401", "403", "400", "account"])
+def test_what_is_ours_says_nothing_of_the_card_and_the_bill_can_be_paid_at_once(fake, gateway, demo_customer, card, how):
+    bill, books = topup(demo_customer, EUR("40")), (dict(fake.customers), dict(fake.methods))
+    bar(fake, how)
+    with pytest.raises(payments.ProcessorDown, match="switched off"):
+        payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
+    assert (state(bill.id), cards.of_customer(demo_customer.customer_id)[0].usable) == (["failed"], True)
+    fake.script.clear()
+    fake.customers.update(books[0])
+    fake.methods.update(books[1])
+    payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
+    assert (state(bill.id), charged(fake)) == (["failed", "paid"], 40_00)
+
+
+def test_a_wrong_key_met_after_a_lost_answer_settles_nothing(fake, gateway, demo_customer, card):
+    bill = topup(demo_customer, EUR("40"))
+    fake.script += ["drop-after", "drop-before", "drop-before"]
+    for _ in range(2):
+        with pytest.raises(payments.ProcessorDown):
+            payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
+        assert state(bill.id) == ["unknown"]
+        fake.script += ["401"] * 2
+    fake.script.clear()
+    payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
+    assert (state(bill.id), charged(fake), len(fake.intents)) == (["paid"], 40_00, 1)
+
+
+def test_an_amount_that_stripe_does_not_take_is_the_payments_and_not_the_cards(fake, gateway, demo_customer, card):
+    fake.least = 100_00
+    bill = pay(demo_customer, card)
+    assert (state(bill), cards.of_customer(demo_customer.customer_id)[0].usable) == (["failed"], True)
+    assert "amount is not possible" in db.scalar("select failure_message from payments")
+
+
+@pytest.mark.parametrize("how", ["401", "403", "account", "drop-before"])
+def test_a_renewal_waits_for_our_settings_tells_nobody_and_is_charged_when_they_are_mended(fake, gateway, demo_customer, card, how):
+    offer_plans()
+    with on(date(2026, 11, 10)):
+        fund(demo_customer.customer_id, 23_80)
+        service = services.order(demo_customer.customer_id, "vps-4", 1)
+        services.pay_from(demo_customer.customer_id, service.public_id, card.public_id)
+    books = dict(fake.customers), dict(fake.methods)
+    with on(date(2026, 12, 11)):
+        services.renew_due()
+        mails, noon = db.scalar("select count(*) from mails"), clock.now()
+        bar(fake, how)
+        for hours in range(5):
+            fake.script += [how] * 40 * (how != "account")
+            with clock.travel(noon + timedelta(hours=2 * hours)):
+                payments.reconcile()
+                services.renew_by_card()
+                services.renew_by_card()
+        assert db.scalar("select count(*) from payments where off_session") <= 5
+        assert (db.scalar("select count(*) from mails"), charged(fake)) == (mails, 0)
+        assert cards.of_customer(demo_customer.customer_id)[0].usable
+        assert services.find(demo_customer.customer_id, service.public_id).payment_source == "balance_then_card"
+        fake.script.clear()
+        fake.customers.update(books[0])
+        fake.methods.update(books[1])
+        for hours in (10, 12):
+            with clock.travel(noon + timedelta(hours=hours)):
+                payments.reconcile()
+                services.renew_by_card()
+    assert (charged(fake), len([one for one in fake.intents.values() if one["status"] == "succeeded"])) == (23_80, 1)
+    assert services.find(demo_customer.customer_id, service.public_id).paid_through > service.paid_through
+
+
+def test_a_card_that_another_account_does_not_know_is_not_forgotten_yet(fake, gateway, demo_customer, card):
+    ours = fake.methods.pop(card.token)
+    services.remove_card(demo_customer.customer_id, card.public_id)
+    fake.methods[card.token] = ours
+    with clock.travel(clock.now() + timedelta(minutes=5)):
+        assert cards.forget_removed() == 1
+    assert fake.methods[card.token]["customer"] is None
 
 
 def test_a_renewal_is_charged_off_session_and_an_unheard_answer_is_not_charged_twice(fake, gateway, demo_customer, card):
@@ -216,4 +295,5 @@ def test_a_removed_card_is_detached_when_stripe_answers_and_twice_is_fine(fake, 
         assert cards.forget_removed() == 1
     assert fake.methods[card.token]["customer"] is None
     gateway.forget(card.token)
-    gateway.forget("pm_never")
+    with pytest.raises(Misconfigured):
+        gateway.forget("pm_never")

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from flask import Blueprint, Response, abort, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import clock, db
+from app import clock, db, payments
 from app.web import gate
 
 operations = Blueprint("operations", __name__)
@@ -56,6 +56,18 @@ GAUGES = (
         "select '', coalesce(%(now)s::date - min(booked_on), 0) from bank_lines where state = 'suspense'",
     ),
     ("client_area_bank_gaps", "Statements that are missing between those that came", "", "select '', count(*) from bank_gaps"),
+    (
+        "client_area_processor_trouble",
+        "Seconds since a processor gives no answer, or does not let us do something",
+        "processor",
+        "select gateway || case when verb <> '' then ' ' || verb else '' end as processor, extract(epoch from %(now)s - since)::bigint as seconds from outages where verb <> '' or pauses > 0 order by 1",
+    ),
+    (
+        "client_area_refunds_hindered",
+        "Refunds and held money that a setting of ours keeps from leaving",
+        "",
+        "select '' as label, (select count(*) from refunds where hindrance <> '') + (select count(*) from held where hindrance <> '') as number",
+    ),
     ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
     ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
 )
@@ -71,7 +83,10 @@ def healthz() -> Response:
 @operations.get("/readyz")
 @gate.public
 def readyz() -> Response:
-    """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason."""
+    """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason.
+
+    A processor in trouble takes no page out of service: it is named, on the loopback alone, and the answer stays 200.
+    """
     try:
         found = db.scalar("select version_num from alembic_version")
     except psycopg.errors.UndefinedTable:
@@ -80,7 +95,7 @@ def readyz() -> Response:
         return _text("The database does not answer.\n", 503)
     if found != _newest_migration():
         return _text(f"The database stands at migration {found}, this program needs {_newest_migration()}: run flask db upgrade.\n", 503)
-    return _text("ready\n")
+    return _text("ready\n" + "".join(f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n" for one in (payments.outages.known() if _local() else ())))
 
 
 @operations.get("/metrics")

@@ -4,7 +4,7 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, request
 
-from app import refunds, services, web
+from app import payments, refunds, services, web
 from app.gateways.base import GatewayError
 from app.refunds import RefundError
 from app.web.forms import Form, Line
@@ -51,7 +51,7 @@ def index() -> Response:
     found = refunds.held_money(over=over, before=int(before) if over and known else None)
     shown = found[: refunds.PAGE] if over else found
     older = f"/staff/held?over=yes&before={shown[-1].id}" if len(found) > len(shown) else ""
-    return web.page("held/index.html", found=shown, over=over, older=older, states=STATES)
+    return web.page("held/index.html", found=shown, over=over, older=older, states=STATES, outages=payments.outages.known())
 
 
 @staff_held.get("/staff/held/<number>")

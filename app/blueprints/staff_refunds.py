@@ -4,7 +4,7 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, request
 
-from app import refunds, web
+from app import payments, refunds, web
 from app.blueprints.refunds import DISPUTES, NEXT, STATES
 from app.money import AmountError, Money
 from app.refunds import RefundError
@@ -48,7 +48,19 @@ def index() -> Response:
     shown = cases[: refunds.PAGE] if state else cases
     older = f"/staff/refunds?state={state}&before={shown[-1].refund.id}" if len(cases) > len(shown) else ""
     code = 422 if errors else 200
-    return web.page("refunds/queue.html", status_code=code, cases=shown, lists=LISTS, state=state, older=older, states=STATES, find=text, found=several, errors=errors)
+    return web.page(
+        "refunds/queue.html",
+        status_code=code,
+        cases=shown,
+        lists=LISTS,
+        state=state,
+        older=older,
+        states=STATES,
+        find=text,
+        found=several,
+        errors=errors,
+        outages=payments.outages.known(),
+    )
 
 
 def cursor() -> int | None:

@@ -6,7 +6,7 @@ There is no processor to ask. What arrived is learnt from the bank's statements 
 from collections.abc import Mapping, Sequence
 
 from app import remittance
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Instructions, Method, RefundSnapshot, Snapshot, WayBack
+from app.gateways.base import BadSignature, Charge, Event, Instructions, Method, RefundSnapshot, Refused, Snapshot, WayBack
 from app.languages import N_
 from app.money import Money
 from config import BankAccount
@@ -19,6 +19,7 @@ class Bank:
 
     name = "bank"
     grows = False
+    forgets = True
 
     def __init__(self, accounts: Sequence[BankAccount]) -> None:
         self._accounts = {account.currency: account for account in accounts}
@@ -33,7 +34,7 @@ class Bank:
         """Where to send how much and what to write on it. Nothing leaves the house."""
         account = self._accounts.get(charge.amount.currency)
         if account is None:
-            raise GatewayError(f"We have no bank account in {charge.amount.currency}. Choose another method.", permanent=True)
+            raise Refused(f"We have no bank account in {charge.amount.currency}. Choose another method.")
         lines = (
             ("Account holder", account.holder),
             ("IBAN" if account.has_iban else "Account number", remittance.grouped(account.number)),
@@ -57,7 +58,7 @@ class Bank:
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """A transfer is not turned round by a machine: it goes back as a payout by hand."""
         del reference, amount, key
-        raise GatewayError(N_("A bank transfer goes back by a transfer of ours, made by hand."), permanent=True)
+        raise Refused(N_("A bank transfer goes back by a transfer of ours, made by hand."))
 
     def way_back(self, method: str) -> WayBack:
         """Never: statements name an account, and it may be nobody's we know."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from app.languages import N_
 from app.money import Money
 
 State = Literal["open", "pending", "paid", "failed", "expired", "kept"]
@@ -28,19 +29,37 @@ FEW = 6
 """As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
 
 NO_ANSWER = "The processor does not answer at the moment. Your bill stays payable: try again in a minute or choose another method."
+SWITCHED_OFF = N_("Payments by this method are switched off at the moment. Nothing was charged.")
 
 
 class GatewayError(Exception):
-    """A call that brought no answer we can use.
+    """A call that brought no answer we can use: one of the kinds below, by whose it is. `str()` is a sentence for the customer, `detail` is for the operator."""
 
-    `permanent` says that nothing happened at the processor and the same call will not succeed; otherwise the outcome is unknown and
-    only the same key or a look-up may settle it. `str()` is a sentence for the customer, `detail` is for the operator.
-    """
-
-    def __init__(self, message: str, *, permanent: bool, detail: str = "") -> None:
+    def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
-        self.permanent = permanent
         self.detail = detail or message
+
+
+class Refused(GatewayError):
+    """The payment's own: nothing happened, and this payment or refund will never go through so."""
+
+
+class NotNow(GatewayError):
+    """Nobody's fault but the moment's: nothing happened by this call, it says nothing of the payer, the card or the money, and later the same call goes through."""
+
+
+class Misconfigured(NotNow):
+    """Ours: the processor does not take our key, knows us as another account, misses money on it or does not understand us. Somebody has to mend that."""
+
+    def __init__(self, detail: str, message: str = SWITCHED_OFF) -> None:
+        super().__init__(message, detail=detail)
+
+
+class NoAnswer(GatewayError):
+    """The outcome is unknown: only the same key or a look-up may settle it."""
+
+    def __init__(self, detail: str, message: str = NO_ANSWER) -> None:
+        super().__init__(message, detail=detail)
 
 
 class BadSignature(ValueError):
@@ -256,11 +275,13 @@ class Snapshot:
 class Gateway(Protocol):
     """The six verbs. Each may raise GatewayError; none opens a transaction of ours.
 
-    `grows` says whether a payment that is paid may still receive more, and is therefore watched on.
+    `grows` says whether a payment that is paid may still receive more, and is therefore watched on. `forgets` says whether the processor may not
+    know a page any more, or not yet, that it did open; where it never forgets, a page that is not there is another account's.
     """
 
     name: str
     grows: bool
+    forgets: bool
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """What this gateway carries, each judged for this payer and amount. No network."""
@@ -316,7 +337,7 @@ class KeepsCards(Gateway, Protocol):
         ...
 
     def charge_kept(self, charge: Charge) -> Snapshot:
-        """Charge a saved card; the same charge again charges nothing new. A decline is a snapshot, a GatewayError says nothing of the card."""
+        """Charge a saved card; the same charge again charges nothing new. A decline is a snapshot; what is ours, or no answer, says nothing of the card."""
         ...
 
     def forget(self, token: str) -> None:

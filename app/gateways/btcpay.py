@@ -15,7 +15,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import NO_ANSWER, BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
+from app.gateways.base import BadSignature, Charge, Event, Method, NoAnswer, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, read_json
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -38,6 +38,7 @@ class BTCPay:
 
     name = "btcpay"
     grows = True
+    forgets = False
 
     def __init__(self, url: str, store_id: str, api_key: str, webhook_secrets: str) -> None:
         self._store_id = store_id
@@ -59,7 +60,7 @@ class BTCPay:
             http.call("POST", f"{self._store}/invoices", body=http.write_json(_invoice(charge)), headers=self._headers)
         made = self._of(charge.id)
         if not made:
-            raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"no invoice of {charge.id}")
+            raise NoAnswer(f"no invoice of {charge.id}", "The payment page did not open. Nothing was charged.")
         return Redirect(made[0]["checkoutLink"], made[0]["id"])
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
@@ -87,9 +88,7 @@ class BTCPay:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
-        raise GatewayError(
-            N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), permanent=True, detail=f"{key}: {amount} of {reference}"
-        )
+        raise Refused(N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), detail=f"{key}: {amount} of {reference}")
 
     def way_back(self, method: str) -> WayBack:
         """Never."""
@@ -209,7 +208,7 @@ def _decimal(said: Any) -> Decimal:
     try:
         found = Decimal(str(said if said is not None else 0))
     except InvalidOperation as error:
-        raise GatewayError(NO_ANSWER, permanent=False, detail=f"BTCPay says {said!r} where a number belongs") from error
+        raise NoAnswer(f"BTCPay says {said!r} where a number belongs") from error
     return found if found.is_finite() else Decimal(0)
 
 

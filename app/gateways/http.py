@@ -11,12 +11,11 @@ from urllib.parse import urlencode
 import certifi
 import urllib3
 
-from app.gateways.base import NO_ANSWER, GatewayError
+from app.gateways.base import GatewayError, Misconfigured, NoAnswer
 from app.languages import N_
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.05, 15.0
 LARGEST_ANSWER = 4 * 1024 * 1024
-SWITCHED_OFF = N_("Payments by this method are switched off at the moment. Nothing was charged.")
 REFUSED = N_("The processor refused this payment. Nothing was charged.")
 
 _pool = urllib3.PoolManager(
@@ -45,8 +44,8 @@ def call(
 ) -> Answer:
     """One call; any 2xx and the `expected` statuses are returned.
 
-    Raises GatewayError: permanent for a wrong key (401, 403) and for a request the processor will never take (other 4xx), of unknown
-    outcome for everything that is no answer: a time-out, a broken line, a redirect, 429, 5xx, a body that is no JSON.
+    Raises Misconfigured for a wrong key (401, 403) and for a request the processor will never take (other 4xx: what a processor says of a payer
+    is among the `expected`), NoAnswer for everything that is no answer: a time-out, a broken line, a redirect, 429, 5xx, a body that is no JSON.
     """
     status, data = fetch(method, f"{url}?{urlencode(query)}" if query else url, body, headers)
     if not 200 <= status < 300 and status not in expected:
@@ -54,11 +53,11 @@ def call(
     try:
         return Answer(status, json.loads(data, parse_float=Decimal) if data else None)
     except (ValueError, RecursionError) as error:
-        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: {status}, no JSON") from error
+        raise NoAnswer(f"{method} {url}: {status}, no JSON") from error
 
 
 def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    """Status and raw body of one call. Raises GatewayError when there is no whole answer."""
+    """Status and raw body of one call. Raises NoAnswer when there is no whole one."""
     try:
         response = _pool.request(method, url, body=body, headers=dict(headers or {}), redirect=False, preload_content=False)
         try:
@@ -66,9 +65,9 @@ def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str
         finally:
             response.release_conn()
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: {error!r}") from error
+        raise NoAnswer(f"{method} {url}: {error!r}") from error
     if len(data) > LARGEST_ANSWER:
-        raise GatewayError(NO_ANSWER, permanent=False, detail=f"{method} {url}: more than {LARGEST_ANSWER} bytes")
+        raise NoAnswer(f"{method} {url}: more than {LARGEST_ANSWER} bytes")
     return response.status, data
 
 
@@ -89,8 +88,4 @@ def read_base64(text: str) -> bytes:
 
 def _refusal(method: str, url: str, status: int, data: bytes) -> GatewayError:
     detail = f"{method} {url}: {status} {data[:300].decode('utf-8', 'replace')}"
-    if status in (401, 403):
-        return GatewayError(SWITCHED_OFF, permanent=True, detail=detail)
-    if 400 <= status < 500 and status not in (408, 409, 425, 429):
-        return GatewayError(REFUSED, permanent=True, detail=detail)
-    return GatewayError(NO_ANSWER, permanent=False, detail=detail)
+    return Misconfigured(detail) if 400 <= status < 500 and status not in (408, 409, 425, 429) else NoAnswer(detail)

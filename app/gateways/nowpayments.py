@@ -16,7 +16,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack
+from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Misconfigured, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -37,6 +37,7 @@ class NOWPayments:
 
     name = "nowpayments"
     grows = True
+    forgets = True
 
     def __init__(self, api_key: str, ipn_secret: str, callback_url: str, api_base: str = LIVE_API) -> None:
         self._headers = {"x-api-key": api_key, "Content-Type": "application/json"}
@@ -60,8 +61,10 @@ class NOWPayments:
             "cancel_url": charge.cancel_url,
             "is_fixed_rate": True,
         }
-        invoice = http.call("POST", f"{self._base}/v1/invoice", body=_written(asked).encode(), headers=self._headers).body
-        return Redirect(invoice["invoice_url"], charge.id)
+        answer = http.call("POST", f"{self._base}/v1/invoice", body=_written(asked).encode(), headers=self._headers, expected=(400,))
+        if answer.status == 400:
+            raise _refused(answer.body)
+        return Redirect(answer.body["invoice_url"], charge.id)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
         """Verify the HMAC over the sorted body as JavaScript would write it, then read. Raises BadSignature."""
@@ -87,9 +90,7 @@ class NOWPayments:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
-        raise GatewayError(
-            N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), permanent=True, detail=f"{key}: {amount} of {reference}"
-        )
+        raise Refused(N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), detail=f"{key}: {amount} of {reference}")
 
     def way_back(self, method: str) -> WayBack:
         """Never."""
@@ -143,6 +144,13 @@ def _worth(payment: Mapping[str, Any]) -> Money:
     price, asked, came = (Decimal(str(payment.get(name) or 0)) for name in ("price_amount", "pay_amount", "actually_paid"))
     share = price if came == asked or not asked else price * came / asked
     return Money.of(share.quantize(Decimal(1).scaleb(-CURRENCIES[currency].exponent), ROUND_DOWN), currency)
+
+
+def _refused(body: Any) -> GatewayError:
+    """A bad request is about the amount, or it is ours."""
+    if "AMOUNT" in str(body).upper():
+        return Refused("Cryptocurrency cannot be paid in this amount. Nothing was charged.", detail=f"NOWPayments: {body}")
+    return Misconfigured(f"NOWPayments: {body}")
 
 
 def _event(said: Mapping[str, Any], body: bytes) -> Event:

@@ -28,7 +28,24 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, DisputeSnapshot, Event, GatewayError, Method, Redirect, RefundSnapshot, Snapshot, State, WayBack, read_json
+from app.gateways.base import (
+    BadSignature,
+    Charge,
+    DisputeSnapshot,
+    Event,
+    GatewayError,
+    Method,
+    Misconfigured,
+    NoAnswer,
+    NotNow,
+    Redirect,
+    RefundSnapshot,
+    Refused,
+    Snapshot,
+    State,
+    WayBack,
+    read_json,
+)
 from app.languages import N_
 from app.money import AmountError, Money
 
@@ -65,6 +82,7 @@ class PayPal:
 
     name = "paypal"
     grows = False
+    forgets = True
 
     def __init__(self, client_id: str, secret: str, webhook_id: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
         self._authorization = http.basic(client_id, secret)
@@ -82,11 +100,11 @@ class PayPal:
         """The order of this charge, made once, and PayPal's page for it."""
         answer = self._call("POST", "/v2/checkout/orders", self._order(charge), {"PayPal-Request-Id": f"{charge.id}:order", **_PREFER}, expected=(422,))
         if answer.status == 422:
-            raise _refused(answer.body, http.REFUSED)
+            raise _refused(answer.body)
         order = answer.body
         url = next((link["href"] for link in order.get("links", []) if link.get("rel") in ("payer-action", "approve")), "")
         if not url:
-            raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{order.get('id')} has no page for the payer")
+            raise NoAnswer(f"{order.get('id')} has no page for the payer", "The payment page did not open. Nothing was charged.")
         return Redirect(url, order["id"])
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
@@ -111,13 +129,13 @@ class PayPal:
         order = self._find(reference)
         capture = _capture(order) if order else None
         if order is None or capture is None:
-            raise GatewayError(N_("This payment cannot be refunded."), permanent=True, detail=f"{reference} was never captured")
+            raise Misconfigured(f"PayPal has no capture of {reference}: are its keys those of the account that was paid?")
         if sent := next((refund for refund in _refunds(order, amount.currency) if refund.key == key), None):
             return sent
         body = {"amount": _amount(amount), "custom_id": key}
         answer = self._call("POST", f"/v2/payments/captures/{quote(capture['id'])}/refund", body, {"PayPal-Request-Id": f"{key}:refund", **_PREFER}, expected=(422,))
         if answer.status == 422:
-            raise _refused(answer.body, "PayPal refused to send this money back.")
+            raise _refused(answer.body)
         return _refund(answer.body, amount, key)
 
     def way_back(self, method: str) -> WayBack:
@@ -156,7 +174,7 @@ class PayPal:
             answer = http.call(method, self._base + path, body=content, headers=sent, expected=(401, *expected))
             if answer.status != 401:
                 return answer
-        raise GatewayError(http.SWITCHED_OFF, permanent=True, detail=f"{method} {path}: 401 with a new token")
+        raise Misconfigured(f"{method} {path}: 401 with a new token")
 
     def _bearer(self, *, fresh: bool) -> str:
         if fresh or time.monotonic() >= self._token_until:
@@ -235,7 +253,9 @@ class PayPal:
         if answer.status == 422 and (issue := _issue(answer.body)) != "ORDER_ALREADY_CAPTURED":
             if issue in _NOT_YET:
                 return told
-            return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, http.REFUSED))
+            if issue.startswith(_OURS):
+                raise _refused(answer.body)
+            return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, REFUSED))
         again = self._find(order["id"])
         capture = _capture(again) if again else None
         return self._captured(self._read(capture["id"]), told) if capture else replace(told, state="pending")
@@ -313,20 +333,21 @@ _SENTENCES = {
     "PENDING_CAPTURE": N_("The payment has not settled at PayPal yet, so it cannot go back yet."),
     "TRANSACTION_DISPUTED": N_("The payment is disputed at PayPal, so it cannot go back meanwhile."),
     "REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK": N_("The payer's bank has taken this payment back already."),
-    "REFUND_FAILED_INSUFFICIENT_FUNDS": N_("Our PayPal account has not enough money for this refund at the moment."),
     "REFUND_CAPTURE_CURRENCY_MISMATCH": N_("PayPal sends money back in the currency it came in only."),
 }
 """What PayPal's issues mean to a person."""
-_LATER = frozenset({"PENDING_CAPTURE", "REFUND_FAILED_INSUFFICIENT_FUNDS"})
-"""Refusals that another day may lift."""
+_OURS = ("PAYEE_", "PERMISSION_", "REFUND_FAILED_INSUFFICIENT_FUNDS")
+"""How refusals begin that are about our own account."""
+_MEANS = {"REFUND_FAILED_INSUFFICIENT_FUNDS": ": our account there has not enough money for this refund"}
+REFUSED = N_("PayPal refused this payment. Nothing was charged.")
 
 
 def to_paypal(amount: Money) -> str:
-    """The amount as PayPal reads it. Raises a permanent GatewayError when it cannot be written exactly."""
+    """The amount as PayPal reads it. Raises Refused when it cannot be written exactly."""
     value = amount.decimal
     step = Decimal(1) if amount.currency in WHOLE else Decimal("0.01")
     if amount.currency not in CURRENCIES or value != value.quantize(step):
-        raise GatewayError(f"PayPal takes whole {amount.currency} only" if amount.currency in WHOLE else "Not for this amount", permanent=True, detail=f"{amount} at PayPal")
+        raise Refused(f"PayPal takes whole {amount.currency} only" if amount.currency in WHOLE else "Not for this amount", detail=f"{amount} at PayPal")
     return str(value.quantize(step))
 
 
@@ -347,7 +368,7 @@ def _fitting(method: Method, amount: Money) -> Method:
         return method
     try:
         to_paypal(amount)
-    except GatewayError as error:
+    except Refused as error:
         return replace(method, unavailable=str(error))
     return method
 
@@ -460,10 +481,14 @@ def _issue(body: Any) -> str:
     return str(details[0].get("issue", "")) if details else ""
 
 
-def _refused(body: Any, otherwise: str) -> GatewayError:
-    """What PayPal will not do, as a sentence; permanent but for what may be better tomorrow."""
+def _refused(body: Any) -> GatewayError:
+    """What PayPal will not do. What it says of the payment or its payer has a sentence; everything else is about our account or our request."""
     issue = _issue(body)
-    return GatewayError(_SENTENCES.get(issue, otherwise), permanent=issue not in _LATER, detail=f"PayPal: {issue or body}")
+    if issue == "PENDING_CAPTURE":
+        return NotNow(_SENTENCES[issue], detail=f"PayPal: {issue}")
+    if issue in _SENTENCES and not issue.startswith(_OURS):
+        return Refused(_SENTENCES[issue], detail=f"PayPal: {issue}")
+    return Misconfigured(f"PayPal: {issue or body}{_MEANS.get(issue, '')}")
 
 
 def _time(text: str) -> datetime:

@@ -13,17 +13,17 @@ from typing import Any, Literal, Protocol
 
 from app import clock
 from app.gateways.base import (
-    NO_ANSWER,
     SIGNATURE_TOLERANCE_S,
     BadSignature,
     Charge,
     DisputeSnapshot,
     Event,
-    GatewayError,
     KeptCard,
     Method,
+    NoAnswer,
     Redirect,
     RefundSnapshot,
+    Refused,
     Setup,
     Snapshot,
     State,
@@ -148,6 +148,7 @@ class Sandbox:
     name = "sandbox"
     kept_by = "card"
     grows = False
+    forgets = False
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -176,7 +177,7 @@ class Sandbox:
         try:
             sent = self._answer(self._processor.refund, reference, amount.minor, key)
         except RefundRefused as refused:
-            raise GatewayError(str(refused), permanent=True) from refused
+            raise Refused(str(refused)) from refused
         return _refund(sent, amount.currency)
 
     def way_back(self, method: str) -> WayBack:
@@ -204,7 +205,7 @@ class Sandbox:
         try:
             return call(*arguments)
         except ProcessorDown as error:
-            raise GatewayError(NO_ANSWER, permanent=False) from error
+            raise NoAnswer(str(error) or "the pretend processor is down") from error
 
     def _event(self, event: dict[str, Any]) -> Event:
         try:

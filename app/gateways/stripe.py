@@ -19,16 +19,17 @@ from stripe.params.checkout import SessionCreateParams
 from app import clock
 from app.gateways import http, stripe_declines, stripe_methods
 from app.gateways.base import (
-    NO_ANSWER,
     SIGNATURE_TOLERANCE_S,
     BadSignature,
     Charge,
     DisputeSnapshot,
     Event,
-    GatewayError,
     Method,
+    Misconfigured,
+    NoAnswer,
     Redirect,
     RefundSnapshot,
+    Refused,
     Snapshot,
     State,
     WayBack,
@@ -60,6 +61,7 @@ class Stripe:
 
     name = "stripe"
     grows = False
+    forgets = False
 
     def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com", methods: str = "") -> None:
         self._secret_key = secret_key
@@ -85,13 +87,13 @@ class Stripe:
                 return self._reopened(charge)
             session = self._client.v1.checkout.sessions.create(_session_params(charge), {"idempotency_key": f"{charge.id}:checkout"})
         if not session.url:
-            raise GatewayError("The payment page did not open. Nothing was charged.", permanent=False, detail=f"{session.id} has no url")
+            raise NoAnswer(f"{session.id} has no url", "The payment page did not open. Nothing was charged.")
         return Redirect(session.url, session.id)
 
     def _reopened(self, charge: Charge) -> Redirect:
         session = self._session(charge.id)
         if session is None or not session.url:
-            raise GatewayError("The payment page has closed. Nothing was charged: pay again to open a new one.", permanent=True, detail=f"no page of {charge.id}")
+            raise Refused("The payment page has closed. Nothing was charged: pay again to open a new one.", detail=f"no page of {charge.id}")
         return Redirect(session.url, session.id)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
@@ -118,7 +120,7 @@ class Stripe:
         with _translated(N_("The processor refused to send this money back.")):
             session = self._session(reference)
             if session is None or session.payment_intent is None:
-                raise GatewayError(N_("This payment cannot be refunded."), permanent=True, detail=f"{reference} has no payment intent")
+                raise Misconfigured(f"Stripe has no payment intent of {reference}: is its key one of the account that was paid?")
             if sent := next((one for one in self._refunds(session) if one.key == key), None):
                 return sent
             refund = self._client.v1.refunds.create(
@@ -136,7 +138,7 @@ class Stripe:
             return method
         try:
             to_stripe(amount)
-        except GatewayError as error:
+        except Refused as error:
             return replace(method, unavailable=str(error))
         return method
 
@@ -226,13 +228,13 @@ _REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded
 
 
 def to_stripe(amount: Money) -> int:
-    """The whole number Stripe writes for an amount. Raises a permanent GatewayError when it cannot be written exactly."""
+    """The whole number Stripe writes for an amount. Raises Refused when it cannot be written exactly."""
     scaled = amount.decimal.scaleb(gateway_exponent(amount.currency))
     step = 10 if amount.currency in _THREE_DECIMAL else 1
     if scaled != scaled.to_integral_value() or scaled % step or (amount.currency in _COARSE and scaled % 100):
-        raise GatewayError("Not for an amount this fine", permanent=True, detail=f"{amount} at Stripe")
+        raise Refused("Not for an amount this fine", detail=f"{amount} at Stripe")
     if scaled > _LARGEST:
-        raise GatewayError("Not for an amount this large", permanent=True, detail=f"{amount} at Stripe")
+        raise Refused("Not for an amount this large", detail=f"{amount} at Stripe")
     return int(scaled)
 
 
@@ -379,18 +381,23 @@ def _id(expandable: Any) -> str:
     return expandable if isinstance(expandable, str) else str(expandable.id)
 
 
+def of_the_payment(error: stripe.InvalidRequestError) -> bool:
+    """Whether Stripe refuses what this payment or refund is, such as its amount; every other bad request is ours: a key, an account, a parameter."""
+    return error.param == "amount" or (error.code or "").startswith(("amount_", "charge_", "refund_"))
+
+
 @contextmanager
 def _translated(refused: str = http.REFUSED) -> Iterator[None]:
-    """Stripe's errors in our two words: nothing happened (`refused` says of what), or nobody knows yet."""
+    """Stripe's errors in our words: it will never be (`refused` says what), it is ours, or nobody knows yet."""
     try:
         yield
     except stripe.CardError as error:
         told = stripe_declines.sentence(getattr(error.error, "decline_code", None), error.code or "card_declined")
-        raise GatewayError(told, permanent=True, detail=str(error)) from error
+        raise Refused(told, detail=str(error)) from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
-        raise GatewayError(http.SWITCHED_OFF, permanent=True, detail=str(error)) from error
+        raise Misconfigured(str(error)) from error
     except stripe.InvalidRequestError as error:
-        raise GatewayError(refused, permanent=True, detail=str(error)) from error
+        raise (Refused(refused, detail=str(error)) if of_the_payment(error) else Misconfigured(str(error))) from error
     except stripe.StripeError as error:
         # Limits, connections, 5xx, a key in use, and a key with other parameters (a mistake of ours, never to be retried with a new key).
-        raise GatewayError(NO_ANSWER, permanent=False, detail=str(error)) from error
+        raise NoAnswer(str(error)) from error

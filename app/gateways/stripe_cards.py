@@ -14,8 +14,8 @@ from stripe.params import PaymentIntentCreateParams
 
 from app import clock
 from app.gateways import stripe_declines
-from app.gateways.base import ASKED_FOR, Charge, GatewayError, KeptCard, Redirect, Setup, Snapshot, State
-from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, to_stripe
+from app.gateways.base import ASKED_FOR, Charge, KeptCard, NoAnswer, Redirect, Setup, Snapshot, State
+from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, of_the_payment, to_stripe
 from app.languages import N_
 
 DEAD: Final = frozenset({"lost_card", "stolen_card", "pickup_card", "restricted_card", "revocation_of_all_authorizations", "resource_missing", "do_not_try_again"})
@@ -57,36 +57,40 @@ class StripeWithCards(Stripe):
                 {"idempotency_key": f"{setup.id}:setup"},
             )
         if not session.url:
-            raise GatewayError("The page did not open. Nothing was saved.", permanent=False, detail=f"{session.id} has no url")
+            raise NoAnswer(f"{session.id} has no url", "The page did not open. Nothing was saved.")
         return Redirect(session.url, session.id)
 
     def charge_kept(self, charge: Charge) -> Snapshot:
-        """One intent per charge, confirmed at once. What Stripe or the bank says against the card is a snapshot."""
+        """One intent per charge, confirmed at once. What Stripe or the bank says against the card or the amount is a snapshot; a bad request besides is ours."""
         with _translated():
             try:
                 intent = self._client.v1.payment_intents.create(_intent_params(charge), {"idempotency_key": f"{charge.id}:charge"})
-            except (stripe.CardError, stripe.InvalidRequestError) as error:
-                if isinstance(error, stripe.InvalidRequestError) and error.http_status not in {400, 404}:
-                    raise
+            except stripe.CardError as error:
                 return _declined(charge, error)
+            except stripe.InvalidRequestError as error:
+                if of_the_payment(error):
+                    return Snapshot("", charge.id, "failed", failure_code=error.code or "refused", failure_message=stripe_declines.sentence(error.code or "invalid_amount"))
+                if self._gone(charge):
+                    return Snapshot("", charge.id, "failed", failure_code="card_gone", failure_message=GONE, dead_card=True)
+                raise
         return self._snapshot(_as_session(intent))
 
+    def _gone(self, charge: Charge) -> bool:
+        """Whether the card is its holder's no more, at the account that knows the holder: another account knows neither, and that says nothing of the card."""
+        method = _found(lambda: self._client.v1.payment_methods.retrieve(charge.card))
+        if method is not None:
+            return method.customer is None
+        return _found(lambda: self._client.v1.customers.retrieve(charge.holder)) is not None
+
     def forget(self, token: str) -> None:
-        """Detach the payment method from its customer; one that is not attached any more is what was wanted."""
+        """Detach the payment method from its customer; one that is not attached any more is what was wanted, one that Stripe does not know is another account's."""
         with _translated():
             try:
                 self._client.v1.payment_methods.detach(token)
             except stripe.InvalidRequestError:
-                if self._attached(token):
+                method = _found(lambda: self._client.v1.payment_methods.retrieve(token))
+                if method is None or method.customer is not None:
                     raise
-
-    def _attached(self, token: str) -> bool:
-        try:
-            return self._client.v1.payment_methods.retrieve(token).customer is not None
-        except stripe.InvalidRequestError as error:
-            if error.http_status == 404:
-                return False
-            raise
 
     def _session(self, reference: str) -> Session | None:
         found = super()._session(reference)
@@ -160,12 +164,11 @@ def _ours(intent: Any) -> str:
     return str(getattr(intent.metadata, "payment", "")) if intent.metadata else ""
 
 
-def _declined(charge: Charge, error: stripe.CardError | stripe.InvalidRequestError) -> Snapshot:
+def _declined(charge: Charge, error: stripe.CardError) -> Snapshot:
     said: Any = error.error
     intent = getattr(said, "payment_intent", None)
     reference = intent["id"] if isinstance(intent, dict) else str(getattr(intent, "id", ""))
-    words = _words(said) if isinstance(error, stripe.CardError) else {"failure_code": error.code or "refused", "failure_message": GONE, "dead_card": error.code in DEAD}
-    return Snapshot(reference, charge.id, "failed", **words)
+    return Snapshot(reference, charge.id, "failed", **_words(said))
 
 
 def _words(error: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
-from app.payments import cards
+from app.payments import cards, outages
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, mark_taken_back, open_of, restate, timeline
@@ -63,6 +63,7 @@ __all__ = [
     "options",
     "order_for",
     "order_topup",
+    "outages",
     "parked",
     "pay_by_card",
     "pay_from_balance",

@@ -16,6 +16,7 @@ import config
 from app import clock, customers, db, gateways, mail
 from app.formats import formats
 from app.gateways.base import GatewayError, KeptCard, Redirect, Setup, Snapshot
+from app.payments import outages
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,8 @@ def holder(customer_id: int, gateway: str) -> str:
         (row,) = db.rows("select key, reference from card_holders where customer_id = %(customer_id)s and gateway = %(gateway)s", customer_id=customer_id, gateway=gateway)
     if row.reference:
         return str(row.reference)
-    reference = keeper.enrol(row.key)
+    with outages.asking(gateway, "keep", row.key):
+        reference = keeper.enrol(row.key)
     with db.transaction():
         db.execute("update card_holders set reference = %(reference)s where key = %(key)s", reference=reference, key=row.key)
     return reference
@@ -163,7 +165,8 @@ def add(customer_id: int) -> Redirect:
         with db.transaction():
             db.execute(_BEGIN, public_id=public_id, customer_id=customer_id, gateway=name, consent=consent(), now=now, expires_at=expires_at)
         locale = customer.locale.partition("_")[0]
-        page = keeper.keep(Setup(public_id, owner, customer.currency or "EUR", f"{base}/cards/added/{public_id}", f"{base}/cards", expires_at, locale))
+        with outages.asking(name, "keep", public_id):
+            page = keeper.keep(Setup(public_id, owner, customer.currency or "EUR", f"{base}/cards/added/{public_id}", f"{base}/cards", expires_at, locale))
     except GatewayError as error:
         log.exception("No page to save a card opened: %s", error.detail)
         raise CardError("The page on which a card is saved does not open at the moment. Nothing was saved: try again in a minute.") from error
@@ -208,8 +211,11 @@ _GIVE_UP = "update card_setups set state = 'expired' where state = 'created' and
 def _look_up(gateway: str, reference: str) -> bool | None:
     """Whether there was news of one of our pages; None when its processor does not answer."""
     found = gateways.get(gateway)
+    if found is None:
+        return False
     try:
-        snapshot = found.lookup(reference) if found else None
+        with outages.asking(gateway, "lookup", reference):
+            snapshot = found.lookup(reference)
     except GatewayError as error:
         log.warning("The page %s could not be looked up: %s", reference, error.detail)
         return None
@@ -305,11 +311,12 @@ def _let_forget(gateway: str, token: str) -> None:
 
 def forget_removed(limit: int = 100, *, token: str | None = None) -> int:
     """Tell the processors of removed cards, or of one by its token, each until it has forgotten it; how many did. Opens the transactions."""
-    return sum(_forget(row) for row in db.rows(_TO_FORGET, token=token, now=clock.now(), limit=limit))
+    return sum(_forget(row) for row in db.rows(_TO_FORGET, token=token, now=clock.now(), silent=list(outages.left_alone()), limit=limit))
 
 
 _TO_FORGET = """
-select * from card_removals where done_at is null and due_at <= %(now)s and (%(token)s::text is null or token = %(token)s) order by due_at limit %(limit)s
+select * from card_removals where done_at is null and due_at <= %(now)s and (%(token)s::text is null or token = %(token)s) and gateway <> all(%(silent)s)
+order by due_at limit %(limit)s
 """
 
 
@@ -318,7 +325,8 @@ def _forget(row: db.Row) -> bool:
     done = False
     try:
         if keeper:
-            keeper.forget(row.token)
+            with outages.asking(row.gateway, "forget", row.token):
+                keeper.forget(row.token)
             done = True
     except GatewayError as error:
         log.warning("A removed card is not forgotten by %s yet: %s", row.gateway, error.detail)

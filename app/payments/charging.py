@@ -8,15 +8,16 @@ from datetime import timedelta
 from typing import Final
 
 from app import clock, customers, db, fx, gateways, invoicing
-from app.gateways.base import ASKED_FOR, GatewayError, Redirect, Snapshot
+from app.gateways.base import ASKED_FOR, NoAnswer, NotNow, Redirect, Refused, Snapshot
 from app.invoicing import Bill
 from app.money import AmountError
-from app.payments import book, cards, settling, starting
+from app.payments import book, cards, outages, settling, starting
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
 from app.payments.starting import ProcessorDown
 
+UNREACHED_WAIT: Final = timedelta(hours=1)
 MOST_TRIES: Final = 3
 """How often a renewal's bill is charged to a card in all, at most once a day."""
 NO_WORD: Final = "The processor does not answer, so we do not know yet whether your card was charged. We go on asking: look again in a few minutes. Nothing is charged twice."
@@ -47,11 +48,11 @@ def pay_by_card(customer_id: int, number: str, public_id: str, quote_token: str 
 def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
     """Charge the whole of a bill to a card without its owner; the payment as it stands then, None where that may not be now.
 
-    Not while another payment may bring the money, at most once a day and three times in all, never again after the bank asked for the owner. Opens
-    transactions around the call.
+    Not while another payment may bring the money, at most once a day and three times in all, never again after the bank asked for the owner. What never
+    reached the bank does not count; it is tried again an hour later. Opens transactions around the call.
     """
     bill = invoicing.find(customer_id, number)
-    if bill is None or not (bill.unpaid and card.usable) or book.came_for(bill).received:
+    if bill is None or not (bill.unpaid and card.usable) or book.came_for(bill).received or card.gateway in outages.left_alone():
         return None
     # A bank transfer is only asked for; every other open payment may be paid at this moment.
     standing = next((one for one in book.open_of(bill.id) if one.gateway != BANK), None)
@@ -67,19 +68,23 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
 
 def _may_try(bill: Bill) -> bool:
     row = db.rows(_TRIED, bill_id=bill.id, asked=ASKED_FOR)[0]
-    return not row.stopped and row.tries < MOST_TRIES and (row.newest is None or row.newest.date() < clock.today())
+    rested = (row.newest is None or row.newest.date() < clock.today()) and (row.unreached is None or row.unreached + UNREACHED_WAIT <= clock.now())
+    return not row.stopped and row.tries < MOST_TRIES and rested
 
 
+# What ended without a word of a processor's never reached the bank.
 _TRIED = """
-select count(*) filter (where off_session) as tries, max(created_at) filter (where off_session) as newest,
+select count(*) filter (where reached) as tries, max(created_at) filter (where reached) as newest, max(created_at) filter (where off_session and not reached) as unreached,
   coalesce(bool_or(state = 'review' or (off_session and failure_code = %(asked)s)), false) as stopped
-from payments where bill_id = %(bill_id)s
+from (
+  select *, off_session and (gateway_reference is not null or failure_code is not null or state not in ('failed', 'expired')) as reached from payments where bill_id = %(bill_id)s
+) p
 """
 
 
 def _charged(bill: Bill, card: Card, quote_token: str, *, unasked: bool = False) -> Payment:
     try:
-        payment = starting.claim_for_card(bill, card, quote_token, unasked=unasked)
+        payment, begun = starting.claim_for_card(bill, card, quote_token, unasked=unasked)
     except (fx.RateUnavailable, AmountError) as problem:
         raise NotPayable(str(problem)) from problem
     # Once its time is over it may be given up at any moment, and another charge begun: only a look-up tells how it ended.
@@ -89,9 +94,12 @@ def _charged(bill: Bill, card: Card, quote_token: str, *, unasked: bool = False)
     if keeper is None:
         raise NotPayable("Saved cards cannot be charged at the moment. Choose another method.")
     try:
-        snapshot = keeper.charge_kept(payment.as_charge())
-    except GatewayError as error:
-        if not error.permanent:
-            starting.record_failure(payment, GatewayError(NO_WORD, permanent=False, detail=error.detail))
+        with outages.asking(payment.gateway, "charge", payment.public_id):
+            snapshot = keeper.charge_kept(payment.as_charge())
+    except Refused as error:
         snapshot = Snapshot("", payment.public_id, "failed", failure_code="refused", failure_message=str(error))
+    except NotNow as error:
+        starting.record_failure(payment, error, over=begun)  # an earlier call of the same charge may have reached it
+    except NoAnswer as error:
+        starting.record_failure(payment, NoAnswer(error.detail, NO_WORD), over=False)
     return settling.apply(payment.gateway, snapshot) or payment

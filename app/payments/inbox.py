@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock, db, gateways
-from app.gateways.base import GatewayError
-from app.payments import cards, settling
+from app.gateways.base import GatewayError, NotNow
+from app.payments import cards, outages, settling
 
 log = logging.getLogger(__name__)
 
 MOST_TRIES = 5
-FIRST_WAIT = timedelta(seconds=10)
+FIRST_WAIT, UNCOUNTED_WAIT = timedelta(seconds=10), timedelta(minutes=1)
 KEPT_HEADERS = frozenset({"content-type", "user-agent", "stripe-signature", "sandbox-signature", "btcpay-sig", "x-nowpayments-sig"})
 KEPT_PREFIX = "paypal-"
 
@@ -48,6 +48,7 @@ def process(inbox_id: int) -> str:
     """Look up what one webhook is about and apply it; the webhook's state after. One that is not new any more is left alone.
 
     A try that fails is counted and repeated later; the fifth parks the webhook for the operator, as does at once an answer that cannot be of its payment.
+    What only cannot be asked now, by a setting of ours or because the processor is left alone, waits uncounted.
     """
     row = db.row("select id, gateway, reference, tries, state from webhooks where id = %(id)s", id=inbox_id)
     if row is None or row.state != "new":
@@ -56,6 +57,8 @@ def process(inbox_id: int) -> str:
         return _look_into(row)
     except settling.Refused as error:
         return _put_off(row, str(error), final=True)  # the same answer would come again
+    except NotNow as error:
+        return _put_off(row, error.detail, counted=False)
     except GatewayError as error:
         return _put_off(row, error.detail)
     except Exception as error:
@@ -101,7 +104,8 @@ def _look_into(row: db.Row) -> str:
     gateway = gateways.get(row.gateway)
     if gateway is None:
         return _put_off(row, "the gateway is not configured")
-    snapshot = gateway.lookup(row.reference)
+    with outages.asking(row.gateway, "lookup", row.reference):
+        snapshot = gateway.lookup(row.reference)
     with db.transaction():
         known = snapshot is not None and (settling.take_in(row.gateway, snapshot) is not None or cards.take_in(row.gateway, snapshot))
         state, error = ("done", None) if known else ("ignored", "no payment of ours")
@@ -112,11 +116,12 @@ def _look_into(row: db.Row) -> str:
 _CLOSE = "update webhooks set state = %(state)s, error = %(error)s, tries = tries + 1, processed_at = %(now)s where id = %(id)s"
 
 
-def _put_off(row: db.Row, error: str, *, final: bool = False) -> str:
-    tries = row.tries + 1
+def _put_off(row: db.Row, error: str, *, final: bool = False, counted: bool = True) -> str:
+    tries = row.tries + counted
     state = "parked" if final or tries >= MOST_TRIES else "new"
+    wait = FIRST_WAIT * 4 ** (tries - 1) if counted else UNCOUNTED_WAIT
     with db.transaction():
-        db.execute(_PUT_OFF, id=row.id, state=state, tries=tries, error=error[:500], due_at=clock.now() + FIRST_WAIT * 4 ** (tries - 1))
+        db.execute(_PUT_OFF, id=row.id, state=state, tries=tries, error=error[:500], due_at=clock.now() + wait)
     if state == "parked":
         log.error("Webhook %s was parked after %s tries: %s", row.id, tries, error)
     return state

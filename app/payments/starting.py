@@ -10,10 +10,10 @@ import config
 from app import clock, customers, db, fx, gateways, invoicing, wallet
 from app.customers import Beneficiary, Customer
 from app.formats import Formats, formats
-from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, Redirect
+from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, NoAnswer, Redirect
 from app.invoicing import Bill
 from app.money import AmountError, Money
-from app.payments import book, cards, watching
+from app.payments import book, cards, outages, watching
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
@@ -112,7 +112,7 @@ def offer_for(bill: Bill, beneficiary: Customer | None = None, due: Money | None
 def options(bill: Bill, payer: Customer | None = None) -> Options:
     """What the payment page offers for a bill; `payer` where it is known already. No network, no writing."""
     due = book.due(bill)
-    methods = gateways.methods(bill.buyer["country"] or None, due)
+    methods = outages.judged(gateways.methods(bill.buyer["country"] or None, due))
     balance = _balance_for(bill)
     keeping = frozenset(method.key for method in methods if not method.unavailable and _keeps(method))
     saved = [card for card in cards.of_customer(bill.customer_id) if card.usable and f"{card.gateway}-{entered_by(card)}" in keeping]
@@ -193,9 +193,11 @@ def _too_much(bill: Bill) -> str | None:
 def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
     """Ask the processor for its page, by the payment's own key, and write down what it said. Raises ProcessorDown."""
     try:
-        handoff = gateway.checkout(payment.as_charge())
+        with outages.asking(payment.gateway, "checkout", payment.public_id):
+            handoff = gateway.checkout(payment.as_charge())
     except GatewayError as error:
-        record_failure(payment, error)
+        # Whatever an earlier call opened, nobody was sent there: but for an unknown end of this one, it is over.
+        record_failure(payment, error, over=not isinstance(error, NoAnswer))
     with db.transaction():
         if isinstance(handoff, Redirect):
             if db.execute(_HANDED_OVER, id=payment.id, reference=handoff.reference, url=handoff.url, now=clock.now()):
@@ -219,10 +221,10 @@ def method_of(payment: Payment) -> Method | None:
     return gateways.method(payment.gateway, payment.method, payment.money)
 
 
-def record_failure(payment: Payment, error: GatewayError) -> NoReturn:
-    """Write down that the processor gave no usable answer, and raise ProcessorDown. Opens the transaction."""
+def record_failure(payment: Payment, error: GatewayError, *, over: bool) -> NoReturn:
+    """Write down that the processor gave no usable answer, and raise ProcessorDown; `over` when nothing of the payment can have happened. Opens the transaction."""
     log.error("Payment %s did not reach its processor: %s", payment.public_id, error.detail)
-    state = "failed" if error.permanent else "unknown"
+    state = "failed" if over else "unknown"
     with db.transaction():
         if db.execute(_NOT_HANDED_OVER, id=payment.id, state=state, message=str(error), now=clock.now()):
             book.note(payment.id, state, str(error))
@@ -244,7 +246,7 @@ where id = %(id)s and gateway_reference is null and state in ('created', 'unknow
 
 
 def _chosen(bill: Bill, key: str) -> tuple[Method, Gateway]:
-    found = next((method for method in gateways.methods(bill.buyer["country"] or None, book.due(bill)) if key in (method.key, method.name)), None)
+    found = next((method for method in outages.judged(gateways.methods(bill.buyer["country"] or None, book.due(bill))) if key in (method.key, method.name)), None)
     gateway = gateways.get(found.gateway) if found else None
     if found is None or gateway is None:
         raise NotPayable("Choose one of the methods.")
@@ -350,8 +352,10 @@ def _refuse_ended(bill: Bill) -> None:
         raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
 
 
-def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> Payment:
-    """Write the payment of a bill by a saved card, before its processor hears of it; the one that is on its way already. Opens the transaction.
+def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> tuple[Payment, bool]:
+    """Write the payment of a bill by a saved card, before its processor hears of it, or find the one that is on its way; whether it was just written.
+
+    Opens the transaction.
 
     Raises NotPayable, QuoteExpired, RateUnavailable, AmountError.
     """
@@ -359,19 +363,19 @@ def claim_for_card(bill: Bill, card: Card, token: str, *, unasked: bool) -> Paym
     _refuse_unready(bill)
     standing = _standing_by_card(bill, card)
     if standing is not None:
-        return standing
+        return standing, False
     held = _held(bill, token) if method.rate_held else None
     charge = _charge(bill, replace(method, label=card.label), book.new_public_id(), (clock.now() + CHARGE_LIFE).replace(microsecond=0), None)
     charge = replace(charge, holder=card.holder, card=card.token, unasked=unasked, email="")
     try:
         with db.transaction():
             _refuse_changed(bill, card, unasked=unasked)
-            return _insert(bill, replace(method, label=card.label), charge, fx.fix(held, bill.customer_id) if held else None, None, card)
+            return _insert(bill, replace(method, label=card.label), charge, fx.fix(held, bill.customer_id) if held else None, None, card), True
     except _Lost:
         standing = _standing_by_card(bill, card)
         if standing is None:
             raise NotPayable("This payment has just ended in another window. Look at the bill again.") from None
-        return standing
+        return standing, False
 
 
 def _standing_by_card(bill: Bill, card: Card) -> Payment | None:

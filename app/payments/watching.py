@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from app import clock, db, gateways
-from app.gateways.base import GatewayError, Snapshot
+from app.gateways.base import GatewayError, Misconfigured, Snapshot
 from app.languages import N_
-from app.payments import book
+from app.payments import book, outages
 from app.payments.book import Payment
 from app.payments.settling import Refused, apply
 
@@ -53,14 +53,14 @@ def look_at(public_id: str) -> bool:
 
 def look_over(limit: int = 200) -> int:
     """Look up credited payments again, ever more seldom: a refund that failed weeks later, or a dispute, of which no webhook told us; how many answered."""
-    due = db.rows(_OVER, now=clock.now(), since=clock.now() - LOOKED_OVER_FOR, limit=limit)
+    due = db.rows(_OVER, now=clock.now(), since=clock.now() - LOOKED_OVER_FOR, silent=list(outages.left_alone()), limit=limit)
     return sum(look_at(row.public_id) for row in due)
 
 
 # Twice as late each time: a dozen looks in all.
 _OVER = """
 select public_id from payments
-where state in ('paid', 'partially_refunded', 'refunded', 'disputed') and gateway_reference is not null and paid_at > %(since)s
+where state in ('paid', 'partially_refunded', 'refunded', 'disputed') and gateway_reference is not null and paid_at > %(since)s and gateway <> all(%(silent)s)
   and checked_at + greatest(checked_at - paid_at, interval '1 hour') <= %(now)s
 order by checked_at limit %(limit)s
 """
@@ -71,8 +71,11 @@ def settle_open(payment: Payment) -> Payment:
     gateway = gateways.get(payment.gateway)
     if gateway is None:
         return payment
-    _mark_checked(payment)
-    snapshot = gateway.lookup(payment.gateway_reference or payment.public_id)
+    with outages.asking(payment.gateway, "lookup", payment.public_id):
+        _mark_checked(payment)
+        snapshot = gateway.lookup(payment.gateway_reference or payment.public_id)
+        if snapshot is None and payment.gateway_reference and not gateway.forgets:
+            raise Misconfigured(f"{payment.gateway} knows no {payment.gateway_reference} of ours: is its key one of the account that was paid?")
     if snapshot is None or snapshot.charge_id != payment.public_id:
         snapshot = _unheard_of(payment)
     return (apply(payment.gateway, snapshot) if snapshot else None) or payment
@@ -85,7 +88,8 @@ def reconcile(limit: int = 200) -> dict[str, int]:
     """
     tally: dict[str, int] = {}
     now = clock.now()
-    for row in db.rows(_DUE + book.COLUMNS + _DUE_FROM, now=now, since=now - GIVEN_UP_FOR, watched=now - GROWS_FOR, growing=gateways.growing(), limit=limit):
+    facts = {"now": now, "since": now - GIVEN_UP_FOR, "watched": now - GROWS_FOR, "growing": gateways.growing(), "silent": list(outages.left_alone()), "limit": limit}
+    for row in db.rows(_DUE + book.COLUMNS + _DUE_FROM, **facts):
         payment = Payment(*row)
         try:
             after = settle_open(payment).state
@@ -106,6 +110,7 @@ def reconcile_all(progress: Callable[[int, int], None] | None = None) -> dict[st
     stand as they stood, as "unchanged"; "unanswered" and "error" as `reconcile` says. `progress` is told (done, total).
     """
     tally: dict[str, int] = {}
+    outages.ask_again()
     waiting = db.rows(_EVERY, since=clock.now() - LOOKED_OVER_FOR)
     for done, row in enumerate(waiting, 1):
         outcome = _looked_up(row.public_id)
@@ -141,11 +146,11 @@ _DUE = "select "
 # and may still receive more, ever more seldom, twice as late each time.
 _DUE_FROM = """
 from payments
-where (state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
+where gateway <> all(%(silent)s) and ((state in ('created', 'unknown', 'pending') and checked_at + least(greatest(checked_at - created_at, interval '1 minute'), interval '15 minutes') <= %(now)s)
   or (state in ('failed', 'expired') and gateway_reference is not null and created_at > %(since)s
     and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
   or (state in ('paid', 'review') and gateway = any(%(growing)s) and coalesce(paid_at, created_at) > %(watched)s
-    and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s)
+    and checked_at + greatest(checked_at - created_at, interval '1 minute') <= %(now)s))
 order by checked_at limit %(limit)s
 """
 

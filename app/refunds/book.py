@@ -32,7 +32,7 @@ class Step:
 class Refund:
     """One refund: what it takes from the balance, what it pays out and by which way, and its steps so far, oldest first.
 
-    `approvals` are the people who approved it, of `approvals_needed` different ones; `receipt` is the number of its receipt, the payer's paper. `side` is who reads
+    `hindrance` says what of ours keeps an approved one from leaving, for support alone. `approvals` are the people who approved it, of `approvals_needed` different ones; `receipt` is the number of its receipt, the payer's paper. `side` is who reads
     it: ``own`` where payer and owner of the balance are one, else ``payer`` or ``owner``, of whom each sees only its own end, or ``support``.
     """
 
@@ -50,6 +50,7 @@ class Refund:
     holder: str
     requested_at: datetime
     attempted_at: datetime | None
+    hindrance: str
     approvals_needed: int
     approvals: Sequence[str]
     steps: Sequence[Step]
@@ -96,7 +97,7 @@ _FIELDS = """
 r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,
   p.method_label, r.customer_id, p.payer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.reason, r.answer, r.way,
   coalesce(r.iban, '') as iban, coalesce(r.holder, '') as holder, r.requested_at,
-  r.attempted_at, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.at), '{}') from refund_approvals a where a.refund_id = r.id) as approvals,
+  r.attempted_at, r.hindrance, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.at), '{}') from refund_approvals a where a.refund_id = r.id) as approvals,
   coalesce((select d.number from documents d where d.refund_id = r.id and d.customer_id = p.payer_id), '') as receipt,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from refund_events e where e.refund_id = r.id) as steps
 """
@@ -165,7 +166,7 @@ def _refund(row: db.Row, side: str) -> Refund:
     steps = [Step(state, datetime.fromisoformat(at), note, actor) for state, at, note, actor in row.steps]
     return Refund(
         row.id, row.number, row.document, row.method_label, Money(row.amount, row.currency), Money(row.payout, row.payout_currency), row.state, row.reason, row.answer,
-        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.approvals_needed, row.approvals, steps, row.receipt, side,
+        row.way, row.iban, row.holder, row.requested_at, row.attempted_at, row.hindrance if side == "support" else "", row.approvals_needed, row.approvals, steps, row.receipt, side,
     )  # fmt: skip
 
 
@@ -277,7 +278,7 @@ _PAID = """
 select p.bill_id, p.public_id as payment, p.method_label as method, p.received as paid, p.received_currency as paid_currency, p.paid_at, p.rate_note, p.credited_currency
 from refunds r join payments p on p.id = r.payment_id where r.number = %(number)s
 """
-_MOVE = "update refunds set state = %(state)s, gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"
+_MOVE = "update refunds set state = %(state)s, hindrance = '', gateway_reference = coalesce(%(reference)s, gateway_reference), updated_at = %(now)s where id = %(id)s"
 _STEP = "insert into refund_events (refund_id, at, state, note, actor) values (%(id)s, %(now)s, %(state)s, %(note)s, %(actor)s)"
 # Both in the currency paid: what the balance gave may be in one currency and then in another.
 _STANDING = """

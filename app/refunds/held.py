@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock, db, fx, gateways, ledger, payments
-from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, RefundSnapshot
+from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused
 from app.money import AmountError, Money
-from app.payments import Payment
+from app.payments import Payment, outages
 from app.refunds import book
 from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
 from app.refunds.book import RefundError, Step
@@ -49,13 +49,14 @@ class Held:
     holder: str
     detour: str
     in_file: bool
+    hindrance: str
     approvals_needed: int
     approvals: Sequence[str]
     steps: Sequence[Step]
 
 
 _ROW = """
-select h.id, h.number, h.payment_id, h.transfer_id, h.amount, h.currency, h.reason, h.held_at, h.state, h.decision, h.way, h.iban, h.holder, h.approvals_needed, h.tries,
+select h.id, h.number, h.payment_id, h.transfer_id, h.amount, h.currency, h.reason, h.held_at, h.state, h.decision, h.way, h.iban, h.holder, h.approvals_needed, h.tries, h.hindrance,
   h.send_key, h.attempted_at, h.gateway_reference as sent_reference, p.public_id, p.gateway, p.gateway_reference, p.method, p.method_label, p.amount as asked,
   p.currency as asked_currency, p.payer_id, p.customer_id, p.created_at, coalesce(b.invoice_number, b.proforma_number) as document,
   (select login from users u where u.customer_id = p.customer_id order by u.id limit 1) as owner,
@@ -87,7 +88,7 @@ def _held(row: db.Row) -> Held:
     return Held(
         row.id, row.number, row.public_id, row.gateway, row.gateway_reference or "", row.method_label, row.document, row.owner or "", row.payer_id != row.customer_id,
         Money(row.asked, row.asked_currency), _money(row), row.reason, row.held_at, row.state, row.decision or "", row.way, row.iban or "", row.holder or "", _detour(row),
-        row.way == "bank" and row.attempted_at is not None, row.approvals_needed, row.approvals, steps,
+        row.way == "bank" and row.attempted_at is not None, row.hindrance, row.approvals_needed, row.approvals, steps,
     )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ _DO = {"credit": _credit, "return": _begin_return, "dismiss": _dismiss}
 def send_back(number: str) -> str:
     """Send held money back by its processor, once that is decided; its state after. Again from anywhere it sends nothing twice, by its own key.
 
-    Two transactions with the processor's call between. Raises `RefundError`, or `GatewayError` when the processor gave no answer: ask again.
+    Two transactions with the processor's call between. Raises `RefundError`, or `GatewayError` when the processor gave no answer or a setting of ours bars it: ask again.
     """
     with db.transaction():
         row = _lock(number)
@@ -206,14 +207,18 @@ def send_back(number: str) -> str:
         gateway = gateways.get(row.gateway)
         if gateway is None:
             raise RefundError(f"{row.gateway} is not configured, so nothing can be sent back by it.")
-        db.execute("update held set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+        outages.refuse_left_alone(row.gateway)
+        db.execute("update held set attempted_at = coalesce(attempted_at, %(now)s), hindrance = '' where id = %(id)s", id=row.id, now=clock.now())
     money = Money(row.amount, row.currency)
     try:
-        found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, money, row.send_key)
-    except GatewayError as error:
-        if not error.permanent:
-            raise
+        with outages.asking(row.gateway, "refund", row.number):
+            found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, money, row.send_key)
+    except Refused as error:
         found = RefundSnapshot("", "failed", money, str(error), row.send_key)
+    except NotNow as error:
+        with db.transaction():
+            db.execute("update held set hindrance = %(why)s where id = %(id)s and state = 'returning'", id=row.id, why=error.detail[:500])
+        raise
     with db.transaction():
         return _arrive(_lock(number), found)
 
@@ -230,7 +235,7 @@ def send_back_due() -> int:
         try:
             sent += send_back(row.number) == "returned"
         except (GatewayError, RefundError) as error:
-            log.warning("Held money %s was not sent back: %s", row.number, error)
+            log.warning("Held money %s was not sent back: %s", row.number, getattr(error, "detail", error))
     return sent
 
 
@@ -356,7 +361,7 @@ def _wait_again(row: db.Row, note: str, actor: str) -> None:
 
 
 def _move(row: db.Row, state: str, note: str, actor: str) -> None:
-    db.execute("update held set state = %(state)s, updated_at = %(now)s where id = %(id)s", id=row.id, state=state, now=clock.now())
+    db.execute("update held set state = %(state)s, hindrance = '', updated_at = %(now)s where id = %(id)s", id=row.id, state=state, now=clock.now())
     _step(row.id, state, note, actor)
 
 

@@ -4,9 +4,9 @@ import logging
 from datetime import datetime
 
 from app import clock, db, gateways, ledger, payments, wallet
-from app.gateways.base import Gateway, GatewayError, RefundSnapshot, Snapshot
+from app.gateways.base import Gateway, GatewayError, NotNow, RefundSnapshot, Refused, Snapshot
 from app.money import Money
-from app.payments import Payment
+from app.payments import Payment, outages
 from app.refunds import book, disputes, held
 from app.refunds.asking import decline_unsent, give_back
 from app.refunds.book import RefundError
@@ -20,23 +20,35 @@ GONE = "The payment went back at its processor already."
 def pay_out(number: str) -> str:
     """Send an approved refund back by its processor; its state after. Asked again, from anywhere, it sends nothing twice, by its own key.
 
-    Two transactions with the processor's call between. Raises `RefundError` for one that cannot be sent, `GatewayError` when the processor
-    gave no answer: the refund stays approved, and the next try first asks whether the last one had reached it.
+    Two transactions with the processor's call between. Raises `RefundError` for one that cannot be sent, `GatewayError` when the processor gave no answer
+    or a setting of ours bars it: the refund stays approved, and the next try first asks whether the last one had reached it.
     """
-    with db.transaction():
-        row = book.lock(number)
-        if row.state in {"sent", "settled"}:
-            return str(row.state)
-        gateway = _way_out(row)
-        db.execute("update refunds set attempted_at = coalesce(attempted_at, %(now)s) where id = %(id)s", id=row.id, now=clock.now())
+    now = clock.now()
+    row = _begin(number, now)
+    gateway = gateways.get(row.gateway)
+    if gateway is None or row.state in {"sent", "settled"}:
+        return str(row.state)
+    payout = Money(row.payout, row.payout_currency)
     try:
-        found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, Money(row.payout, row.payout_currency), key_of(row.number))
-    except GatewayError as error:
-        if not error.permanent:
-            raise
-        found = RefundSnapshot("", "failed", Money(row.payout, row.payout_currency), str(error))
+        with outages.asking(row.gateway, "refund", row.number):
+            found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, payout, key_of(row.number))
+    except Refused as error:
+        found = RefundSnapshot("", "failed", payout, str(error))
+    except NotNow as error:
+        _wait(row, now, error.detail)
+        raise
     with db.transaction():
         return arrive(book.lock(number), found)
+
+
+def _begin(number: str, now: datetime) -> db.Row:
+    """The refund as it stood before this try, which is noted if it is one."""
+    with db.transaction():
+        row = book.lock(number)
+        if row.state not in {"sent", "settled"}:
+            _refuse_unsendable(row)
+            db.execute("update refunds set attempted_at = %(now)s, hindrance = '' where id = %(id)s", id=row.id, now=now)
+    return row
 
 
 def key_of(number: str) -> str:
@@ -44,16 +56,27 @@ def key_of(number: str) -> str:
     return f"refund:{number}"
 
 
-def _way_out(row: db.Row) -> Gateway:
+def _wait(row: db.Row, tried_at: datetime, why: str) -> None:
+    """Nothing of this try happened. Unless an earlier one may have reached the processor, or another does now, the refund is as if it had not been tried."""
+    with db.transaction():
+        db.execute(_UNTRIED, id=row.id, before=row.attempted_at, tried_at=tried_at, why=why[:500])
+
+
+_UNTRIED = """
+update refunds set hindrance = %(why)s, attempted_at = case when %(before)s::timestamptz is null and attempted_at = %(tried_at)s then null else attempted_at end
+where id = %(id)s and state = 'approved'
+"""
+
+
+def _refuse_unsendable(row: db.Row) -> None:
     book.require(row, "approved")
     if row.way == "bank":
         raise RefundError(f"{row.number} is paid by hand.")
     if row.disputed and row.attempted_at is None:
         raise RefundError("The payment is disputed: it cannot go back twice.")
-    gateway = gateways.get(row.gateway)
-    if gateway is None:
+    if gateways.get(row.gateway) is None:
         raise RefundError(f"{row.gateway} is not configured, so nothing can be sent back by it.")
-    return gateway
+    outages.refuse_left_alone(row.gateway)
 
 
 def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
@@ -65,11 +88,11 @@ def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
 def pay_out_due() -> int:
     """Send every approved refund back; how many left. One that fails is logged, tried again on the next turn and stops no other."""
     sent = 0
-    for row in db.rows(_DUE):
+    for row in db.rows(_DUE, silent=list(outages.left_alone())):
         try:
             sent += pay_out(row.number) in {"sent", "settled"}
         except (GatewayError, RefundError) as error:
-            log.warning("Refund %s was not sent: %s", row.number, error)
+            log.warning("Refund %s was not sent: %s", row.number, getattr(error, "detail", error))
     return sent
 
 
@@ -110,7 +133,7 @@ def reconcile(limit: int | None = 200, *, not_since: datetime | None = None) -> 
     At most `limit` of them, the longest unasked first; with `not_since` only those that were not asked since then.
     """
     answered = 0
-    for row in db.rows(_PENDING, limit=limit, before=not_since or clock.now()):
+    for row in db.rows(_PENDING, limit=limit, before=not_since or clock.now(), silent=list(outages.left_alone())):
         try:
             answered += payments.look_at(row.public_id)
         except Exception:
@@ -207,14 +230,14 @@ def _not_back(row: db.Row) -> int:
 
 # What waits for a bank that asks about its payment waits quietly.
 _DUE = """
-select number from refunds r where state = 'approved' and way = 'source'
-  and (attempted_at is not null or not exists (select from disputes d where d.payment_id = r.payment_id and d.state in ('inquiry', 'open')))
-order by id
+select r.number from refunds r join payments p on p.id = r.payment_id where r.state = 'approved' and r.way = 'source' and p.gateway <> all(%(silent)s)
+  and (r.attempted_at is not null or not exists (select from disputes d where d.payment_id = r.payment_id and d.state in ('inquiry', 'open')))
+order by r.id
 """
 _OURS = "select number from refunds where payment_id = %(payment)s and (number = %(number)s or gateway_reference = %(reference)s)"
 _PENDING = """
 select p.public_id from payments p
-where p.checked_at < %(before)s
+where p.checked_at < %(before)s and p.gateway <> all(%(silent)s)
   and (exists (select from refunds r where r.payment_id = p.id and (r.state = 'sent' or r.state = 'approved' and r.attempted_at is not null))
     or exists (select from held h where h.payment_id = p.id and h.state in ('held', 'returning') and h.amount is not null)
     or exists (select from disputes d where d.payment_id = p.id and d.state in ('inquiry', 'open')))

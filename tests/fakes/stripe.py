@@ -85,6 +85,8 @@ class Stripe:
     refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
     disputes: dict[str, dict[str, Any]] = field(default_factory=dict)
     refund_status: str = "succeeded"
+    least: int = 1
+    """The least amount a card is charged with, in Stripe's own units."""
     passed: timedelta = timedelta(0)
     """How much later it is there than here; a key is forgotten after a day."""
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -174,6 +176,9 @@ class Stripe:
         intent |= {"metadata": asked["metadata"], "amount_received": 0, "latest_charge": None, "last_payment_error": None, "status": "requires_payment_method"}
         intent |= {"customer": asked["customer"], "payment_method": None, "setup_future_usage": None, "_off_session": asked["off_session"] in {True, "true"}}
         self.intents[intent["id"]] = intent
+        if asked["amount"] < self.least:
+            del self.intents[intent["id"]]
+            raise Refusal(400, "invalid_request_error", "The amount is too small.", code="amount_too_small", param="amount")
         says = method["_says"]
         if says is not None:
             intent["last_payment_error"] = says
@@ -253,7 +258,8 @@ class Stripe:
 
     def books(self) -> dict[str, Sums]:
         """What it holds for us, in its own view."""
-        paid = [session["payment_intent"] for session in self.sessions.values() if (session["payment_intent"] or {}).get("status") == "succeeded"]
+        every = [*(session["payment_intent"] or {} for session in self.sessions.values()), *self.intents.values()]
+        paid = [intent for intent in every if intent.get("status") == "succeeded"]
         kept = [intent["latest_charge"]["balance_transaction"] for intent in paid]
         return books(
             received=[from_stripe(intent["amount_received"], intent["currency"]) for intent in paid],
@@ -414,7 +420,7 @@ class Stripe:
             asked = _checked("list intents", form)
             found = [one for one in reversed(self.intents.values()) if one["created"] >= asked["created"]["gte"]]
             return {"object": "list", "url": path, "has_more": False, "data": found}
-        known = self.intents if "intents" in path else self.methods
+        known = {"payment_intents": self.intents, "payment_methods": self.methods, "customers": self.customers}[path.split("/")[2]]
         if path.split("/")[3] not in known:
             raise Refusal(404, "invalid_request_error", "No such object.", code="resource_missing")
         return known[path.split("/")[3]]
@@ -432,7 +438,7 @@ class Stripe:
             asked = _checked("list disputes", form)
             found = [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]]
             return json.dumps({"object": "list", "url": path, "has_more": False, "data": found}).encode()
-        if path.startswith(("/v1/payment_intents", "/v1/payment_methods/")):
+        if path.startswith(("/v1/payment_intents", "/v1/payment_methods/", "/v1/customers/")):
             return json.dumps(self._read_kept(path, form)).encode()
         session = self.sessions.get(path.removeprefix("/v1/checkout/sessions/"))
         if session is None:

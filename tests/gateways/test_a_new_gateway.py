@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from app import clock, gateways, payments, refunds
 from app.customers import User
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Handoff, Method, Redirect, RefundSnapshot, Snapshot, WayBack, read_json
+from app.gateways.base import BadSignature, Charge, Event, Handoff, Method, Redirect, RefundSnapshot, Refused, Snapshot, WayBack, read_json
 from app.money import Money
 from tests.fakes.loopback import Call, Loopback
 from tests.gateways.test_conformance import EUR_25, balance
@@ -27,6 +27,7 @@ class Tiny:
 
     name = "tiny"
     grows = False
+    forgets = False
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -63,7 +64,7 @@ class Tiny:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never."""
-        raise GatewayError("Tiny Pay sends nothing back.", permanent=True, detail=f"{key}: {amount} of {reference}")
+        raise Refused("Tiny Pay sends nothing back.", detail=f"{key}: {amount} of {reference}")
 
 
 @dataclass

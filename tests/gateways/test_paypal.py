@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from app import clock, payments, wallet
-from app.gateways.base import BadSignature, GatewayError
+from app.gateways.base import BadSignature, GatewayError, Misconfigured, NoAnswer, NotNow, Refused
 from app.gateways.paypal import Certificates, to_paypal
 from app.money import Money
 from tests.fakes.paypal import CERT_URL, authority
@@ -132,9 +132,8 @@ def test_a_capture_whose_answer_was_lost_is_one_capture(rig: PayPalRig):
     reference = open_session(rig)
     rig.pay(reference)
     rig.fake.lose = f"/v2/checkout/orders/{reference}/capture"
-    with pytest.raises(GatewayError) as lost:
+    with pytest.raises(NoAnswer):
         rig.gateway.lookup(reference)
-    assert not lost.value.permanent
     assert rig.gateway.lookup(reference).state == "paid"
     assert len(rig.fake.captures) == 1
 
@@ -178,9 +177,8 @@ def test_the_token_is_kept_and_renewed_once_when_it_is_refused(rig: PayPalRig):
 def test_what_cannot_be_written_is_refused_and_never_rounded(rig: PayPalRig):
     assert [to_paypal(Money.of(*amount)) for amount in (("2500", "HUF"), ("500", "JPY"), ("0.10", "EUR"), ("12", "USD"))] == ["2500", "500", "0.10", "12.00"]
     for amount in (Money.of("2500.50", "HUF"), Money.of("1.250", "KWD"), Money.of("10", "RON")):
-        with pytest.raises(GatewayError) as refused:
+        with pytest.raises(Refused):
             to_paypal(amount)
-        assert refused.value.permanent
         (method,) = rig.gateway.methods("DE", amount)
         assert method.unavailable in {"PayPal takes whole HUF only", f"Not for payments in {amount.currency}"}
     handoff = rig.gateway.checkout(charge("pay_forint", Money.of("2500", "HUF")))
@@ -189,29 +187,31 @@ def test_what_cannot_be_written_is_refused_and_never_rounded(rig: PayPalRig):
 
 
 @pytest.mark.parametrize(
-    ("issue", "words", "permanent"),
+    ("issue", "words", "whose"),
     [
-        ("REFUND_TIME_LIMIT_EXCEEDED", "180 days", True),
-        ("TRANSACTION_DISPUTED", "disputed", True),
-        ("CAPTURE_FULLY_REFUNDED", "in full", True),
-        ("REFUND_AMOUNT_EXCEEDED", "more than is left", True),
-        ("PARTIAL_REFUND_NOT_ALLOWED", "as a whole", True),
-        ("MAX_NUMBER_OF_REFUNDS_EXCEEDED", "too many parts", True),
-        ("REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK", "taken this payment back", True),
-        ("REFUND_CAPTURE_CURRENCY_MISMATCH", "the currency it came in", True),
-        ("PENDING_CAPTURE", "not settled", False),
-        ("REFUND_FAILED_INSUFFICIENT_FUNDS", "not enough money", False),
-        ("NEW_ISSUE", "refused", True),
+        ("REFUND_TIME_LIMIT_EXCEEDED", "180 days", Refused),
+        ("TRANSACTION_DISPUTED", "disputed", Refused),
+        ("CAPTURE_FULLY_REFUNDED", "in full", Refused),
+        ("REFUND_AMOUNT_EXCEEDED", "more than is left", Refused),
+        ("PARTIAL_REFUND_NOT_ALLOWED", "as a whole", Refused),
+        ("MAX_NUMBER_OF_REFUNDS_EXCEEDED", "too many parts", Refused),
+        ("REFUND_NOT_PERMITTED_DUE_TO_CHARGEBACK", "taken this payment back", Refused),
+        ("REFUND_CAPTURE_CURRENCY_MISMATCH", "the currency it came in", Refused),
+        ("PENDING_CAPTURE", "not settled", NotNow),
+        ("REFUND_FAILED_INSUFFICIENT_FUNDS", "not enough money", Misconfigured),
+        ("PERMISSION_DENIED", "PERMISSION_DENIED", Misconfigured),
+        ("NEW_ISSUE", "NEW_ISSUE", Misconfigured),
     ],
 )
-def test_a_refused_refund_says_why(rig: PayPalRig, issue: str, words: str, permanent: bool):
+def test_a_refused_refund_says_why(rig: PayPalRig, issue: str, words: str, whose: type[GatewayError]):
     reference = open_session(rig)
     rig.pay(reference)
     rig.gateway.lookup(reference)
     rig.fake.refund_issue = issue
-    with pytest.raises(GatewayError, match=words) as refused:
+    with pytest.raises(GatewayError) as refused:
         rig.gateway.refund(reference, EUR_25, "refund:1")
-    assert refused.value.permanent is permanent
+    assert type(refused.value) is whose
+    assert words in (refused.value.detail if whose is Misconfigured else str(refused.value))
 
 
 def test_refunds_stop_at_what_was_captured_and_their_events_point_to_the_payment(rig: PayPalRig):
@@ -364,9 +364,8 @@ def test_an_order_is_not_made_twice_when_its_key_is_forgotten(rig: PayPalRig):
     asked = charge()
     reference = rig.gateway.checkout(asked).reference
     rig.fake.forget_keys()
-    with pytest.raises(GatewayError, match="taken this payment before") as refused:
+    with pytest.raises(Refused, match="taken this payment before"):
         rig.gateway.checkout(asked)
-    assert refused.value.permanent
     assert list(rig.fake.orders) == [reference]
 
 
