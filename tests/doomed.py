@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import config
-from app import bank, clock, create_app, db, gateways, mail, payments, refunds
+from app import bank, clock, create_app, db, gateways, mail, payments, refunds, services
 from app.gateways.btcpay import BTCPay
 from app.gateways.nowpayments import NOWPayments
 from app.gateways.paypal import PayPal
 from app.gateways.sandbox import Sandbox
-from app.gateways.stripe import Stripe
+from app.gateways.stripe_cards import StripeWithCards
 
 POINTS: dict[str, tuple[str, str, str]] = {
     "start: written, the processor not asked": ("app.payments.starting", "_claim", "after"),
@@ -33,6 +33,12 @@ POINTS: dict[str, tuple[str, str, str]] = {
     "webhook: applied, not committed": ("app.payments.settling", "take_in", "after"),
     "webhook: committed, not answered": ("app.payments.inbox", "_look_into", "after"),
     "capture: taken, not read": ("app.gateways.paypal:PayPal", "_take", "after"),
+    "charge: written, the card not charged": ("app.payments.starting", "claim_for_card", "after"),
+    "charge: the card was charged, not written": ("app.gateways.stripe_cards:StripeWithCards", "charge_kept", "after"),
+    "charge: written, not committed": ("app.payments.settling", "take_in", "after"),
+    "renewal: written, the card not charged": ("app.payments.starting", "claim_for_card", "after"),
+    "renewal: the card was charged, not written": ("app.gateways.stripe_cards:StripeWithCards", "charge_kept", "after"),
+    "renewal: paid, the service not extended": ("app.services", "settle_waiting", "before"),
     "refund: claimed, not sent": ("app.refunds.paying", "_found_before", "before"),
     "refund: sent, the answer not written": ("app.gateways.stripe:Stripe", "refund", "after"),
     "refund: written, not committed": ("app.refunds.paying", "arrive", "after"),
@@ -92,7 +98,8 @@ select customer_id, proforma_number as number from bills b
 where status = 'unpaid' and not exists (select from payments p where p.bill_id = b.id and p.handoff_url is not null)
 """
 METHODS = ("sandbox-card", "stripe-card", "paypal-paypal", "btcpay-crypto", "nowpayments-crypto")
-DO: Orders = {"start": payments.start, "hear": do_hear, "refund": refunds.pay_out, "mail": do_mail, "import": do_import, "look": payments.look_at, "work": do_work}
+DO: Orders = {"start": payments.start, "hear": do_hear, "refund": refunds.pay_out, "mail": do_mail, "import": do_import, "look": payments.look_at, "work": do_work,
+              "charge": payments.pay_by_card, "renew": services.renew_by_card}  # fmt: skip
 
 
 def arm(point: str) -> None:
@@ -129,7 +136,7 @@ def main(text: str) -> None:
     told = json.loads(text)
     app = create_app(config.Settings(**told["settings"], testing=True))
     stripe, paypal, btcpay, nowpayments = (told[name] for name in ("stripe", "paypal", "btcpay", "nowpayments"))
-    made = [Stripe(*stripe), PayPal(*paypal), BTCPay(*btcpay), NOWPayments(*nowpayments), Sandbox(app.extensions["sandbox_processor"])]
+    made = [StripeWithCards(*stripe), PayPal(*paypal), BTCPay(*btcpay), NOWPayments(*nowpayments), Sandbox(app.extensions["sandbox_processor"])]
     gateways.use({gateway.name: gateway for gateway in made})
     for line in sys.stdin:
         order = json.loads(line)

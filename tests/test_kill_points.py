@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from flask import Flask
 from stripe import HTTPClient
 
 import config
-from app import bank, clock, db, invoicing, mail, payments, refunds, wallet
+from app import bank, clock, db, invoicing, mail, payments, refunds, services, wallet
 from app.customers import User
 from app.invoicing import Draft, Line
 from app.money import Money
+from app.payments import Card
 from tests.banks import Transfer, camt
 from tests.conftest import BERLIN, person
 from tests.doomed import KILLED, POINTS
@@ -27,6 +29,7 @@ from tests.gateways.rigs import SandboxRig
 from tests.pay import again, begin, topup
 from tests.processors import Rig, everywhere, ours, theirs
 from tests.test_mail import Server, settings_with
+from tests.trade import offer_plans
 
 PROJECT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -99,9 +102,8 @@ def test_killed_at_every_point_between_a_call_and_its_commit(app: Flask, rigs: d
     left = set(POINTS)
     for number, point in enumerate(sorted(POINTS)):
         user = person(f"payer-{number}", profile=BERLIN)
-        {"start": _start, "webhook": _hear, "capture": _capture, "refund": _refund, "mail": _mail, "bank": _bank}[point.partition(":")[0]](
-            point, rigs, victims, user, settings, tmp_path
-        )
+        deeds = {"start": _start, "webhook": _hear, "capture": _capture, "charge": _charge, "renewal": _renew, "refund": _refund, "mail": _mail, "bank": _bank}
+        deeds[point.partition(":")[0]](point, rigs, victims, user, settings, tmp_path)
         left.discard(point)
         agree(rigs)
     assert left == set()
@@ -137,6 +139,53 @@ def _capture(point: str, rigs: dict[str, Rig], victims: Victims, user: User, *_:
     victims.die(point, "look", payment.public_id)
     payments.reconcile_all()
     _credited(user, 25_00)
+
+
+def _charge(point: str, rigs: dict[str, Rig], victims: Victims, user: User, *_: object) -> None:
+    """The same click once more is the same charge."""
+    card, bill = _saved(rigs, user), topup(user, Money(40_00, "EUR"))
+    victims.die(point, "charge", bill.customer_id, bill.proforma_number, card.public_id)
+    payments.pay_by_card(bill.customer_id, bill.proforma_number or "", card.public_id)
+    payments.reconcile_all()
+    _charged_once(rigs, bill.id, 40_00)
+    _credited(user, 65_00)
+
+
+def _renew(point: str, rigs: dict[str, Rig], victims: Victims, user: User, *_: object) -> None:
+    """The next turn of the job goes on with the charge of the last one."""
+    card = _saved(rigs, user)
+    offer_plans()
+    with clock.travel(clock.now() - timedelta(days=40)):
+        services.order(user.customer_id or 0, "vps-4", 1)
+    (service,) = services.of_customer(user.customer_id or 0)
+    services.pay_from(user.customer_id or 0, service.public_id, card.public_id)
+    services.renew_due()
+    victims.die(point, "renew")
+    payments.reconcile_all()
+    for _ in (1, 2):
+        services.renew_by_card()
+        services.settle_waiting()
+    (renewal,) = db.rows("select bill_id, transfer_id from renewals where service_id = %(id)s and period_start > %(end)s", id=service.id, end=service.paid_through)
+    assert renewal.transfer_id is not None
+    _charged_once(rigs, renewal.bill_id, 23_80)
+    _credited(user, 1_20)
+
+
+def _saved(rigs: dict[str, Rig], user: User) -> Card:
+    """A card that was saved at Stripe with a payment of 25 EUR."""
+    bill = topup(user, EUR_25)
+    page = payments.start(bill.customer_id, bill.proforma_number or "", "stripe-card", keep=True)
+    rigs["stripe"].pay(page.reference)
+    payments.reconcile_all()
+    (card,) = payments.cards.of_customer(user.customer_id or 0)
+    return card
+
+
+def _charged_once(rigs: dict[str, Rig], bill_id: int, minor: int) -> None:
+    """One payment of ours and one charge at Stripe."""
+    (payment,) = db.rows("select public_id, state from payments where bill_id = %(id)s", id=bill_id)
+    intents = [intent for intent in rigs["stripe"].fake.intents.values() if intent["metadata"]["payment"] == payment.public_id]
+    assert (payment.state, [intent["amount_received"] for intent in intents]) == ("paid", [minor])
 
 
 def _refund(point: str, rigs: dict[str, Rig], victims: Victims, user: User, *_: object) -> None:

@@ -209,10 +209,10 @@ def hand_over(payment: Payment, gateway: Gateway) -> Handoff:
 
 def instructions(payment: Payment) -> Instructions | None:
     """What a payer by bank transfer has to send, while it is waited for; None for every other payment."""
-    gateway = gateways.get(payment.gateway)
-    if gateway is None or payment.gateway != BANK or not payment.open:
+    bank = gateways.get(payment.gateway)
+    if bank is None or payment.gateway != BANK or not payment.open:
         return None
-    found = gateway.checkout(payment.as_charge())
+    found = bank.checkout(payment.as_charge())
     return found if isinstance(found, Instructions) else None
 
 

@@ -211,8 +211,7 @@ def send_back(number: str) -> str:
         db.execute("update held set attempted_at = coalesce(attempted_at, %(now)s), hindrance = '' where id = %(id)s", id=row.id, now=clock.now())
     money = Money(row.amount, row.currency)
     try:
-        with outages.asking(row.gateway, "refund", row.number):
-            found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, money, row.send_key)
+        found = _found_before(gateway, row) or _sent_by(gateway, row, money)
     except Refused as error:
         found = RefundSnapshot("", "failed", money, str(error), row.send_key)
     except NotNow as error:
@@ -224,8 +223,16 @@ def send_back(number: str) -> str:
 
 
 def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
-    snapshot = gateway.lookup(row.gateway_reference) if row.attempted_at else None
+    if row.attempted_at is None:
+        return None
+    with outages.asking(row.gateway, "lookup", row.number):
+        snapshot = gateway.lookup(row.gateway_reference)
     return next((found for found in snapshot.refunds if found.key == row.send_key), None) if snapshot else None
+
+
+def _sent_by(gateway: Gateway, row: db.Row, money: Money) -> RefundSnapshot:
+    with outages.asking(row.gateway, "refund", row.number):
+        return gateway.refund(row.gateway_reference, money, row.send_key)
 
 
 def send_back_due() -> int:

@@ -30,8 +30,7 @@ def pay_out(number: str) -> str:
         return str(row.state)
     payout = Money(row.payout, row.payout_currency)
     try:
-        with outages.asking(row.gateway, "refund", row.number):
-            found = _found_before(gateway, row) or gateway.refund(row.gateway_reference, payout, key_of(row.number))
+        found = _found_before(gateway, row) or _sent_by(gateway, row, payout)
     except Refused as error:
         found = RefundSnapshot("", "failed", payout, str(error))
     except NotNow as error:
@@ -81,8 +80,16 @@ def _refuse_unsendable(row: db.Row) -> None:
 
 def _found_before(gateway: Gateway, row: db.Row) -> RefundSnapshot | None:
     """What became of an earlier try whose answer was lost; processors forget keys after a day, never refunds."""
-    snapshot = gateway.lookup(row.gateway_reference) if row.attempted_at else None
+    if row.attempted_at is None:
+        return None
+    with outages.asking(row.gateway, "lookup", row.number):
+        snapshot = gateway.lookup(row.gateway_reference)
     return next((found for found in snapshot.refunds if found.key == key_of(row.number)), None) if snapshot else None
+
+
+def _sent_by(gateway: Gateway, row: db.Row, payout: Money) -> RefundSnapshot:
+    with outages.asking(row.gateway, "refund", row.number):
+        return gateway.refund(row.gateway_reference, payout, key_of(row.number))
 
 
 def pay_out_due() -> int:
