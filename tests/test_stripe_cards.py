@@ -1,5 +1,6 @@
 """Saved cards at Stripe: the real SDK against a Stripe on the loopback."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -12,6 +13,7 @@ from app import clock, db, gateways, payments, services, wallet
 from app.customers import User
 from app.gateways.base import ASKED_FOR, Misconfigured
 from app.gateways.stripe_cards import StripeWithCards
+from app.invoicing import Bill
 from app.money import Money
 from app.payments import Card, cards
 from tests.fakes.stripe import Stripe as FakeStripe
@@ -144,6 +146,110 @@ def test_a_second_click_after_a_lost_answer_uses_the_same_key(fake, gateway, dem
         payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
     payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
     assert (state(bill.id), len(fake.intents)) == (["paid"], 1)
+
+
+def click(user: User, card: Card, bill: Bill) -> str:
+    """What the customer is told who clicks, nothing when it went through."""
+    try:
+        payments.pay_by_card(bill.customer_id, bill.number, card.public_id)
+    except (payments.NotPayable, payments.ProcessorDown) as told:
+        return str(told)
+    return ""
+
+
+@pytest.mark.parametrize("decline", [None, POOR])
+def test_a_second_click_while_the_first_is_at_its_bank_hears_nothing_and_charges_nothing(app: Flask, fake, gateway, demo_customer, card, decline):
+    bill, answered = topup(demo_customer, EUR("40")), threading.Event()
+    fake.at_bank[card.token] = answered
+    says(fake, card, decline)
+
+    def first() -> str:
+        with app.app_context():
+            return click(demo_customer, card, bill)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(first)
+        while not fake.intents:
+            threading.Event().wait(0.01)
+        assert click(demo_customer, card, bill) == payments.charging.NO_WORD
+        assert state(bill.id) == ["unknown"]
+        (payment,) = payments.open_of(bill.id)
+        assert payments.refresh(payment).state == "created"  # known at Stripe, and not declined
+        assert "not told us yet" in told_of_another_way(bill)
+        answered.set()
+        assert running.result() == ""
+    fake.at_bank.clear()
+    tell(fake)
+    assert (state(bill.id), charged(fake), len(fake.intents)) == ((["failed"], 0, 1) if decline else (["paid"], 40_00, 1))
+
+
+def told_of_another_way(bill: Bill) -> str:
+    with pytest.raises(payments.ProcessorDown) as refused:
+        payments.start(bill.customer_id, bill.number, "stripe-card")
+    return str(refused.value)
+
+
+def test_a_charge_that_hangs_at_its_bank_is_waited_for_and_found(fake, gateway, demo_customer, card, monkeypatch):
+    monkeypatch.setattr("app.gateways.stripe.READ_TIMEOUT_S", 0.1)
+    bill, answered = topup(demo_customer, EUR("40")), threading.Event()
+    fake.at_bank[card.token] = answered
+    assert click(demo_customer, card, bill) == payments.charging.NO_WORD
+    (payment,) = payments.open_of(bill.id)
+    assert (payment.state, payments.refresh(payment).state, charged(fake)) == ("unknown", "created", 0)
+    answered.set()
+    monkeypatch.setattr("app.gateways.stripe.READ_TIMEOUT_S", 5.0)
+    while fake.busy:
+        threading.Event().wait(0.01)
+    with clock.travel(clock.now() + timedelta(minutes=2)):
+        payments.reconcile()
+    assert (state(bill.id), charged(fake), len(fake.intents)) == (["paid"], 40_00, 1)
+
+
+@pytest.mark.parametrize("unasked", [False, True])
+@pytest.mark.parametrize(("decline", "end"), [(None, "paid"), (POOR, "failed"), (LOST, "failed")])
+def test_a_charge_that_is_still_processing_is_pending_until_its_bank_has_answered(fake, gateway, demo_customer, card, unasked, decline, end):
+    fake.pending[card.token] = "processing"
+    bill = topup(demo_customer, EUR("40"))
+    for _ in (1, 2):
+        if unasked:
+            payments.charge_unasked(bill.customer_id, bill.number, card)
+        else:
+            click(demo_customer, card, bill)
+    assert "not told us yet" in told_of_another_way(bill)
+    with clock.travel(clock.now() + timedelta(hours=20)):
+        assert payments.reconcile() == {"pending": 1}
+    assert (state(bill.id), len(fake.intents), charged(fake)) == (["pending"], 1, 0)
+    fake.confirm(next(iter(fake.intents)), decline)
+    tell(fake)
+    tell(fake)
+    assert (state(bill.id), charged(fake)) == ([end], 0 if decline else 40_00)
+    assert cards.of_customer(demo_customer.customer_id)[0].usable is (decline is not LOST)
+    mailed = db.scalar("select count(*) from mails where kind in ('card_declined', 'payment_failed')")
+    assert mailed == (1 if decline else 0)
+
+
+@pytest.mark.parametrize("unasked", [False, True])
+def test_a_charge_that_waits_for_its_holder_is_over_and_leads_to_the_page(fake, gateway, demo_customer, card, unasked):
+    fake.pending[card.token] = "requires_action"
+    bill = topup(demo_customer, EUR("40"))
+    if unasked:
+        assert payments.charge_unasked(bill.customer_id, bill.number, card).failure_code == ASKED_FOR
+        assert payments.charge_unasked(bill.customer_id, bill.number, card) is None
+    else:
+        assert payments.pay_by_card(bill.customer_id, bill.number, card.public_id).reference.startswith("cs_")
+    assert (len(fake.intents), charged(fake)) == (1, 0)
+
+
+def test_the_same_key_a_day_later_is_asked_about_and_not_charged_again(fake, gateway, demo_customer, card):
+    """Stripe forgets a key after a day; what was never answered is only looked up by then."""
+    bill = topup(demo_customer, EUR("40"))
+    fake.script += ["drop-after", "drop-before", "drop-before"]
+    assert click(demo_customer, card, bill)
+    fake.passed = timedelta(hours=25)
+    with clock.travel(clock.now() + timedelta(hours=25)):
+        click(demo_customer, card, bill)
+        payments.reconcile()
+    assert (state(bill.id), len(fake.intents), charged(fake)) == (["paid"], 1, 40_00)
 
 
 def test_eight_clicks_are_one_charge(app: Flask, fake, gateway, demo_customer, card):

@@ -12,7 +12,7 @@ import threading
 import time
 import typing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
@@ -89,6 +89,10 @@ class Stripe:
     """The least amount a card is charged with, in Stripe's own units."""
     passed: timedelta = timedelta(0)
     """How much later it is there than here; a key is forgotten after a day."""
+    at_bank: dict[str, threading.Event] = field(default_factory=dict)
+    """Charges of these cards are at their bank until the event is set: the first call runs, and its intent can be seen."""
+    pending: dict[str, str] = field(default_factory=dict)
+    """Charges of these cards are answered while they are still in this state, `processing` or `requires_action`; `confirm` ends them."""
     customers: dict[str, dict[str, Any]] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -98,8 +102,8 @@ class Stripe:
 
     def __post_init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[str, tuple[str, int, bytes, timedelta]] = {}
-        self._busy: set[str] = set()
+        self._kept: dict[str, tuple[str, int, bytes, datetime]] = {}
+        self.busy: set[str] = set()
         self._lock = threading.RLock()
         self.asleep = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stripe": self}))
@@ -179,16 +183,37 @@ class Stripe:
         if asked["amount"] < self.least:
             del self.intents[intent["id"]]
             raise Refusal(400, "invalid_request_error", "The amount is too small.", code="amount_too_small", param="amount")
+        if method["id"] in self.at_bank:
+            intent["status"] = "requires_confirmation"
+            self.at_bank[method["id"]].wait(20)
         says = method["_says"]
         if says is not None:
-            intent["last_payment_error"] = says
-            self.happened("payment_intent.payment_failed", intent)
+            self._decline(intent, says)
             raise Refusal(402, "card_error", says["message"], **{name: value for name, value in says.items() if name != "message"}, payment_intent=intent)
+        intent |= {"_asked": asked["amount"], "_method": method["id"]}
+        if method["id"] in self.pending:
+            intent["status"] = self.pending[method["id"]]
+            self.happened(f"payment_intent.{intent['status']}", intent)
+            return intent
+        return self._take(intent)
+
+    def confirm(self, intent_id: str, says: dict[str, str] | None = None) -> None:
+        """The bank of a charge that was pending has answered: yes, or what it says."""
+        intent = self.intents[intent_id]
+        self._decline(intent, says) if says else self._take(intent)
+
+    def _decline(self, intent: dict[str, Any], says: dict[str, str]) -> None:
+        intent |= {"status": "requires_payment_method", "last_payment_error": says}
+        self.happened("payment_intent.payment_failed", intent)
+
+    def _take(self, intent: dict[str, Any]) -> dict[str, Any]:
+        """The money of a charge without a page arrives."""
+        method = self.methods[intent["_method"]]
         details = {"type": "card", "card": method["card"] | {"three_d_secure": None}}
-        intent |= {"status": "succeeded", "amount_received": asked["amount"], "payment_method": method["id"]}
+        intent |= {"status": "succeeded", "amount_received": intent["_asked"], "payment_method": method["id"]}
         intent["latest_charge"] = {
             "id": self._id("ch"), "object": "charge", "created": intent["created"], "payment_intent": intent["id"], "disputed": False, "payment_method_details": details,
-            "balance_transaction": {"id": self._id("txn"), "object": "balance_transaction", "fee": 60, "currency": asked["currency"]},
+            "balance_transaction": {"id": self._id("txn"), "object": "balance_transaction", "fee": 60, "currency": intent["currency"]},
             "refunds": {"object": "list", "has_more": False, "data": []},
         }  # fmt: skip
         self.happened("payment_intent.succeeded", intent)
@@ -254,7 +279,10 @@ class Stripe:
 
     def forget_keys(self) -> None:
         """A day passes, and no idempotency key is remembered."""
-        self._kept.clear()
+        self.passed += KEY_LIFE
+
+    def _now(self) -> datetime:
+        return clock.now() + self.passed
 
     def books(self) -> dict[str, Sums]:
         """What it holds for us, in its own view."""
@@ -282,14 +310,14 @@ class Stripe:
     def _once(self, key: str, path: str, form: dict[str, Any]) -> tuple[int, bytes]:
         asked = json.dumps([path, form], sort_keys=True)
         with self._lock:
-            if key in self._kept and self.passed - self._kept[key][3] < KEY_LIFE:
+            if key in self._kept and self._now() - self._kept[key][3] < KEY_LIFE:
                 before, status, body, _ = self._kept[key]
                 if before != asked:
                     raise Refusal(400, "idempotency_error", "Keys for idempotent requests can only be used with the same parameters.")
                 return status, body
-            if key in self._busy:
+            if key in self.busy:
                 raise Refusal(409, "idempotency_error", "Another request with this key is in progress.", code="idempotency_key_in_use")
-            self._busy.add(key)
+            self.busy.add(key)
         try:
             status, body = 200, json.dumps(self._write(path, form)).encode()
         except Refusal as refusal:
@@ -297,8 +325,8 @@ class Stripe:
                 raise
             status, body = 402, json.dumps(refusal.body).encode()
         finally:
-            self._busy.discard(key)
-        self._kept[key] = (asked, status, body, self.passed)
+            self.busy.discard(key)
+        self._kept[key] = (asked, status, body, self._now())
         return status, body
 
     def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
