@@ -4,6 +4,7 @@ There is no processor to ask. What arrived is learnt from the bank's statements 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from app import remittance
 from app.gateways.base import BadSignature, Charge, Event, Instructions, Method, RefundSnapshot, Refused, Snapshot, WayBack
@@ -20,6 +21,7 @@ class Bank:
     name = "bank"
     grows = False
     forgets = True
+    final_after: timedelta | None = None
 
     def __init__(self, accounts: Sequence[BankAccount]) -> None:
         self._accounts = {account.currency: account for account in accounts}

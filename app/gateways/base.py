@@ -7,7 +7,7 @@ It returns values; only `payments.apply` changes anything.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from app.languages import N_
@@ -24,6 +24,9 @@ SIGNATURE_TOLERANCE_S = 300
 
 LONGEST_NAME = 255
 """How long a processor's name of an event or an object may be."""
+
+ON_ITS_WAY = timedelta(minutes=5)
+"""How long a call whose answer was lost may still be on its way through a processor at the very most."""
 
 FEW = 6
 """As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
@@ -277,11 +280,13 @@ class Gateway(Protocol):
 
     `grows` says whether a payment that is paid may still receive more, and is therefore watched on. `forgets` says whether the processor may not
     know a page any more, or not yet, that it did open; where it never forgets, a page that is not there is another account's.
+    `final_after` is how long after a call a look-up by our own id proves that it never arrived, None where none can.
     """
 
     name: str
     grows: bool
     forgets: bool
+    final_after: timedelta | None
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """What this gateway carries, each judged for this payer and amount. No network."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, Method, NoAnswer, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, read_json
+from app.gateways.base import ON_ITS_WAY, BadSignature, Charge, Event, Method, NoAnswer, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, read_json
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -39,6 +39,7 @@ class BTCPay:
     name = "btcpay"
     grows = True
     forgets = False
+    final_after: timedelta | None = ON_ITS_WAY
 
     def __init__(self, url: str, store_id: str, api_key: str, webhook_secrets: str) -> None:
         self._store_id = store_id

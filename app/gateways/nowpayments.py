@@ -38,6 +38,7 @@ class NOWPayments:
     name = "nowpayments"
     grows = True
     forgets = True
+    final_after: timedelta | None = None
 
     def __init__(self, api_key: str, ipn_secret: str, callback_url: str, api_base: str = LIVE_API) -> None:
         self._headers = {"x-api-key": api_key, "Content-Type": "application/json"}

@@ -83,6 +83,7 @@ class PayPal:
     name = "paypal"
     grows = False
     forgets = True
+    final_after: timedelta | None = None
 
     def __init__(self, client_id: str, secret: str, webhook_id: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
         self._authorization = http.basic(client_id, secret)

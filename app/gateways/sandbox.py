@@ -8,11 +8,12 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from app import clock
 from app.gateways.base import (
+    ON_ITS_WAY,
     SIGNATURE_TOLERANCE_S,
     BadSignature,
     Charge,
@@ -149,6 +150,7 @@ class Sandbox:
     kept_by = "card"
     grows = False
     forgets = False
+    final_after: timedelta | None = ON_ITS_WAY
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor

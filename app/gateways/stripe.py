@@ -19,6 +19,7 @@ from stripe.params.checkout import SessionCreateParams
 from app import clock
 from app.gateways import http, stripe_declines, stripe_methods
 from app.gateways.base import (
+    ON_ITS_WAY,
     SIGNATURE_TOLERANCE_S,
     BadSignature,
     Charge,
@@ -62,6 +63,7 @@ class Stripe:
     name = "stripe"
     grows = False
     forgets = False
+    final_after: timedelta | None = ON_ITS_WAY
 
     def __init__(self, secret_key: str, webhook_secrets: str, api_base: str = "https://api.stripe.com", methods: str = "") -> None:
         self._secret_key = secret_key

@@ -4,7 +4,7 @@ What is charged so has no session: its reference is the payment intent's, and ou
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -14,7 +14,7 @@ from stripe.params import PaymentIntentCreateParams
 
 from app import clock
 from app.gateways import stripe_declines
-from app.gateways.base import ASKED_FOR, Charge, KeptCard, NoAnswer, Redirect, Setup, Snapshot, State
+from app.gateways.base import ASKED_FOR, ON_ITS_WAY, Charge, KeptCard, NoAnswer, Redirect, Setup, Snapshot, State
 from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, of_the_payment, to_stripe
 from app.languages import N_
 
@@ -22,8 +22,6 @@ DEAD: Final = frozenset({"lost_card", "stolen_card", "pickup_card", "restricted_
 """What a bank or Stripe says of a card that is never to be asked again."""
 GONE: Final = N_("This card cannot be charged any more.")
 ASKS: Final = N_("The bank wants you to confirm this payment yourself.")
-ANSWERED_WITHIN: Final = timedelta(minutes=5)
-"""How long a charge may be on its way through Stripe at the very most."""
 _EXPAND: Final = ["latest_charge.balance_transaction", "latest_charge.refunds"]
 
 
@@ -151,7 +149,7 @@ def _intent_params(charge: Charge) -> PaymentIntentCreateParams:
 def _in_flight(intent: Any) -> bool:
     """Whether an intent that was only just made may still be at its bank: a look-up then must not read it as declined."""
     made = datetime.fromtimestamp(intent.created, UTC)
-    return intent.status in {"requires_payment_method", "requires_confirmation"} and clock.now() - made < ANSWERED_WITHIN
+    return intent.status in {"requires_payment_method", "requires_confirmation"} and clock.now() - made < ON_ITS_WAY
 
 
 def _as_session(intent: Any) -> Session:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 SESSION_LIFE = timedelta(hours=1)
 """How long a processor's page stays open, and with it the rate that was held when it was opened. Stripe allows 30 minutes to 24 hours."""
-CHARGE_LIFE = timedelta(minutes=15)
-"""How long a charge to a saved card is waited for when its processor never tells of it."""
+CHARGE_LIFE = timedelta(minutes=5)
+"""How long a charge to a saved card may be asked for again; after that a look-up alone tells."""
 TRANSFER_LIFE = timedelta(days=30)
 """How long a bank transfer is waited for. What comes later still counts."""
 SAME_ORDER = timedelta(hours=1)
@@ -226,7 +226,7 @@ def record_failure(payment: Payment, error: GatewayError, *, over: bool) -> NoRe
     log.error("Payment %s did not reach its processor: %s", payment.public_id, error.detail)
     state = "failed" if over else "unknown"
     with db.transaction():
-        if db.execute(_NOT_HANDED_OVER, id=payment.id, state=state, message=str(error), now=clock.now()):
+        if db.execute(_NOT_HANDED_OVER, id=payment.id, state=state, message=str(error), now=clock.now()) and payment.state != state:
             book.note(payment.id, state, str(error))
     raise ProcessorDown(str(error)) from error
 
@@ -241,7 +241,7 @@ update payments set gateway_reference = %(reference)s, state = 'pending', update
 """
 _NOT_HANDED_OVER = """
 update payments set state = %(state)s, failure_message = %(message)s, updated_at = %(now)s
-where id = %(id)s and gateway_reference is null and state in ('created', 'unknown') and state <> %(state)s
+where id = %(id)s and gateway_reference is null and state in ('created', 'unknown')
 """
 
 

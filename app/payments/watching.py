@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from app import clock, db, gateways
-from app.gateways.base import GatewayError, Misconfigured, Snapshot
+from app.gateways.base import Gateway, GatewayError, Misconfigured, Snapshot
 from app.languages import N_
 from app.payments import book, outages
 from app.payments.book import Payment
@@ -77,7 +77,7 @@ def settle_open(payment: Payment) -> Payment:
         if snapshot is None and payment.gateway_reference and not gateway.forgets:
             raise Misconfigured(f"{payment.gateway} knows no {payment.gateway_reference} of ours: is its key one of the account that was paid?")
     if snapshot is None or snapshot.charge_id != payment.public_id:
-        snapshot = _unheard_of(payment)
+        snapshot = _unheard_of(payment, gateway)
     return (apply(payment.gateway, snapshot) if snapshot else None) or payment
 
 
@@ -155,9 +155,13 @@ order by checked_at limit %(limit)s
 """
 
 
-def _unheard_of(payment: Payment) -> Snapshot | None:
-    """A payment whose page nobody ever opened is over once that page would have closed."""
-    if payment.expires_at + GRACE > clock.now():
+def _unheard_of(payment: Payment, gateway: Gateway) -> Snapshot | None:
+    """A payment that its processor does not know is over once its page would have closed; before, where a look-up proves that no call of it arrived."""
+    over = payment.expires_at + GRACE
+    if payment.gateway_reference is None and gateway.final_after is not None:
+        # A saved card may be charged again under the same key until its time is over, so its last call is not known.
+        over = (payment.expires_at if payment.card_id is not None else payment.updated_at) + gateway.final_after
+    if over > clock.now():
         return None
     why = N_("The payment page was never reached.") if payment.state != "pending" else N_("The money did not arrive in time.")
     return Snapshot(payment.gateway_reference or "", payment.public_id, "expired", failure_message=why)

@@ -5,6 +5,7 @@ import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ class Tiny:
     name = "tiny"
     grows = False
     forgets = False
+    final_after: timedelta | None = None
 
     def __init__(self, url: str) -> None:
         self._url = url

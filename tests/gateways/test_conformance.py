@@ -8,7 +8,7 @@ import pytest
 
 from app import clock, db, payments, wallet
 from app.customers import User
-from app.gateways.base import BadSignature, Charge, Event, NoAnswer, Redirect, Refused
+from app.gateways.base import BadSignature, Charge, Event, NoAnswer, Redirect, Refused, Snapshot
 from app.money import Money
 from app.payments import Payment, ProcessorDown
 from tests.gateways.conftest import EXACT, INEXACT, Rig, only
@@ -350,17 +350,36 @@ def test_money_of_a_payment_whose_answer_was_lost_is_found(rig: Rig, demo_custom
     assert times_credited(unknown) == 1
 
 
-def test_what_the_processor_never_heard_of_is_given_up_after_its_page_would_have_closed(rig: Rig, demo_customer: User):
+def test_what_the_processor_never_heard_of_is_given_up_once_that_is_proven_or_its_page_would_have_closed(rig: Rig, demo_customer: User):
     bill = topup(demo_customer, EUR_25)
     rig.go_down()
     with pytest.raises(ProcessorDown):
         begin(bill, rig.method)
     rig.come_back()
-    with clock.travel(clock.now() + timedelta(minutes=5)):
+    proof = rig.gateway.final_after
+    with clock.travel(clock.now() + (timedelta(minutes=4) if proof else timedelta(minutes=65))):
         assert payments.reconcile() == {"unknown": 1}
-    with clock.travel(clock.now() + timedelta(hours=2)):
+    with clock.travel(clock.now() + (timedelta(minutes=9) if proof else timedelta(hours=2))):
         assert payments.reconcile() == {"expired": 1}
         assert begin(bill, rig.method).state == "created"
+
+
+def test_the_proof_counts_from_the_last_call_and_a_page_that_opens_beside_it_is_credited(rig: Rig, demo_customer: User):
+    bill = topup(demo_customer, EUR_25)
+    rig.go_down()
+    now = clock.now()
+    for minutes in (0, 4):
+        with clock.travel(now + timedelta(minutes=minutes)), pytest.raises(ProcessorDown):
+            begin(bill, rig.method)
+    rig.come_back()
+    (unknown,) = payments.open_of(bill.id)
+    with clock.travel(now + timedelta(minutes=8)):
+        assert payments.reconcile() == {"unknown": 1}
+    reference = rig.gateway.checkout(unknown.as_charge()).reference
+    payments.apply(rig.gateway.name, Snapshot("", unknown.public_id, "expired"))
+    rig.pay(reference)
+    tell_all(rig)
+    assert (again(unknown).state, times_credited(unknown)) == ("paid", 1)
 
 
 def test_webhooks_wait_while_the_processor_is_down_and_are_worked_later(rig: Rig, demo_customer: User):
