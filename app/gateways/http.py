@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +16,9 @@ from app.gateways.base import GatewayError, Misconfigured, NoAnswer
 from app.languages import N_
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.05, 15.0
+LONGEST_S = 20.0
+"""How long a whole answer may take, however steadily it drips."""
+PART = 64 * 1024
 LARGEST_ANSWER = 4 * 1024 * 1024
 REFUSED = N_("The processor refused this payment. Nothing was charged.")
 
@@ -61,7 +65,7 @@ def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str
     try:
         response = _pool.request(method, url, body=body, headers=dict(headers or {}), redirect=False, preload_content=False)
         try:
-            data = response.read(LARGEST_ANSWER + 1)
+            data = _read(response, time.monotonic() + LONGEST_S)
         finally:
             response.release_conn()
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -69,6 +73,16 @@ def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str
     if len(data) > LARGEST_ANSWER:
         raise NoAnswer(f"{method} {url}: more than {LARGEST_ANSWER} bytes")
     return response.status, data
+
+
+def _read(response: urllib3.BaseHTTPResponse, until: float) -> bytes:
+    """The body, one byte more than the largest at most. Raises TimeoutError."""
+    data = bytearray()
+    while len(data) <= LARGEST_ANSWER and (part := response.read1(PART)):
+        data += part
+        if time.monotonic() > until:
+            raise TimeoutError(f"no whole answer after {LONGEST_S:g} seconds")
+    return bytes(data)
 
 
 def write_json(value: object) -> bytes:

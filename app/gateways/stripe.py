@@ -37,11 +37,12 @@ from app.gateways.base import (
     read_json,
 )
 from app.languages import N_
-from app.money import CURRENCIES, Money, UnknownCurrency, exponent
+from app.money import CURRENCIES, AmountError, Money, UnknownCurrency, exponent
 
 Found = TypeVar("Found")
 
 SIGNATURE_HEADER = "stripe-signature"
+NOT_SENT_BACK = N_("The processor refused to send this money back.")
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
 LEAST_LIFE = timedelta(minutes=30)
 """Stripe opens no page that would close sooner."""
@@ -119,17 +120,25 @@ class Stripe:
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""
-        with _translated(N_("The processor refused to send this money back.")):
+        with _translated(NOT_SENT_BACK):
             session = self._session(reference)
             if session is None or session.payment_intent is None:
                 raise Misconfigured(f"Stripe has no payment intent of {reference}: is its key one of the account that was paid?")
-            if sent := next((one for one in self._refunds(session) if one.key == key), None):
+            before = self._refunds(session)
+            if sent := next((one for one in before if one.key == key), None):
                 return sent
-            refund = self._client.v1.refunds.create(
-                {"payment_intent": _id(session.payment_intent), "amount": to_stripe(amount), "metadata": {"refund": key}},
-                {"idempotency_key": f"{key}:refund"},
-            )
-        return _refund(refund)
+            try:
+                return _refund(self._send_back(_id(session.payment_intent), amount, key))
+            except stripe.InvalidRequestError as error:
+                if amount.minor > _left(session, before):
+                    raise Refused(NOT_SENT_BACK, detail=str(error)) from error
+                raise
+
+    def _send_back(self, intent_id: str, amount: Money, key: str) -> stripe.Refund:
+        return self._client.v1.refunds.create(
+            {"payment_intent": intent_id, "amount": to_stripe(amount), "metadata": {"refund": key}},
+            {"idempotency_key": f"{key}:refund"},
+        )
 
     def way_back(self, method: str) -> WayBack:
         """How a payment by a method goes back, by the table."""
@@ -347,8 +356,14 @@ def _received(session: Session, intent: Any) -> Money | None:
     number, currency = (intent.amount_received, intent.currency) if intent is not None else (session.amount_total, session.currency)
     try:
         return from_stripe(number or 0, currency or "")
-    except UnknownCurrency:
+    except AmountError:
         return None
+
+
+def _left(session: Session, refunds: Sequence[RefundSnapshot]) -> int:
+    """What has not gone back of a payment, in minor units."""
+    received = _received(session, session.payment_intent)
+    return received.minor - sum(refund.amount.minor for refund in refunds if refund.state != "failed") if received else 0
 
 
 def _fee(charge: Any) -> Money | None:

@@ -28,6 +28,10 @@ PROBE: Final = timedelta(minutes=1)
 NOT_AVAILABLE: Final = "The processor does not answer at the moment"
 
 
+UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an answer of another shape than any we know comes to: it is none."""
+
+
 class LeftAlone(NotNow):
     """The processor has given no answer for some time and is not asked at the moment."""
 
@@ -61,6 +65,10 @@ def asking(gateway: str, verb: Verb, about: str) -> Iterator[None]:
         if troubled:
             _heal(gateway, verb)
         raise
+    except UNREADABLE as error:
+        log.exception("An answer of %s about %s cannot be read.", gateway, about)
+        _note_silence(gateway, about, repr(error))
+        raise NoAnswer(f"{gateway}: {error!r}") from error
     if troubled:
         _heal(gateway, verb)
 

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from app import clock, payments
 from app.customers import User
 from app.gateways.base import NoAnswer
+from app.money import Money
 from tests.gateways.conftest import INEXACT, only
 from tests.gateways.rigs import LoopbackRig, StripeRig
 from tests.gateways.test_conformance import EUR_25, balance, charge, open_session, paying
@@ -50,6 +51,29 @@ def test_a_page_that_does_not_open_leaves_the_bill_payable_by_the_same_method(ri
         assert payments.reconcile() == {"paid": 1}
     assert (again(payment).state, times_credited(payment)) == ("paid", 1)
     assert theirs(rig) == ours(rig.gateway.name)
+
+
+@over_http
+@pytest.mark.parametrize("body", [b"null", b"[]", b"{}", b'"yes"', b'{"id": null, "data": 5, "links": 1}'])
+def test_an_answer_of_another_shape_is_none(rig: StripeRig | LoopbackRig, owner: FlaskClient, demo_customer: User, monkeypatch: pytest.MonkeyPatch, body: bytes):
+    payment, bill = paying(rig, demo_customer), topup(demo_customer, Money(26_00, "EUR"))
+    answer = (lambda *_: (200, body)) if isinstance(rig, StripeRig) else (lambda _: (200, body))
+    monkeypatch.setattr(rig.fake, "answer", answer)
+    said = owner.submit(f"/invoices/{bill.number}/pay", {"method": rig.method})
+    assert said.status_code == 303 or "does not answer" in said.text or "did not open" in said.text
+    with clock.travel(clock.now() + timedelta(minutes=2)):
+        assert owner.get(f"/payments/{payment.public_id}").status_code == 200
+        payments.reconcile()
+    assert (again(payment).state, balance(demo_customer)) == ("created", 0)
+
+
+@only("paypal", *INEXACT)
+def test_an_answer_that_drips_is_not_waited_for(rig: LoopbackRig, monkeypatch: pytest.MonkeyPatch):
+    reference = open_session(rig)
+    monkeypatch.setattr("app.gateways.http.LONGEST_S", -1.0)
+    with pytest.raises(NoAnswer) as silent:
+        rig.gateway.lookup(reference)
+    assert "no whole answer" in silent.value.detail
 
 
 @over_http

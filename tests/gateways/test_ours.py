@@ -43,7 +43,8 @@ def mend(rig: Rig) -> None:
 
 @over_http
 @pytest.mark.parametrize("mode", ["401", "403"])
-def test_every_verb_says_that_it_is_ours(rig: Rig, mode: str):
+def test_every_verb_says_that_it_is_ours_and_no_secret(rig: Rig, mode: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG")
     reference = open_session(rig)
     bar(rig, mode)
     verbs = [lambda: rig.gateway.lookup(reference), lambda: rig.gateway.lookup("pay_conformance"), lambda: rig.gateway.checkout(charge("pay_another"))]
@@ -52,8 +53,15 @@ def test_every_verb_says_that_it_is_ours(rig: Rig, mode: str):
     if isinstance(rig, StripeRig):
         verbs += [lambda: rig.gateway.enrol("cus_1"), lambda: rig.gateway.forget("pm_1")]
     for verb in verbs:
-        with pytest.raises(Misconfigured, match="switched off"):
+        with pytest.raises(Misconfigured, match="switched off") as barred:
             verb()
+        assert not any(secret in barred.value.detail + caplog.text for secret in secrets_of(rig))
+
+
+def secrets_of(rig: Rig) -> list[str]:
+    """What must stand in no log."""
+    assert not isinstance(rig, SandboxRig)
+    return [value for name in ("secret_key", "webhook_secret", "secret", "api_key") if (value := str(getattr(rig.fake, name, "")))]
 
 
 @over_http
