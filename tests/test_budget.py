@@ -82,7 +82,8 @@ def test_one_bill_and_one_payment_ask_little(app: Flask, owner: Browser, demo_cu
     pay = f"/invoices/{things.unpaid}/pay"
     pages = (f"/invoices/{things.paid}", f"/invoices/{things.unpaid}", pay, f"/notifications/{things.letter}")
     asked = {path: statements(owner, path, monkeypatch) for path in pages}
-    assert {path: sent for path, sent in asked.items() if len(sent) > MOST_STATEMENTS + (path == pay)} == {}
+    # To pay asks besides which processor is silent.
+    assert {path: sent for path, sent in asked.items() if len(sent) > MOST_STATEMENTS + 2 * (path == pay)} == {}
 
 
 def test_a_statement_for_each_row_would_be_seen(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
