@@ -37,7 +37,7 @@ from app.gateways.base import (
     read_json,
 )
 from app.languages import N_
-from app.money import CURRENCIES, AmountError, Money, UnknownCurrency, exponent
+from app.money import CURRENCIES, AmountError, Money, exponent
 
 Found = TypeVar("Found")
 
