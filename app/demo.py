@@ -1,10 +1,13 @@
 """The demo: a provider's year, written by the verbs of real life while the clock travels through it.
 
 Nothing is put into a table by hand. The same random seed tells the same story, counted back from the day of seeding; only secrets
-(payment ids, references of the pretend processor) differ. One customer, `demo`, is written by hand and has seen everything; the others are drawn.
+(payment ids, references of the pretend processor) differ. One customer, `demo`, is written by hand and has seen everything; two more, `harbour`
+and `kiosk`, give support something true in each of its lists; the others are drawn.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -12,7 +15,7 @@ from heapq import heappop, heappush
 from random import Random
 
 import config
-from app import clock, customers, db, fx, gateways, invoicing, mail, payments, refunds, services
+from app import bank, clock, customers, db, fx, gateways, invoicing, mail, payments, refunds, services
 from app.customers import Profile
 from app.gateways.base import Redirect
 from app.money import Money
@@ -61,6 +64,8 @@ _MONTHS_AHEAD = (1, 2, 3, 3, 4, 6)
 _BASKETS = (("vps-2",), ("vps-4",), ("vps-4", "ip"), ("vps-8", "cpanel"), ("vps-4", "vps-2", "ip"), ("epyc-8", "ip"), ("vps-16", "cpanel", "ip"), ("vps-8", "vps-8"))
 
 Progress = Callable[[int, int], None]
+_Story = list[tuple[timedelta, int, Callable[[], object]]]
+"""What a customer does, as (how long ago, hour of the day, what)."""
 
 
 class Refused(RuntimeError):
@@ -68,7 +73,7 @@ class Refused(RuntimeError):
 
 
 def seed(count: int = CUSTOMERS, months: int = MONTHS, random_seed: int = 1, *, processor: PretendProcessor, progress: Progress | None = None) -> None:
-    """Write ``demo``, ``support`` and ``count`` other customers with so many months of history that ends yesterday.
+    """Write ``demo``, ``support`` and her colleague ``rita``, ``harbour``, ``kiosk`` and ``count`` drawn customers with so many months of history that ends yesterday.
 
     ``progress`` is told (days done, days in all). Raises `Refused` where anybody is already, or without the sandbox.
     """
@@ -76,14 +81,28 @@ def seed(count: int = CUSTOMERS, months: int = MONTHS, random_seed: int = 1, *, 
     today = clock.today()
     first = add_months(today, -months, today.day)
     year = _Year(Random(random_seed), processor, first, today)  # noqa: S311 - a story, not a secret
-    with db.hurried():
+    with db.hurried(), _unheard():
         with clock.travel(_at(first, 6)):
             _open_shop(today)
-            customers.create_user("support", "support@northbyte.example", PASSWORD, name="Sam Okafor", role="support")
-        _write_demo_customer(year)
-        _draw_customers(year, count)
+            password_hash = customers.hash_password(PASSWORD)
+            for login, name in (("support", "Sam Okafor"), ("rita", "Rita Lindqvist")):
+                customers.create_user(login, f"{login}@northbyte.example", "", name=name, role="support", password_hash=password_hash)
+        _write_demo_customer(year, password_hash)
+        _give_support_work(year, password_hash)
+        _draw_customers(year, count, password_hash)
         year.live(progress)
     db.analyze()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What the house tells its operator of held money is part of the story, not of the seeding."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _refuse() -> None:
@@ -174,12 +193,17 @@ class _Person:
         if choice == "approve":
             outcome = CHOICES["silent"]
         self.year.processor.choose(handoff.reference, outcome)
-        gateway = gateways.get("sandbox")
-        snapshot = gateway.lookup(handoff.reference) if gateway else None
-        if snapshot is None:
-            raise LookupError(handoff.reference)
-        payments.apply("sandbox", snapshot)
-        self.last_payment = snapshot.charge_id
+        self.last_payment = _hear(handoff.reference)
+
+
+def _hear(reference: str) -> str:
+    """Ask the pretend processor about a payment and take in what it says; the payment's own id."""
+    gateway = gateways.get("sandbox")
+    snapshot = gateway.lookup(reference) if gateway else None
+    if snapshot is None:
+        raise LookupError(reference)
+    payments.apply("sandbox", snapshot)
+    return snapshot.charge_id
 
 
 def _sign_up(year: _Year, login: str, email: str, profile: Profile, password_hash: str, *, locale: str, timezone: str) -> _Person:
@@ -193,19 +217,18 @@ def _sign_up(year: _Year, login: str, email: str, profile: Profile, password_has
 # The one customer who has seen everything
 
 
-def _write_demo_customer(year: _Year) -> None:
+def _write_demo_customer(year: _Year, password_hash: str) -> None:
     profile = Profile(
         kind="company", name="Anna Keller", company="Keller Studio GmbH", street="Gartenstraße 3", postcode="10115", city="Berlin", country="DE",
         billing_email="billing@keller-studio.example", currency="EUR", display_currencies=("USD", "PLN"),
     )  # fmt: skip
     with clock.travel(_at(year.first, 7)):
-        anna = _sign_up(year, "demo", "anna@keller-studio.example", profile, customers.hash_password(PASSWORD), locale="en_GB", timezone="Europe/Berlin")
+        anna = _sign_up(year, "demo", "anna@keller-studio.example", profile, password_hash, locale="en_GB", timezone="Europe/Berlin")
     for ago, hour, action in _story(anna):
         year.plan(_at(year.today - ago, hour, 10 + hour), action)
 
 
-def _story(anna: _Person) -> list[tuple[timedelta, int, Callable[[], object]]]:
-    """What Anna does, as (how long ago, hour of the day, what)."""
+def _story(anna: _Person) -> _Story:
     order = partial(services.order, anna.id)
     days = timedelta
     return [
@@ -249,20 +272,117 @@ def _save_card(anna: _Person, label: str) -> None:
 
 def _ask_back(anna: _Person, amount: int) -> None:
     """Ask for a part of the last payment back; support approves the next morning and the night's round sends it."""
-    number = refunds.request(anna.id, anna.last_payment, Money.of(amount, anna.currency), "Topped up more than I need")
-    asked = clock.now()
-    anna.year.plan(asked + timedelta(hours=20), lambda: refunds.approve(number, actor="staff:support"))
+    number = _ask(anna, amount, "Topped up more than I need")
+    anna.year.plan(clock.now() + timedelta(hours=20), lambda: refunds.approve(number, actor="staff:support"))
+
+
+def _ask(who: _Person, amount: int, reason: str) -> str:
+    return refunds.request(who.id, who.last_payment, Money.of(amount, who.currency), reason)
 
 
 def _give_bonus(anna: _Person, amount: int, reason: str, days: int) -> None:
     payments.grant_bonus(anna.id, Money.of(amount, anna.currency), reason=reason, reference=f"demo:{clock.today()}", expires_at=clock.now() + timedelta(days), actor="support")
 
 
+# What waits for support
+
+
+def _give_support_work(year: _Year, password_hash: str) -> None:
+    """Two customers of whom support has something to decide, and two statements of the bank with lines that name nobody."""
+    harbour = Profile(
+        kind="company", name="Pieter de Wit", company="Harbour Analytics B.V.", street="Maaskade 41", postcode="3071 NC", city="Rotterdam", country="NL", currency="EUR",
+    )  # fmt: skip
+    kiosk = Profile(name="Jonas Petersen", street="Lindenweg 8", postcode="20457", city="Hamburg", country="DE", currency="EUR")
+    for login, profile, story in (("harbour", harbour, _harbour), ("kiosk", kiosk, _kiosk)):
+        year.plan(_at(year.today - timedelta(78), 8), partial(_live, year, login, profile, password_hash, story))
+    for number, ago, came in _STATEMENTS:
+        year.plan(_at(year.today - timedelta(ago), 6), partial(_import_statement, number, came))
+
+
+def _live(year: _Year, login: str, profile: Profile, password_hash: str, story: Callable[[_Person], _Story]) -> None:
+    who = _sign_up(year, login, f"{login}@{login}.example", profile, password_hash, locale="en_GB", timezone="Europe/Amsterdam")
+    for ago, hour, action in story(who):
+        year.plan(_at(year.today - ago, hour, 10 + hour), action)
+
+
+def _harbour(who: _Person) -> _Story:
+    """Refunds in each state before the end, held money waiting and decided, and a bank that asks."""
+    days = timedelta
+    return [
+        (days(77), 9, partial(who.top_up, 400, "paypal")),
+        (days(77), 10, partial(services.order, who.id, "vps-8", 1, label="web-1", detail="Amsterdam")),
+        (days(60), 11, partial(_ask_in_vain, who, 300, "web-1 renews from this payment until spring. Switch its renewal off first, then ask again for what is left.")),
+        (days(45), 13, partial(_pay_less, who, 200, "The payer's bank kept a fee; they agree to what came.")),
+        (days(30), 9, partial(who.top_up, 900, "bank")),
+        (days(6), 10, partial(_ask_for_much, who, 650)),
+        (days(5), 9, partial(who.top_up, 80, "card")),
+        (days(4), 15, lambda: who.year.processor.inquire(who.last_payment, 80_00, "not recognised by the payer") and _hear(who.last_payment)),
+        (days(3), 11, partial(who.top_up, 120, "card")),
+        (days(2), 9, partial(_ask, who, 90, "Paid twice by mistake")),
+        (days(1), 12, partial(_pay_less, who, 150, "")),
+    ]  # fmt: skip
+
+
+def _kiosk(who: _Person) -> _Story:
+    """A payment that its bank took back for good, and the debt it left."""
+    days = timedelta
+    return [
+        (days(76), 9, partial(who.top_up, 60, "card")),
+        (days(76), 10, partial(services.order, who.id, "vps-4", 1, label="shop", detail="Frankfurt", auto_renew=False)),
+        (days(58), 12, lambda: who.year.processor.dispute(who.last_payment, 60_00, "product not received") and _hear(who.last_payment)),
+        (days(36), 14, partial(_lose, who)),
+    ]
+
+
+def _lose(who: _Person) -> None:
+    """The bank decides for the payer."""
+    dispute = refunds.disputes_of(who.id)[0]
+    who.year.processor.close_dispute(dispute.reference, won=False)
+    _hear(who.last_payment)
+
+
+def _ask_in_vain(who: _Person, amount: int, answer: str) -> None:
+    number = _ask(who, amount, "We may not need it")
+    who.year.plan(clock.now() + timedelta(hours=22), lambda: refunds.decline(number, actor="staff:support", answer=answer))
+
+
+def _ask_for_much(who: _Person, amount: int) -> None:
+    """So much that two people have to approve it; one of them has."""
+    number = _ask(who, amount, "The project was called off")
+    who.year.plan(clock.now() + timedelta(hours=21), lambda: refunds.approve(number, actor="staff:rita"))
+
+
+def _pay_less(who: _Person, amount: int, reason: str) -> None:
+    """Less comes than was asked for, so it is held; with a reason support credits it the next day."""
+    who.top_up(amount, "card", "short")
+    if reason:
+        number = refunds.held_money()[-1].number
+        who.year.plan(clock.now() + timedelta(hours=20), lambda: refunds.release(number, "credit", actor="staff:support", reason=reason))
+
+
+_STATEMENTS = (
+    (231, 12, ((240, "Harbour Analytics B.V.", "NL91ABNA0417164300", "Login harbour"), (119, "Berger & Söhne KG", "DE75512108001245126199", "Rechnung 118 Hosting"))),
+    (232, 2, ((75, "M. Novak", "CZ6508000000192000145399", "server november, thank you"),)),
+)
+"""Statements of the bank: number, days ago, and what came as (euros, from whom, their account, text)."""
+
+
+def _import_statement(number: int, came: tuple[tuple[int, str, str, str], ...]) -> None:
+    """A statement as a bank writes it, read as any other. It goes on where the one before ended."""
+    account = next(account for account in config.current().bank_accounts if account.currency == "EUR")
+    opening = 5000 + sum(euros for earlier, _, lines in _STATEMENTS if earlier < number for euros, *_ in lines)
+    day = f"{clock.today() - DAY:%y%m%d}"
+    lines = [":20:STATEMENT", f":25:{account.number}", f":28C:{number}/1", f":60F:C{day}EUR{opening},00"]
+    for euros, sender, iban, text in came:
+        lines += [f":61:{day}{day[2:]}C{euros},00NTRFNONREF", f":86:166?00CREDIT?20SVWZ+{text}?31{iban}?32{sender}"]
+    lines += [f":62F:C{day}EUR{opening + sum(euros for euros, *_ in came)},00", "-"]
+    bank.import_file("\n".join(lines).encode(), f"statement-{number}.sta")
+
+
 # The others
 
 
-def _draw_customers(year: _Year, count: int) -> None:
-    password_hash = customers.hash_password(PASSWORD)
+def _draw_customers(year: _Year, count: int, password_hash: str) -> None:
     days = max(1, (year.today - year.first).days)
     for number in range(1, count + 1):
         day = year.first + timedelta(days=year.random.randrange(max(1, days * 3 // 5)))

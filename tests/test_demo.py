@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, customers, db, demo, services, wallet
+from app import bank, clock, customers, db, demo, ledger, refunds, services, wallet
 from tests.conftest import person
 from tests.pay import processor
 
@@ -54,8 +54,8 @@ def test_anna_has_seen_everything(told, client):
     assert db.scalar("select min(posted_at) from transfers") < clock.now() - timedelta(days=13 * 30)
     unpaid = [row.kind for row in db.rows("select kind from bills where customer_id = %(id)s and status = 'unpaid'", id=user.customer_id)]
     assert sorted(set(unpaid)) == ["service", "topup"]
-    assert [row.state for row in db.rows("select state from refunds")] == ["settled"]
-    assert [row.state for row in db.rows("select state from disputes")] == ["won"]
+    assert [refund.state for refund in refunds.of_customer(user.customer_id)] == ["settled"]
+    assert [dispute.state for dispute in refunds.disputes_of(user.customer_id)] == ["won"]
 
 
 def test_her_balance_runs_short_in_some_weeks_and_nothing_waits_before(told):
@@ -69,8 +69,37 @@ def test_her_balance_runs_short_in_some_weeks_and_nothing_waits_before(told):
     assert services.due(clock.today() - timedelta(days=1)) == []
 
 
-def test_both_logins_open_the_door(told, client):
-    for login in ("demo", "support"):
+def test_support_finds_something_to_do_in_each_of_its_lists(told):
+    once, twice = sorted(refunds.queue(), key=lambda case: case.refund.approvals_needed)
+    assert (once.refund.state, once.refund.approvals_needed) == ("requested", 1)
+    assert (twice.refund.state, twice.refund.approvals_needed, twice.refund.approvals) == ("requested", 2, ["staff:rita"])
+    assert [case.refund.number for state in ("settled", "declined") for case in refunds.closed(state)]
+    (waiting,), (decided,) = refunds.held_money(), refunds.held_money(over=True)
+    assert (waiting.state, decided.state) == ("held", "credited")
+    assert waiting.reason == "135.00 EUR came instead of 150.00 EUR"
+    assert {dispute.state: len(dispute.steps) for dispute in refunds.disputes_in(("inquiry", "won", "lost"))} == {"inquiry": 1, "won": 2, "lost": 2}
+    assert [line.sender for line in bank.unmatched()] == ["Berger & Söhne KG", "M. Novak"]
+    assert bank.gaps() == []
+
+
+def test_the_second_approval_is_supports_to_give(told):
+    twice = next(case.refund.number for case in refunds.queue() if case.refund.approvals_needed == 2)
+    assert refunds.approve(twice, actor="staff:support") == "approved"
+    assert refunds.pay_out(twice) == "settled"
+
+
+def test_a_payment_that_was_lost_to_its_bank_left_a_debt(told):
+    user = customers.find_user("kiosk")
+    assert db.scalar("select balance from accounts where customer_id = %(id)s and kind = 'debt'", id=user.customer_id) < 0
+    assert balance_of("kiosk").available == 0
+
+
+def test_the_books_of_it_are_whole(told):
+    assert list(ledger.check()) == []
+
+
+def test_all_logins_open_the_door(told, client):
+    for login in ("demo", "support", "rita", "harbour", "kiosk"):
         assert customers.authenticate(login, demo.PASSWORD, ip="127.0.0.1") is not None
 
 
@@ -79,7 +108,7 @@ def test_no_money_came_from_nowhere(told):
     assert unbalanced == []
     assert (
         db.scalar(
-            "select count(*) from payments p where state in ('paid', 'partially_refunded') and (select count(*) from transfers t where t.payment_id = p.id and t.kind = 'topup') <> 1"
+            "select count(*) from payments p where state in ('paid', 'partially_refunded') and (select count(*) from transfers t where t.payment_id = p.id and t.kind in ('topup', 'matched')) <> 1"
         )
         == 0
     )
