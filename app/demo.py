@@ -86,7 +86,7 @@ def seed(count: int = CUSTOMERS, months: int = MONTHS, random_seed: int = 1, *, 
             _open_shop(today)
             password_hash = customers.hash_password(PASSWORD)
             for login, name in (("support", "Sam Okafor"), ("rita", "Rita Lindqvist")):
-                customers.create_user(login, f"{login}@northbyte.example", "", name=name, role="support", password_hash=password_hash)
+                customers.create_user(login, f"{login}@northbyte.example", "", name=name, role="support", locale="en_GB", timezone="Europe/Berlin", password_hash=password_hash)
         _write_demo_customer(year, password_hash)
         _give_support_work(year, password_hash)
         _draw_customers(year, count, password_hash)
@@ -311,7 +311,7 @@ def _harbour(who: _Person) -> _Story:
     return [
         (days(77), 9, partial(who.top_up, 400, "paypal")),
         (days(77), 10, partial(services.order, who.id, "vps-8", 1, label="web-1", detail="Amsterdam")),
-        (days(60), 11, partial(_ask_in_vain, who, 300, "web-1 renews from this payment until spring. Switch its renewal off first, then ask again for what is left.")),
+        (days(60), 11, partial(_ask_in_vain, who, 300, "As agreed on the phone you keep it for the renewals of web-1. Ask again at any time.")),
         (days(45), 13, partial(_pay_less, who, 200, "The payer's bank kept a fee; they agree to what came.")),
         (days(30), 9, partial(who.top_up, 900, "bank")),
         (days(6), 10, partial(_ask_for_much, who, 650)),

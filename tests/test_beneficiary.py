@@ -185,6 +185,8 @@ def test_every_login_that_takes_no_funds_gets_the_same_answer(app: Flask, anna: 
         assert answer.status_code == 422
         assert REFUSED in answer.text
         assert 'aria-invalid="true"' in answer.text
+        assert "autofocus" not in answer.text  # the focus goes to the field that is marked
+        assert "One field needs another look." in answer.text
         partial = browser.get("/add-funds", query_string={"amount": "50", "currency": "EUR", "beneficiary": login}, headers={"HX-Request": "true", "HX-Request-Type": "partial"})
         answers.add(partial.text)
     assert len(answers) == 1

@@ -538,10 +538,20 @@ def test_the_page_shows_and_changes(owner: Browser, anna: User):
     balance = owner.get("/balance").text
     assert 'data-currency="USD"' in balance
     assert "Your account is in USD since" in balance
-    assert "Not now." in owner.get("/balance/currency").text
+    again = owner.get("/balance/currency?currency=PLN").text
+    assert "Not now." in again
+    assert "disabled>Change to PLN" in again
     letter = db.row("select subject, body_text from mails where kind = 'currency_changed'")
     assert letter.subject == "Your account is in USD now"
     assert "became" in letter.body_text
+
+
+def test_what_stands_in_the_way_is_one_click_away_and_the_figures_are_shown(app: Flask, owner: Browser, anna: User):
+    refunds.request(anna.customer_id, paid(app, anna, EUR("60")).public_id, EUR("5"), "")
+    shown = owner.get("/balance/currency?currency=USD").text
+    assert '<a class="button quiet" href="/refunds">See your refunds</a>' in shown
+    assert '59<span class="minor">.60' in shown  # 55 × 1.0837
+    assert "disabled>Change to USD" in shown
 
 
 def test_both_sides_of_a_change_are_in_the_history_and_in_its_files(owner: Browser, anna: User):

@@ -125,6 +125,8 @@ def test_two_people_and_the_banks_reference_for_a_payout_by_hand(app, anna, owne
     again_ = staff.submit("/staff/refunds/RF-000001", {"decision": "approve"})
     assert (again_.status_code, "Another person" in again_.text) == (422, True)
     assert "You approved it." in staff.get("/staff/refunds/RF-000001").text
+    second = rita.get("/staff/refunds/RF-000001").text
+    assert all(words in second for words in ("sven has approved it.", "1 of 2: sven", "First approval"))
     rita.submit("/staff/refunds/RF-000001", {"decision": "approve"})
     empty = rita.submit("/staff/refunds/RF-000001", {"decision": "paid", "reference": ""})
     assert (empty.status_code, "reference-error" in empty.text) == (422, True)

@@ -59,7 +59,7 @@ def write_movements(customer_id: int, count: int) -> None:
 
 def test_the_newest_movement_comes_first_with_the_balance_after_it(anna, owner):
     rows = shown(owner.get("/transactions"))
-    assert rows[0] == ("Renewal web-1 · 1 month", "−23.80", "57.20")
+    assert rows[0] == ("Renewal web-1\N{NO-BREAK SPACE}· 1\N{NO-BREAK SPACE}month", "−23.80", "57.20")
     assert rows[-1] == ("Opening balance", "+200.00", "200.00")
     assert len(rows) == 7
 
@@ -134,7 +134,7 @@ def test_the_bonus_has_a_history_of_its_own(anna, owner):
     payments.grant_bonus(anna, EUR("30"), reason="A year with us", reference="b1")
     services.order(anna, "vps-4", 1)
     rows = shown(owner.get("/transactions?account=bonus"))
-    assert [row[:2] for row in rows] == [("Order vps-2 · 1 month", "−23.80"), ("A year with us", "+30.00")]
+    assert [row[:2] for row in rows] == [("Order vps-2\N{NO-BREAK SPACE}· 1\N{NO-BREAK SPACE}month", "−23.80"), ("A year with us", "+30.00")]
     assert 'href="/transactions?account=bonus"' in owner.get("/transactions").text
 
 

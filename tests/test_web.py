@@ -434,6 +434,26 @@ def test_the_sheet_is_one_small_file_in_layers() -> None:
     assert sheet.count("{") == sheet.count("}")
 
 
+def test_a_way_to_pay_has_a_drawn_mark_or_its_letters() -> None:
+    known = assets.Assets()
+    assert f'href="{known.url("img/icons.svg")}#pay-VISA"' in known.pay_mark("VISA")
+    assert known.pay_mark("TWINT") == "TWINT"
+    assert known.pay_mark("<b>") == "&lt;b&gt;"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Renewal ip-203.0.113.9 · 3 months", "Renewal ip-203.0.113.9~· 3~months"),
+        ("Top-up by Visa •••• 4242", "Top-up by Visa ••••~4242"),
+        ("at 1 USD = 0.89 EUR", "at 1~USD = 0.89 EUR"),
+        ("Refund RF-000004 requested", "Refund RF-000004 requested"),
+    ],
+)
+def test_no_line_ends_between_a_number_and_its_unit(text: str, kept: str) -> None:
+    assert web.knit(text) == kept.replace("~", "\N{NO-BREAK SPACE}")
+
+
 def test_the_seller_s_accent_replaces_ours() -> None:
     sheet = assets.Assets(accent="light-dark(#123456, #abcdef)").by_name["app.css"].body.decode()
     assert sheet.endswith("@layer base{:root{--accent:light-dark(#123456,#abcdef)}}")

@@ -1,5 +1,7 @@
 """The account currency: what a change would do, at a held rate, and the change itself."""
 
+import re
+
 from flask import Blueprint, Response, request
 
 from app import customers, exchange, money, web
@@ -41,7 +43,7 @@ def change() -> Response:
 def _show(customer: Customer, into: str, status_code: int = 200, problem: str = "") -> Response:
     stopped = exchange.obstacle(customer) if customer.currency else "Your account has no currency yet. Your first top-up decides it, or choose one in your profile."
     offered = exchange.choices(customer.currency or "")
-    seen, refused = (None, "") if stopped or not into else _preview(customer, into)
+    seen, refused = _preview(customer, into) if into and customer.currency else (None, "")
     return web.page(
         "balance/currency.html",
         "preview",
@@ -49,10 +51,20 @@ def _show(customer: Customer, into: str, status_code: int = 200, problem: str = 
         offered=[("", "Choose a currency"), *((code, f"{code} · {money.CURRENCIES[code].name}") for code in offered)],
         into=into if into in offered else "",
         stopped=stopped,
+        way_on=_way_on(stopped),
         seen=seen,
-        problem="" if stopped else problem or refused,
+        problem=refused if stopped else problem or refused,
         days=exchange.COOL_DOWN.days,
     )
+
+
+def _way_on(stopped: str) -> tuple[str, str]:
+    """Where what stands in the way can be seen, and the button's words: the bill that waits, or the refund."""
+    if bill := re.search(r"PF-[\d-]+", stopped):
+        return f"/invoices/{bill[0]}", f"See {bill[0]}"
+    if "efund" in stopped or "disputed" in stopped:
+        return "/refunds", "See your refunds"
+    return ("/add-funds", "Add funds") if "debt" in stopped else ("/balance", "Back to the balance")
 
 
 def _preview(customer: Customer, into: str) -> tuple[Preview | None, str]:

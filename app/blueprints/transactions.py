@@ -115,7 +115,7 @@ def _cells(rows: Sequence[wallet.Movement], currency: str) -> list[tuple[str, ..
     discs = {sign: _disc(*sign) for sign in set(signs)}
     return [
         (
-            discs[sign], escape(row.description or KINDS[row.kind]), _link(row), *write.date_and_time(row.posted_at),
+            discs[sign], escape(web.knit(row.description or KINDS[row.kind])), _link(row), *write.date_and_time(row.posted_at),
             f"{row.posted_at.replace(tzinfo=None).isoformat('T', 'seconds')}Z", " credit" if row.amount > 0 else "", write.signed(row.amount, currency), write.amount(row.balance_after, currency),
         )
         for row, sign in zip(rows, signs, strict=True)

@@ -4,6 +4,7 @@ One URL has two representations: a page, and for a partial request one named blo
 id and the view's `fragment`; the view chooses it, never the client.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Final
@@ -51,6 +52,8 @@ FILTERS: Final = (
     *("money", "amount", "signed", "parts", "symbol", "rate", "percent"),
     *("date", "long_date", "day_month", "long_day_month", "time", "datetime", "day_time", "relative_days", "sentence"),
 )
+BREAKS: Final = re.compile(r"(?:(?<= \d)|(?<= \d\d)) (?=[^\W\d_])| (?=·)|(?<=•) (?=\d)")
+"""The blanks at which no line may end."""
 THEMES: Final = {"light", "dark"}
 
 _formats: ContextVar[Formats] = ContextVar("formats")
@@ -65,6 +68,7 @@ def init(app: Flask, settings: config.Settings) -> None:
     app.config["TEMPLATES_AUTO_RELOAD"] = app.debug
     for name in FILTERS:
         app.jinja_env.filters[name] = _format_filter(name)
+    app.jinja_env.filters["knit"] = knit
     app.jinja_env.filters["seconds_left"] = lambda until: max(0, int((until - clock.now()).total_seconds()))
     faults.init(app, _show_problem)
     assets.init(app, settings)
@@ -95,6 +99,11 @@ def page(
     if push_url is not None:
         response.headers["HX-Push-Url"] = push_url
     return response
+
+
+def knit(text: str) -> str:
+    """A number stays with its unit and a dot with what is before it, wherever the line breaks: "Renewal vps-7 · 1 month"."""
+    return BREAKS.sub("\N{NO-BREAK SPACE}", text)
 
 
 def fragment(piece: str, *, status_code: int = 200, **context: Any) -> Response:

@@ -14,7 +14,7 @@ from typing import Final
 
 import brotli
 from flask import Flask, Response, abort, request
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from config import Settings
 
@@ -57,6 +57,7 @@ class Assets:
         self.by_name["app.css"] = _asset("app.css", self._sheet().encode())
         self.by_url = {asset.url: asset for asset in self.by_name.values()}
         self._icons: dict[tuple[str, str], Markup] = {}
+        self._marks = frozenset(re.findall(r'id="pay-(\w+)"', self.by_name["img/icons.svg"].body.decode())) if "img/icons.svg" in self.by_name else frozenset()
         self.stamp = self._newest()
 
     def refresh(self) -> None:
@@ -80,6 +81,12 @@ class Assets:
             known = Markup('<svg class="{}" aria-hidden="true"><use href="{}#{}"/></svg>').format(look, self.url("img/icons.svg"), symbol)
             self._icons[symbol, kind] = known
         return known
+
+    def pay_mark(self, mark: str) -> Markup:
+        """The mark of a way to pay: drawn where the sprite has it, else its letters. The name beside it speaks."""
+        if mark not in self._marks:
+            return escape(mark)
+        return Markup('<svg width="38" height="24" aria-hidden="true"><use href="{}#pay-{}"/></svg>').format(self.url("img/icons.svg"), mark)
 
     def _sheet(self) -> str:
         files = [path for pattern in SHEETS for path in sorted(self.folder.glob(pattern))]
@@ -120,14 +127,14 @@ def _asset(name: str, body: bytes) -> Asset:
 def _without_air(css: str) -> str:
     css = re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL))
     css = re.sub(r"(?<=[\w-]): (?=[^{}]*[;}])", ":", css)
-    return re.sub(r"\s*([{};,])\s*", r"\1", css).replace(";}", "}").strip()
+    return re.sub(r"\s*([{};,>~])\s*", r"\1", css).replace(";}", "}").strip()
 
 
 def init(app: Flask, settings: Settings) -> Assets:
-    """Serve the static files of this app and give templates the filters `asset`, `integrity` and `icon`."""
+    """Serve the static files of this app and give templates the filters `asset`, `integrity`, `icon` and `pay_mark`."""
     assets = Assets(accent=settings.seller.accent, mark=settings.mark)
     app.jinja_env.globals["own_mark"] = Markup(settings.mark)  # noqa: S704 - the operator's own file
-    app.jinja_env.filters.update(asset=assets.url, integrity=assets.integrity, icon=assets.icon)
+    app.jinja_env.filters.update(asset=assets.url, integrity=assets.integrity, icon=assets.icon, pay_mark=assets.pay_mark)
     app.add_url_rule("/static/<path:name>", "static", lambda name: _serve(assets, name))
     if app.debug:
         app.before_request(assets.refresh)
