@@ -96,13 +96,15 @@ def transaction() -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(name: str) -> Iterator[bool]:
-    """Hold the installation's lock of that name for the block; False when another process holds it. Opens no transaction."""
+def exclusive(name: str, *, patient: bool = False) -> Iterator[bool]:
+    """Hold the installation's lock of that name for the block; False when another process holds it, unless `patient`: then wait for it. Opens no transaction."""
     connection = _engine().raw_connection()
     held = False
     try:
         with _cursor(connection) as cursor:
-            held = cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()[0]
+            if patient:
+                cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+            held = patient or cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()[0]
         connection.commit()
         yield held
     finally:

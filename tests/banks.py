@@ -28,11 +28,12 @@ class Transfer:
     status: str = "BOOK"
     reversal: bool = False
     return_reason: str = ""
+    batch: str = ""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several transfers booked as one sum; without `shown` the bank tells the sum only."""
+    """Several transfers booked as one sum; without `shown` the bank tells the sum only. `name` is the message it came in, `counted` whether the bank says how many they are."""
 
     transfers: tuple[Transfer, ...]
     reference: str = ""
@@ -40,6 +41,8 @@ class Batch:
     shown: bool = True
     charges: int = 0
     day: str = "2026-11-20"
+    name: str = ""
+    counted: bool = False
 
     @property
     def minor(self) -> int:
@@ -109,8 +112,11 @@ def _entry(entry: Transfer | Batch, style: Style) -> str:
     reversal = "<RvslInd>true</RvslInd>" if lone and entry.reversal else ""
     reference = f"<AcctSvcrRef>{entry.reference}</AcctSvcrRef>" if entry.reference else ""
     transfers = (entry,) if lone else entry.transfers if entry.shown else ()
+    message = "" if lone or not entry.name else f"<MsgId>{entry.name}</MsgId>"
+    counted = "" if lone or not entry.counted else f"<NbOfTxs>{len(entry.transfers)}</NbOfTxs>"
+    details = f"<Btch>{message}{counted}</Btch>" if message or counted else ""
     charges = f"<Chrgs><Rcrd>{_amount(entry.charges, style.currency)}</Rcrd></Chrgs>" if not lone and entry.charges else ""
-    details = "".join(_detail(replace(each, reference="" if lone else each.reference), style) for each in transfers)
+    details += "".join(_detail(replace(each, reference="" if lone else each.reference), style) for each in transfers)
     return (
         f"<Ntry>{_amount(entry.minor, style.currency)}{_side(entry.minor)}{reversal}<Sts>{status if style.version == '02' else f'<Cd>{status}</Cd>'}</Sts>"
         f"<BookgDt><Dt>{entry.day}</Dt></BookgDt><ValDt><Dt>{entry.day}</Dt></ValDt>{reference}"
@@ -128,7 +134,7 @@ def _detail(transfer: Transfer, style: Style) -> str:
     strd = f"<Strd><CdtrRefInf><Ref>{transfer.structured}</Ref></CdtrRefInf></Strd>" if transfer.structured else ""
     ustrd = "".join(f"<Ustrd>{escape(transfer.text[at : at + 35])}</Ustrd>" for at in range(0, len(transfer.text), 35))
     account = f"<{whose}Acct><Id><IBAN>{transfer.iban}</IBAN></Id></{whose}Acct>" if transfer.iban else ""
-    refs = f"<AcctSvcrRef>{transfer.reference}</AcctSvcrRef>" if transfer.reference else ""
+    refs = (f"<MsgId>{transfer.batch}</MsgId>" if transfer.batch else "") + (f"<AcctSvcrRef>{transfer.reference}</AcctSvcrRef>" if transfer.reference else "")
     back = f"<RtrInf><Rsn><Cd>{transfer.return_reason}</Cd></Rsn></RtrInf>" if transfer.return_reason else ""
     return (
         f"<TxDtls><Refs>{refs}<EndToEndId>{transfer.end_to_end or 'NOTPROVIDED'}</EndToEndId></Refs>{amounts}"

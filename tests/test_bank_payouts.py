@@ -17,6 +17,7 @@ from tests.conftest import Browser, person, sign_in
 from tests.money_helpers import EUR
 from tests.pay import topup
 from tests.test_bank import balance, held, take, whole
+from tests.test_held import arrived
 
 RULES = etree.XMLSchema(etree.parse(Path(__file__).parent / "data" / "pain.001.xsd"))
 SAM, RITA = "staff:sam", "staff:rita"
@@ -26,7 +27,7 @@ def approved(user: User, minor: int = 30_00, holder: str = "Anna Müller & Söhn
     """A refund of a transfer that two people approved."""
     assert user.customer_id
     bill = topup(user, Money.of("100", "EUR"))
-    take(camt([Transfer(100_00, structured=bill.payment_reference or "", reference=bill.number)], replace(GERMAN, id=bill.number)))
+    take(camt([Transfer(100_00, structured=bill.payment_reference or "", reference=bill.number)], replace(ADVICE, id=bill.number)))
     public_id = db.scalar("select public_id from payments where bill_id = %(id)s", id=bill.id)
     number = refunds.request(user.customer_id, public_id, Money(minor, "EUR"), "", iban=SENDER, holder=holder)
     for actor in (SAM, RITA):
@@ -221,6 +222,95 @@ def test_a_payout_that_comes_back_is_on_the_balance_again(demo_customer: User, p
     assert whole()
 
 
+# What the bank says of a file
+
+
+def report(message: str, *transfers: tuple[str, str, str], group: str = "") -> bytes:
+    """A pain.002 of a file: the end-to-end id, status and reason of each transfer it tells of."""
+    each = "".join(
+        f"<TxInfAndSts><OrgnlEndToEndId>{number}</OrgnlEndToEndId><TxSts>{status}</TxSts>{f'<StsRsnInf><Rsn><Cd>{code}</Cd></Rsn></StsRsnInf>' if code else ''}</TxInfAndSts>"
+        for number, status, code in transfers
+    )
+    head = f"<OrgnlGrpInfAndSts><OrgnlMsgId>{message}</OrgnlMsgId>{f'<GrpSts>{group}</GrpSts>' if group else ''}</OrgnlGrpInfAndSts>"
+    part = f"<OrgnlPmtInfAndSts><OrgnlPmtInfId>{message}</OrgnlPmtInfId>{each}</OrgnlPmtInfAndSts>"
+    return f'<Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.03"><CstmrPmtStsRpt>{head}{part if each else ""}</CstmrPmtStsRpt></Document>'.encode()
+
+
+def test_what_the_bank_rejects_is_undone_with_its_reason_and_what_it_accepts_is_noted(app: Flask, demo_customer: User, tmp_path):
+    first, second = (approved(demo_customer, minor) for minor in (10_00, 20_00))
+    file = bank.payouts.export("EUR")
+    assert file
+    said = report(file.message, (first, "RJCT", "AC04"), (second, "ACSP", ""))
+    told = tmp_path / "status.xml"
+    told.write_bytes(said)
+    run = app.test_cli_runner().invoke(args=["bank", "status", str(told)])
+    assert run.output.splitlines() == [f"{first}  rejected  The account is closed.", f"{second}  accepted"]
+    assert ((state(first), state(second)), balance(demo_customer), held("hold")) == (("failed", "approved"), 180_00, 20_00)
+    assert [outcome.state for outcome in bank.reports.take_in(said)] == ["unchanged", "unchanged"]
+    notes = [row.note for row in db.rows("select note from refund_events where actor = 'bank' order by id")]
+    assert notes.count(f"The bank accepted {file.message}.") == 1
+    assert "The account is closed." in db.scalar("select body_text from mails where kind = 'refund_step' and subject like '%%did not go through%%'")
+    take(camt([out(second, 20_00)], replace(GERMAN, id="2")))
+    assert [(outcome.state, outcome.why) for outcome in bank.reports.take_in(report(file.message, (second, "RJCT", "AC04")))] == [("unchanged", f"{second} has left.")]
+    assert whole()
+
+
+def test_a_file_that_is_rejected_whole_is_undone_whole(demo_customer: User):
+    numbers = [approved(demo_customer, minor) for minor in (10_00, 20_00)]
+    file = bank.payouts.export("EUR")
+    assert file
+    assert {outcome.state for outcome in bank.reports.take_in(report(file.message, group="RJCT"))} == {"rejected"}
+    assert ({state(number) for number in numbers}, balance(demo_customer)) == ({"failed"}, 200_00)
+
+
+def test_money_that_goes_back_and_is_rejected_waits_again(stray: int):
+    number = bank.payouts.send_back(stray, SENDER, "Ida", actor=SAM, reason="Not ours")
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    for _ in range(2):
+        bank.reports.take_in(report(file.message, (number, "ACCP", "")))
+    standing = bank.payouts.standing(stray)
+    assert standing
+    assert [step.state for step in standing.steps] == ["requested", "approved", "accepted"]
+    bank.reports.take_in(report(file.message, (number, "RJCT", "")))
+    assert (bank.payouts.standing(stray), bank.unmatched()[0].id) == (None, stray)
+
+
+def test_held_money_that_was_rejected_and_is_sent_once_more_stands_in_another_file(app: Flask, demo_customer: User):
+    _, number = arrived(app, demo_customer, EUR("50"), EUR("60"), "sandbox-crypto")
+
+    def send() -> bank.payouts.File:
+        for actor in (SAM, RITA):
+            refunds.release(number, "return", actor=actor, reason="Not ours", iban=SENDER if actor == SAM else "", holder="Anna" if actor == SAM else "")
+        file = bank.payouts.export("EUR")
+        assert file
+        return file
+
+    first = send()
+    bank.reports.take_in(report(first.message, (number, "ACCP", "")))
+    assert bank.reports.take_in(report(first.message, (number, "RJCT", "AC01")))[0].state == "rejected"
+    second = send()
+    assert number.encode() in second.content
+    assert bank.reports.take_in(report(first.message, (number, "RJCT", "AC01")))[0].state == "unchanged", "the report of the first file says nothing of the second"
+    assert bank.payouts.export("EUR") is None
+    assert take(camt([out(number, 60_00)], replace(ADVICE, id="9"))).counts == {"payout": 1}
+    assert whole()
+
+
+def test_a_report_of_something_else_is_refused(payout: str):
+    file = bank.payouts.export("EUR")
+    assert file
+    for data, says in (
+        (report("PAY-1", group="RJCT"), "no payment file of ours"),
+        (report(file.message, ("RF-999999", "RJCT", "")), "does not stand in"),
+        (camt([]), "no pain.002"),
+    ):
+        with pytest.raises(bank.FileRefused, match=says):
+            bank.reports.take_in(data)
+    assert state(payout) == "approved"
+
+
 # Back to its sender
 
 
@@ -247,7 +337,7 @@ def test_money_of_nobody_goes_back_by_two_people_and_a_file(stray: int):
         bank.payouts.withdraw(number, actor=SAM, reason="It is anna's")
     assert take(camt([out(number, 33_00)], replace(GERMAN, id="2"))).counts == {"payout": 1}
     assert (bank.unmatched(), held("suspense"), held("bank")) == ([], 0, 0)
-    take(camt([replace(BACK["RRTN"](number), minor=33_00)], replace(GERMAN, id="3")))
+    take(camt([replace(BACK["RRTN"](number), minor=33_00, day="2026-11-25")], replace(GERMAN, id="3", day="2026-11-25")))
     (waiting,) = bank.unmatched()
     assert (waiting.reason, held("suspense")) == (f"{number} came back to us.", 33_00)
 

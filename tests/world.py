@@ -1,6 +1,6 @@
 """Somebody who has everything a customer can have, so that every page has something to show and every address something to name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from flask import Flask
@@ -11,7 +11,7 @@ from app.gateways.base import Snapshot
 from app.money import Money
 from app.payments import Payment, cards
 from app.sandbox_processor import CHOICES
-from tests.banks import Transfer, camt
+from tests.banks import GERMAN, Transfer, camt
 from tests.conftest import BERLIN, person
 from tests.pay import begin, carry, choose, of, processor, publish_rates, topup
 from tests.trade import fund, offer_plans
@@ -42,6 +42,7 @@ class Things:
     service: str
     held: str
     line: str
+    gap: str
     refund_receipt: str
     given: str
     dispute: str
@@ -70,6 +71,7 @@ MISSING = {
     "refund_receipt": "RR-2026-999999",
     "dispute": "sbd_" + "0" * 24,
     "line": "999999",
+    "gap": "00000000",
     "given": "pay_" + "y" * 32,
     "verify": "x" * 43,
     "reset": "x" * 43,
@@ -101,6 +103,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     customers.request_reset(user.login)
     customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
     bank.import_file(camt([Transfer(33_00, text="thank you", sender="Ida Unknown")]), "statement.xml")
+    bank.import_file(camt([], replace(GERMAN, opening=2_000_00, id="STMT-2", day="2026-11-24")), "later.xml")
     return Things(
         user=user,
         paid=_number(paid.bill_id),
@@ -120,6 +123,7 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         setup=str(db.scalar("select public_id from card_setups")),
         service=str(db.scalar("select min(public_id) from services where customer_id = %(id)s", id=user.customer_id)),
         line=str(db.scalar("select max(id) from bank_lines")),
+        gap=bank.gaps()[0].mark,
         held=hold(begin(topup(user, Money.of("18.00", "EUR"))), Money.of("17.00", "EUR")),
         refund_receipt=settle_refund(app, user),
         given=given.public_id,

@@ -6,16 +6,18 @@ What nobody can be named for waits in suspense, in sight. Files may overlap, com
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import psycopg
 
 import config
 from app import clock, customers, db, invoicing, ledger, payments
-from app.bank import booking, camt, continuity, mt940, payouts
+from app.bank import booking, camt, continuity, doubts, following, known, mt940, payouts, reports, told
 from app.bank.booking import Booked
-from app.bank.continuity import Gap, gaps
+from app.bank.continuity import Gap, NoSuchGap, Unexplained, acknowledge, acknowledged, differences, gaps
+from app.bank.doubts import Doubt, DoubtError, are_two, is_same
+from app.bank.following import Followed
 from app.bank.keys import Booking, Line, bookings
 from app.bank.known import Memory
 from app.bank.matching import RULES, Match
@@ -27,18 +29,29 @@ from config import BankAccount
 __all__ = [
     "BankError",
     "Booked",
+    "Doubt",
+    "DoubtError",
     "FileRefused",
     "Gap",
     "Line",
+    "NoSuchGap",
     "PayoutError",
     "Report",
     "Return",
+    "Unexplained",
     "Waiting",
+    "acknowledge",
+    "acknowledged",
+    "are_two",
+    "differences",
+    "doubts",
     "gaps",
     "import_file",
+    "is_same",
     "match_by_hand",
     "payouts",
     "read",
+    "reports",
     "unmatched",
     "waiting",
 ]
@@ -49,6 +62,7 @@ LARGEST_FILE = 20 * 1024 * 1024
 CHUNK = 500
 """Entries booked in one transaction."""
 MOST_FAULTS = 5
+UNDECIDED = "It may be money that is booked already. Say first whether it is."
 
 Progress = Callable[[int, int], None]
 
@@ -59,23 +73,39 @@ class BankError(ValueError):
 
 @dataclass(slots=True)
 class Report:
-    """What an import did: counts and sums of what became of the lines, what was not taken, and what is missing between statements, in sentences."""
+    """What an import did: counts and sums of what became of the lines, what was not taken, what is missing between statements, and where the books differ, in sentences."""
 
     counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict[str, int]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
     not_booked: int = 0
+    _to_follow: dict[int, Booked] = field(default_factory=dict)
 
     def add(self, booked: Sequence[Booked]) -> None:
         """Count lines in."""
         for found in booked:
+            if found.why == following.TO_FOLLOW:
+                self._to_follow[found.id] = found
+                continue
             self.counts[found.fate] = self.counts.get(found.fate, 0) + 1
             by_currency = self.sums.setdefault(found.fate, {})
             by_currency[found.line.currency] = by_currency.get(found.line.currency, 0) + found.line.amount
             if found.fate == "suspense":
                 self.waiting.append(f"{found.line.says}: {found.why}")
+
+    def follow(self, followed: Sequence[Followed]) -> None:
+        """Count the lines of this file in of which it was still to be said what they are."""
+        for done in followed:
+            if found := self._to_follow.pop(done.line_id, None):
+                self.add([replace(found, fate=done.fate, why=done.why)])
+
+    def compare(self) -> None:
+        """Say what is missing between the statements and where the books differ from them."""
+        self.missing = [gap.sentence for gap in gaps()]
+        self.differing = [gap.sentence for gap in differences()]
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text: figures first, then what needs a person."""
@@ -86,6 +116,7 @@ class Report:
         if self.not_booked:
             yield f"{self.not_booked} not booked by the bank yet, left for a later statement."
         yield from (f"MISSING: {sentence}" for sentence in self.missing)
+        yield from (f"DIFFERS: {sentence}" for sentence in self.differing)
         yield from (f"Refused: {sentence}" for sentence in self.refused)
         yield from (f"In suspense: {sentence}" for sentence in self.waiting)
 
@@ -136,7 +167,7 @@ def read(data: bytes) -> list[Statement]:
             raise FileRefused("The file declares a document type. A statement needs none, so it is not read.")
         return camt.read(data)
     try:
-        return mt940.read(data.decode("utf-8-sig"))
+        return mt940.read(data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"))
     except UnicodeDecodeError:
         return mt940.read(data.decode("cp1252", errors="replace"))
 
@@ -150,24 +181,39 @@ def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Prog
     statements = [(statement, _account(statement)) for statement in read(data)]
     for statement, _ in statements:
         _check(statement)
-    report, entries = Report(), [entry for statement, account in statements for entry in bookings(statement, account)]
+    report = Report()
     report.not_booked = sum(statement.not_booked for statement, _ in statements)
-    if dry_run:
-        with suppress(_TakenBack), db.transaction():
-            booking.lock()
-            memory = Memory()
-            report.add(booking.book(memory.look(entries), memory, name)[0])
-            continuity.remember(statements, name)
-            report.missing = [gap.sentence for gap in gaps()]
-            raise _TakenBack
-        ledger.forget_accounts()
-        return report
-    _take_all(entries, name, report, progress)
-    if not report.refused:
-        with db.transaction():
-            continuity.remember(statements, name)
-    report.missing = [gap.sentence for gap in gaps()]
+    with db.exclusive("bank import", patient=True):
+        entries = [entry for statement, account in statements for entry in bookings(statement, account, told_before=continuity.told_before(statement, account))]
+        found = told.regroup(entries)
+        report.add([Booked(line, "duplicate") for line in found.known])
+        if dry_run:
+            try:
+                _try(found.entries, statements, name, report)
+            except psycopg.errors.LockNotAvailable as busy:
+                raise FileRefused("Somebody is moving the same money just now. Nothing was written; try again.") from busy
+            return report
+        _take_all(found.entries, name, report, progress)
+        report.follow(following.follow_all())
+        if not report.refused:
+            with db.transaction():
+                continuity.remember(statements, name)
+    report.compare()
     return report
+
+
+def _try(entries: Sequence[Booking], statements: Sequence[tuple[Statement, BankAccount]], name: str, report: Report) -> None:
+    """A dry run: all of it in one transaction, which is taken back."""
+    with suppress(_TakenBack), db.transaction():
+        db.execute("set local lock_timeout = '500ms'")  # it holds everything at once, in no order: it gives way before anybody waits for it in a circle
+        known.lock()
+        memory = Memory()
+        report.add(booking.book(memory.look(entries), memory, name)[0])
+        report.follow([following.follow(line_id) for line_id in following.due()])
+        continuity.remember(statements, name)
+        report.compare()
+        raise _TakenBack
+    ledger.forget_accounts()
 
 
 class _TakenBack(Exception):
@@ -244,7 +290,7 @@ def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
 
 def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory, uncredited: str = "") -> None:
     with db.transaction():
-        booking.lock()
+        known.lock()
         found = memory.look(entries)
         booked, met = booking.book(found, memory, name, uncredited)
     memory.met |= met
@@ -277,12 +323,14 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
     Raises BankError. `actor` and `reason` stay with the line.
     """
     with db.transaction():
-        booking.lock()
+        known.lock()
         line = db.row("select amount, currency, kind, state, deducted from bank_lines where id = %(id)s", id=line_id)
         if line is None or line.state != "suspense" or line.kind != "credit":
             raise BankError(f"No line {line_id} waits for a customer.")
         if payouts.standing(line_id):
             raise BankError("It is on its way back to its sender.")
+        if doubts.of(line_id):
+            raise BankError(UNDECIDED)
         whose = _named(login, number)
         (outcome,) = payments.take_in([booking.arrival(line_id, Money(line.amount, line.currency), whose, line.deducted)])
         if isinstance(outcome, str):

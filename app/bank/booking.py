@@ -6,47 +6,55 @@ matched. A sum that is told later stays as it was posted, and its lines take the
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app import clock, db, ledger, payments, refunds
-from app.bank import payouts
-from app.bank.keys import Line
+from app import clock, db, ledger, payments
+from app.bank import doubts, told
+from app.bank.following import TO_FOLLOW
+from app.bank.keys import Booking, Line
 from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
+from app.bank.payouts import NOT_OURS
 from app.money import Money
 from app.payments import Arrival, Credited
-
-NOTHING_RETURNED = "It takes back a transfer that cannot be found."
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule or the sentence why it waits."""
+    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule or the sentence why it waits.
+
+    One that is in suspense with `TO_FOLLOW` is no plain credit: `following` says what becomes of it, by its `id`.
+    """
 
     line: Line
     fate: str
     why: str = ""
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _New:
-    """A line to write: its keys, its entry, and the sum it is a part of, if that is in the books already."""
+    """A line to write: its keys, its entry as a `whole`, and the sum it is a part of, if that is in the books already."""
 
     line: Line
     key: bytes
     entry_key: bytes
-    amount: int
-    reference: str
+    whole: Booking
     sum: Standing | None
 
+    @property
+    def follows(self) -> bool:
+        """Whether it is no plain credit: it takes something back, left, or came back."""
+        return not self.line.doubt and (self.line.kind in {"debit", "return"} or (self.line.kind == "credit" and self.line.returned))
 
-def lock() -> None:
-    """One import at a time gets past this, until its transaction ends. Within a transaction."""
-    db.rows("select pg_advisory_xact_lock(hashtextextended('bank lines', 0))")
+    @property
+    def booked(self) -> Booked:
+        """What became of it before anybody is credited."""
+        return Booked(self.line, "charge") if self.line.kind == "charge" else Booked(self.line, "suspense", TO_FOLLOW if self.follows else self.line.doubt or NOT_OURS)
 
 
 def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = "") -> tuple[list[Booked], set[bytes]]:
-    """Book what is new and credit what can be matched; what became of each line, and the entries it was. Within a transaction, behind `lock`.
+    """Book what is new and credit what can be matched; what became of each line, and the entries it was. Within a transaction, behind `known.lock`.
 
     With a sentence in `uncredited` all that is new waits in suspense for that reason.
     """
@@ -55,17 +63,16 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
     met = {entry.standing.entry_key for entry in found if entry.standing} | {new.entry_key for new in fresh}
     if not fresh:
         return known, met
+    fresh = _still_doubtful(fresh)
     ids = _write(fresh, file)
-    fates = {new.key: Booked(new.line, "charge") if new.line.kind == "charge" else Booked(new.line, "suspense", uncredited or payouts.NOT_OURS) for new in fresh}
+    doubts.raise_for([(ids[new.key], new.whole.maybe, bool(new.line.doubt)) for new in fresh if new.whole.maybe or new.line.doubt == told.AGAIN])
+    fates = {new.key: replace(new.booked, why=uncredited) if uncredited and new.line.kind != "charge" else new.booked for new in fresh}
     if not uncredited:
-        incoming = [new for new in fresh if new.line.kind == "credit"]
+        incoming = [new for new in fresh if new.line.kind == "credit" and not new.follows]
         fates |= _credit(incoming, match([new.line for new in incoming]), ids)
-        fates |= {new.key: done for new in sorted(fresh, key=_debits_first) for done in [_other(new, ids[new.key])] if done}
     waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.fate == "suspense"]
     db.execute(_EXPLAIN, ids=[line for line, _ in waiting], reasons=[why for _, why in waiting])
-    _take_back_waiting()
-    payouts.come_back_waiting()
-    return [*(fates[new.key] for new in fresh), *known], met
+    return [*(replace(fates[new.key], id=ids[new.key]) for new in fresh), *known], met
 
 
 def _lines(found: Sequence[Found], memory: Memory) -> list[_New]:
@@ -75,8 +82,16 @@ def _lines(found: Sequence[Found], memory: Memory) -> list[_New]:
     for entry in found:
         own = [next(keys) for _ in entry.booking.lines]
         entry_key = entry.standing.entry_key if entry.standing else own[0]
-        fresh += [_New(line, key, entry_key, entry.booking.amount, entry.booking.reference, entry.standing) for line, key in zip(entry.booking.lines, own, strict=True)]
+        fresh += [_New(line, key, entry_key, entry.booking, entry.standing) for line, key in zip(entry.booking.lines, own, strict=True)]
     return fresh
+
+
+def _still_doubtful(fresh: Sequence[_New]) -> list[_New]:
+    """A sum that somebody was credited for since the file was looked at does not wait any more: then its transfers have to."""
+    sums = [line for new in fresh for line in new.whole.maybe if not new.line.doubt]
+    waiting = doubts.still_wait(sums) if sums else set()
+    gone = {new.key for new in fresh if new.whole.maybe and not new.line.doubt and not waiting.issuperset(new.whole.maybe)}
+    return [replace(new, line=replace(new.line, doubt=told.PART_OF_A_SUM)) if new.key in gone else new for new in fresh]
 
 
 def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:
@@ -109,8 +124,10 @@ def _row(new: _New, transfer_id: int) -> dict[str, object]:
     return {
         "line_key": new.key.hex(),
         "entry_key": new.entry_key.hex(),
-        "entry_amount": new.amount,
-        "entry_reference": new.reference,
+        "entry_amount": new.whole.amount,
+        "entry_reference": new.whole.reference,
+        "names": sorted(new.whole.names),
+        "transfers": new.whole.transfers,
         "part_of": new.sum.lines[0].id if new.sum else None,
         "account": line.account,
         "booked_on": line.booked_on.isoformat(),
@@ -156,49 +173,12 @@ def mark(done: Sequence[tuple[int, Credited, str]], actor: str = "system", reaso
     db.execute(_MARK, rows=json.dumps(rows), actor=actor, reason=reason, now=clock.now())
 
 
-def _debits_first(new: _New) -> bool:
-    return new.line.amount > 0
-
-
-def _other(new: _New, line_id: int) -> Booked | None:
-    """What became of a line that is no plain credit: a transfer taken back, a payout of ours that left or came back."""
-    if new.line.kind == "return":
-        return Booked(new.line, "returned") if _take_back(line_id) else Booked(new.line, "suspense", NOTHING_RETURNED)
-    if new.line.kind == "debit":
-        why = payouts.close(line_id)
-    elif new.line.kind == "credit" and new.line.returned:
-        why = payouts.come_back(line_id)
-    else:
-        return None
-    return Booked(new.line, "suspense", why) if why else Booked(new.line, "payout")
-
-
-def _take_back_waiting() -> None:
-    """Returns whose transfer had not been read yet when they came: files may come in any order."""
-    for row in db.rows("select id from bank_lines where state = 'suspense' and kind = 'return' order by id"):
-        _take_back(row.id)
-
-
-def _take_back(line_id: int) -> bool:
-    """A transfer was taken back: so is its credit; False when the transfer is not in the books."""
-    original = db.row(_ORIGINAL, id=line_id)
-    if original is None:
-        return False
-    received = Money(original.amount, original.currency)
-    if original.state == "matched":
-        refunds.take_back(original.payment_id, received, reference=f"bank:{line_id}:return", line=(_suspense(received.currency), received.minor))
-    db.execute("update bank_lines set state = %(state)s, returned_by = %(own)s where id = %(id)s", state="returned" if original.state == "matched" else "booked",
-               own=line_id, id=original.id)  # fmt: skip
-    db.execute(_MARK_RETURN, customer=original.customer_id, bill=original.bill_id, payment=original.payment_id, id=line_id)
-    return True
-
-
 _INSERT = """
-insert into bank_lines (line_key, entry_key, entry_amount, entry_reference, part_of, account, booked_on, amount, currency, kind, bank_reference, end_to_end, sender, sender_account, structured, remittance, deducted,
-  file, imported_at, transfer_id, state)
-select decode(r.line_key, 'hex'), decode(r.entry_key, 'hex'), r.entry_amount, r.entry_reference, r.part_of, r.account, r.booked_on, r.amount, r.currency, r.kind, r.bank_reference, r.end_to_end, r.sender, r.sender_account,
+insert into bank_lines (line_key, entry_key, entry_amount, entry_reference, names, transfers, part_of, account, booked_on, amount, currency, kind, bank_reference, end_to_end, sender, sender_account, structured,
+  remittance, deducted, file, imported_at, transfer_id, state)
+select decode(r.line_key, 'hex'), decode(r.entry_key, 'hex'), r.entry_amount, r.entry_reference, r.names, r.transfers, r.part_of, r.account, r.booked_on, r.amount, r.currency, r.kind, r.bank_reference, r.end_to_end, r.sender, r.sender_account,
   r.structured, r.remittance, r.deducted, %(file)s, %(now)s, r.transfer_id, r.state
-from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, entry_amount bigint, entry_reference text, part_of bigint, account text, booked_on date, amount bigint, currency text, kind text, bank_reference text,
+from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, entry_amount bigint, entry_reference text, names text[], transfers integer, part_of bigint, account text, booked_on date, amount bigint, currency text, kind text, bank_reference text,
   end_to_end text, sender text, sender_account text, structured text, remittance text, deducted bigint, transfer_id bigint, state text)
 returning id, line_key
 """
@@ -209,16 +189,4 @@ _MARK = """
 update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, reason = %(reason)s, customer_id = r.customer_id, bill_id = r.bill_id, payment_id = r.payment_id,
   matched_at = %(now)s
 from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, rule text, customer_id bigint, bill_id bigint, payment_id bigint) where l.id = r.id and l.state = 'suspense'
-"""
-_MARK_RETURN = """
-update bank_lines set state = 'booked', rule = 'return', reason = '', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
-"""
-# The newest transfer of this amount that the return names: by the payer's reference, by the bank's, or by sender and text.
-_ORIGINAL = """
-select l.id, l.state, l.amount, l.currency, l.customer_id, l.bill_id, l.payment_id
-from bank_lines r join bank_lines l on l.account = r.account and l.amount = -r.amount and l.id <> r.id
-where r.id = %(id)s and l.kind = 'credit' and l.state in ('matched', 'suspense') and l.returned_by is null
-  and ((r.end_to_end <> '' and l.end_to_end = r.end_to_end) or (r.bank_reference <> '' and l.bank_reference = r.bank_reference)
-    or (r.structured <> '' and l.structured = r.structured) or (r.sender_account <> '' and l.sender_account = r.sender_account and r.remittance <> '' and l.remittance = r.remittance))
-order by l.id desc limit 1
 """

@@ -16,6 +16,7 @@ FORMATS = {"Stmt": "camt.053", "Ntfctn": "camt.054", "Rpt": "camt.052"}
 OPENING, CLOSING, INTERIM = ("OPBD", "PRCD"), ("CLBD",), "ITBD"
 LONGEST_NUMBER = 9
 RETURNS = frozenset({"RRTN", "RPCR", "RPBC", "UPDD", "UPCT", "ARET"})
+BATCH_NAMES = ("NtryDtls/Btch/MsgId", "NtryDtls/Btch/PmtInfId", "NtryDtls/TxDtls/Refs/MsgId", "NtryDtls/TxDtls/Refs/PmtInfId")
 FEES = frozenset({"CHRG", "FEES", "COMM", "COMT", "COME"})
 
 Element = etree._Element  # noqa: SLF001 - the library's own name for its element
@@ -23,24 +24,24 @@ Element = etree._Element  # noqa: SLF001 - the library's own name for its elemen
 
 def read(data: bytes) -> list[Statement]:
     """The statements of a file. Raises FileRefused for what is no such file, or only half of one."""
-    root = _root(data)
-    found = [_statement(report) for report in root.iter(*FORMATS)]
+    found = [_statement(report) for report in root(data).iter(*FORMATS)]
     if not found:
         raise FileRefused("This XML holds no camt.052, .053 or .054 report.")
     return found
 
 
-def _root(data: bytes) -> Element:
+def root(data: bytes) -> Element:
+    """The file as elements by their local names. Raises FileRefused for what is damaged or declares a document type."""
     try:
-        root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True))
+        found = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True))
     except etree.XMLSyntaxError as error:
         raise FileRefused(f"The file is damaged or cut off: {error}.") from error
-    if root.getroottree().docinfo.doctype:  # type: ignore[union-attr]
+    if found.getroottree().docinfo.doctype:  # type: ignore[union-attr]
         raise FileRefused("The file declares a document type. A statement needs none, so it is not read.")
-    for element in root.iter():
+    for element in found.iter():
         if isinstance(element.tag, str):
             element.tag = element.tag.rpartition("}")[2]
-    return root
+    return found
 
 
 def _statement(report: Element) -> Statement:
@@ -92,6 +93,8 @@ def _signed(holder: Element, amount: Element | None) -> int:
     if direction not in {"CRDT", "DBIT"}:
         raise ValueError(f"“{direction}” says neither credit nor debit")
     minor = Money.of(amount.text.strip(), amount.get("Ccy", "")).minor
+    if minor < 0:
+        raise ValueError(f"{amount.text.strip()} is below zero")
     return minor if direction == "CRDT" else -minor
 
 
@@ -116,6 +119,8 @@ def _take(statement: Statement, entry: Element, written_on: str) -> None:
             fee=_is_fee(entry),
             charges=_charges(entry, statement.currency),
             details=tuple(_detail(each, statement, signed, alone=alone) for each in transfers) or (Detail(signed, note=_batch(entry)),),
+            names=frozenset(given(name) for path in BATCH_NAMES for name in _texts(entry, path)) - {""},
+            transfers=_transfers(entry),
         )
     )
 
@@ -135,6 +140,12 @@ def _is_fee(entry: Element) -> bool:
 def _charges(holder: Element, currency: str) -> int:
     amounts = [*holder.iterfind("Chrgs/Amt"), *holder.iterfind("Chrgs/Rcrd/Amt")]
     return sum(Money.of((amount.text or "").strip(), currency).minor for amount in amounts if amount.get("Ccy") == currency)
+
+
+def _transfers(entry: Element) -> int:
+    """How many transfers the bank says that it booked as one sum."""
+    told = [(number or "").strip() for number in _texts(entry, "NtryDtls/Btch/NbOfTxs")]
+    return sum(int(number) for number in told if number.isdecimal() and len(number) < LONGEST_NUMBER)
 
 
 def _batch(entry: Element) -> str:
@@ -165,7 +176,7 @@ def _own_amount(detail: Element, currency: str, entry: int) -> int | None:
     for path in ("Amt", "AmtDtls/TxAmt/Amt", "AmtDtls/CntrValAmt/Amt"):
         amount = detail.find(path)
         if amount is not None and amount.get("Ccy") == currency:
-            minor = Money.of((amount.text or "").strip(), currency).minor
+            minor = abs(Money.of((amount.text or "").strip(), currency).minor)
             positive = entry > 0 if detail.find("CdtDbtInd") is None else detail.findtext("CdtDbtInd") == "CRDT"
             return minor if positive else -minor
     return None

@@ -56,7 +56,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """One entry of an account: the bank's reference and signed amount of the whole, and its lines."""
+    """One entry of an account: the bank's reference and signed amount of the whole, and its lines.
+
+    `names` and `transfers` say what collective booking it is or belongs to; `told_before` that another file told the whole of its statement. `maybe` are
+    lines in the books that may be the same money; then either this entry waits for a person (its lines have a `doubt`) or they do.
+    """
 
     account: str
     currency: str
@@ -64,6 +68,10 @@ class Booking:
     amount: int
     reference: str
     lines: tuple[Line, ...]
+    names: frozenset[str] = frozenset()
+    transfers: int = 0
+    maybe: tuple[int, ...] = ()
+    told_before: bool = False
 
     @property
     def batch(self) -> bool:
@@ -76,12 +84,14 @@ class Booking:
         return {self.reference, *(() if self.batch else (self.lines[0].bank_reference,))} - {""}
 
 
-def bookings(statement: Statement, account: BankAccount) -> Iterator[Booking]:
-    """The entries of a statement of one of our accounts."""
+def bookings(statement: Statement, account: BankAccount, *, told_before: bool = False) -> Iterator[Booking]:
+    """The entries of a statement of one of our accounts. One of nothing, as a bank writes to tell of its terms, is none."""
     for entry in statement.entries:
         details, doubt = _split(entry)
+        if not entry.amount and len(details) == 1:
+            continue
         lines = tuple(_line(entry, detail, account, "" if len(details) > 1 else entry.reference, doubt) for detail in details)
-        yield Booking(account.number, account.currency, entry.booked_on, entry.amount, entry.reference, lines)
+        yield Booking(account.number, account.currency, entry.booked_on, entry.amount, entry.reference, lines, entry.names, entry.transfers, told_before=told_before)
 
 
 def _line(entry: Entry, detail: Detail, account: BankAccount, reference: str, doubt: str) -> Line:

@@ -19,6 +19,8 @@ from app.bank.statements import Detail, compact
 _UMLAUTS = str.maketrans({"ä": "a", "ö": "o", "ü": "u", "ß": "ss", "ł": "l", "ø": "o", "đ": "d"})
 TELLING = 12
 """Characters that a text has to have for a longer one to be the same, told in full."""
+SURE = 2
+"""The least sure that two transfers of different entries have to be: what says nothing at all is not enough there."""
 _SAME_PLACE = tuple[str, date, int]
 
 
@@ -29,6 +31,11 @@ class Standing:
     entry_key: bytes
     references: frozenset[str]
     lines: tuple[db.Row, ...]
+
+    @property
+    def amount(self) -> int:
+        """What was booked, in signed minor units."""
+        return int(self.lines[0].entry_amount)
 
     @property
     def waits(self) -> bool:
@@ -45,6 +52,11 @@ class Found:
     told: bool = False
 
 
+def lock() -> None:
+    """One at a time gets past this and says what lines are, until its transaction ends. Within a transaction, before any other lock."""
+    db.rows("select pg_advisory_xact_lock(hashtextextended('bank lines', 0))")
+
+
 class Memory:
     """What an import has met so far, so that equal entries of one file are as many as they are."""
 
@@ -55,7 +67,7 @@ class Memory:
     def look(self, bookings: Sequence[Booking]) -> list[Found]:
         """Each entry with what is known of it. Reads only, in one question."""
         places = {_place(booking) for booking in bookings}
-        standing = _standing(places)
+        standing = _standing(db.rows(_ENTRIES, accounts=[place[0] for place in places], days=[place[1] for place in places], amounts=[place[2] for place in places]))
         found: dict[int, Found] = {}
         for place, numbers in _by_place(bookings).items():
             free = [entry for entry in standing.get(place, ()) if entry.entry_key not in self.met]
@@ -77,6 +89,46 @@ class Memory:
         return sha256("|".join(str(fact) for fact in (*line.facts, number)).encode()).digest()
 
 
+def of_days(days: set[tuple[str, date]]) -> dict[tuple[str, date], list[Standing]]:
+    """All entries in the books of these accounts' days. Reads only."""
+    found: dict[tuple[str, date], list[Standing]] = defaultdict(list)
+    for (account, day, _), entries in _standing(db.rows(_OF_DAYS, accounts=[day[0] for day in days], days=[day[1] for day in days])).items():
+        found[account, day] += entries
+    return found
+
+
+def pairs(bookings: Mapping[int, Booking], standing: Sequence[Standing]) -> dict[int, Standing]:
+    """Which entries of a file's day are which of the books', by their numbers."""
+    by_amount: dict[int, tuple[list[tuple[int, Booking]], list[Standing]]] = defaultdict(lambda: ([], []))
+    for number, booking in bookings.items():
+        by_amount[booking.amount][0].append((number, booking))
+    for entry in standing:
+        by_amount[entry.amount][1].append(entry)
+    return {number: entry for new, old in by_amount.values() if new and old for number, entry in _pairs(new, old)}
+
+
+def same_line(booking: Booking, line: Line, row: db.Row) -> int | None:
+    """How sure it is that a transfer of one entry is that of another entry of the same day, as `_sameness`. Amounts are equal already.
+
+    References of a whole batch may differ from those of its transfers, so only those of transfers can say that they are two.
+    """
+    mine, theirs = {line.bank_reference, *(() if booking.batch else (booking.reference,))} - {""}, {row.bank_reference} - {""}
+    if mine & (theirs | {row.entry_reference}) or theirs & (mine | {booking.reference}):
+        return None if _alike(line.detail, row) is None else 0
+    sure = None if mine and theirs else _alike(line.detail, row)
+    return None if sure is None or sure > SURE else sure
+
+
+def nobodys(said: Detail | db.Row, account: str, transfers: int) -> bool:
+    """Whether an entry names no single payer, so that it may be the sum of several transfers."""
+    return transfers > 1 or not (said.end_to_end or said.structured or said.sender_account not in {"", account})
+
+
+def is_sum(row: db.Row) -> bool:
+    """The same of a line in the books."""
+    return nobodys(row, row.account, row.transfers)
+
+
 def _place(booking: Booking) -> _SAME_PLACE:
     return booking.account, booking.booked_on, booking.amount
 
@@ -88,10 +140,10 @@ def _by_place(bookings: Sequence[Booking]) -> Mapping[_SAME_PLACE, list[int]]:
     return found
 
 
-def _standing(places: set[_SAME_PLACE]) -> dict[_SAME_PLACE, list[Standing]]:
-    """The entries in the books at these places."""
+def _standing(rows: Sequence[db.Row]) -> dict[_SAME_PLACE, list[Standing]]:
+    """Lines in the books as entries, by place."""
     entries: dict[bytes, list[db.Row]] = defaultdict(list)
-    for row in db.rows(_ENTRIES, accounts=[place[0] for place in places], days=[place[1] for place in places], amounts=[place[2] for place in places]):
+    for row in rows:
         entries[row.entry_key].append(row)
     found: dict[_SAME_PLACE, list[Standing]] = defaultdict(list)
     for key, lines in entries.items():
@@ -124,8 +176,8 @@ def _sameness(new: Booking, old: Standing) -> int | None:
     if new.batch and len(old.lines) > 1:
         return 2 if sorted(_said(line.amount, line.detail) for line in new.lines) == sorted(_said(line.amount, line) for line in old.lines) else None
     if new.batch or len(old.lines) > 1:
-        lone = old.lines[0] if new.batch else new.lines[0].detail
-        return None if lone.end_to_end or lone.sender_account or lone.structured else 3
+        alone = is_sum(old.lines[0]) if new.batch else nobodys(new.lines[0].detail, new.account, new.transfers)
+        return 3 if alone else None
     return _alike(new.lines[0].detail, old.lines[0])
 
 
@@ -162,11 +214,17 @@ def _says_more(new: Booking, old: Standing) -> bool:
     return new.batch or any(gains) or len(_words(now)) > len(_words(before))
 
 
-_ENTRIES = """
-select l.id, l.account, l.booked_on, l.entry_amount, l.entry_key, l.entry_reference, l.state, l.part_of, l.transfer_id, l.amount, l.bank_reference, l.end_to_end, l.sender_account,
-  l.structured, l.remittance, exists (select from bank_returns r where r.line_id = l.id and r.state in ('requested', 'approved')) as sent_back
+_LINES = """
+select l.id, l.account, l.booked_on, l.entry_amount, l.entry_key, l.entry_reference, l.state, l.part_of, l.transfer_id, l.kind, l.amount, l.currency, l.bank_reference, l.end_to_end, l.sender_account,
+  l.structured, l.remittance, l.names, l.transfers, l.payout, l.rule, exists (select from bank_returns r where r.line_id = l.id and r.state in ('requested', 'approved')) as sent_back
 from bank_lines l
+"""
+_OF_DAYS = f"""{_LINES}
+join (select distinct * from unnest(%(accounts)s::text[], %(days)s::date[]) as w (account, day)) w on l.account = w.account and l.booked_on = w.day
+where l.state <> 'split' order by l.id
+"""  # noqa: S608 - constants
+_ENTRIES = f"""{_LINES}
 join (select distinct * from unnest(%(accounts)s::text[], %(days)s::date[], %(amounts)s::bigint[]) as w (account, day, amount)) w
   on l.account = w.account and l.booked_on = w.day and l.entry_amount = w.amount
 where l.state <> 'split' order by l.id
-"""
+"""  # noqa: S608 - constants

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import config
 from app import clock, db, refunds
-from app.bank import pain
+from app.bank import doubts, known, pain
 from app.bank.matching import CAME_BACK
 from app.bank.statements import compact
 from app.money import Money
@@ -76,8 +76,7 @@ def export(currency: str) -> File | None:
         raise PayoutError(f"We have no bank account in {currency}.")
     with db.transaction():
         db.rows("select pg_advisory_xact_lock(hashtextextended('bank payouts', 0))")
-        known = {row.number for row in db.rows("select number from bank_payouts")}
-        orders = [pain.Order(due.number, due.amount, due.iban, due.holder, account.holder) for due in _due(currency) if due.number not in known]
+        orders = [pain.Order(due.number, due.amount, due.iban, due.holder, account.holder) for due in _due(currency)]
         if not orders:
             return None
         written = db.scalar("select count(*) from bank_payout_files")
@@ -87,6 +86,7 @@ def export(currency: str) -> File | None:
         file = db.rows(_FILE, message=message, account=account.number, currency=currency, count=len(orders), total=total, content=content.decode(), now=clock.now())[0]
         db.many("insert into bank_payouts (file_id, number, amount) values (%(file)s, %(number)s, %(amount)s)",
                 [{"file": file.id, "number": order.number, "amount": order.amount.minor} for order in orders])  # fmt: skip
+        refunds.hold_payouts([order.number for order in orders])
         refunds.commission([order.number for order in orders if not order.number.startswith("BR-")], message)
         return File(message, account.number, len(orders), Money(total, currency), content)
 
@@ -100,8 +100,9 @@ def again(message: str) -> File:
 
 
 def _due(currency: str) -> Iterator[Payout]:
+    """What stands in no file for the bank yet: what came back and is sent once more does not."""
     yield from refunds.payouts(currency)
-    yield from (_of_return(row) for row in db.rows(f"{_RETURNS} where state = 'approved' and currency = %(currency)s order by id", currency=currency))
+    yield from (_of_return(row) for row in db.rows(f"{_RETURNS} r where state = 'approved' and currency = %(currency)s and {_IN_NO_FILE} order by id", currency=currency))
 
 
 def _of_return(row: db.Row) -> Payout:
@@ -156,12 +157,30 @@ def come_back(line_id: int) -> str:
     return CAME_BACK
 
 
-def come_back_waiting() -> None:
-    """What came back before it was seen to leave. Within a transaction."""
-    for row in db.rows("select id from bank_lines where state = 'suspense' and kind = 'credit' and reason = %(why)s order by id", why=CAME_BACK):
-        why = come_back(row.id)
-        if why:
-            db.execute("update bank_lines set reason = %(why)s where id = %(id)s", why=why, id=row.id)
+def reject(number: str, message: str, why: str) -> str:
+    """Undo a payout of a file that the bank rejected; else the sentence why nothing was done. Within a transaction."""
+    found = _find(number)
+    if found is None or found.stands != "due" or _newest_file(number) != message:
+        return f"{number} {'has left' if found and found.stands == 'left' else 'was not to be paid any more'}."
+    if number.startswith("BR-"):
+        _step(number, "failed", f"The bank rejected it: {why}", "bank")
+    else:
+        refunds.came_back(number, f"The bank rejected it: {why}")
+    return ""
+
+
+def note_accepted(number: str, message: str) -> str:
+    """Note that the bank accepted a payout, once; else the sentence why not. Within a transaction."""
+    found = _find(number)
+    if found is None or found.stands != "due":
+        return f"{number} does not wait for the bank."
+    ours = number.startswith("BR-")
+    done = db.execute(_ACCEPTED, number=number, note=message, now=clock.now()) if ours else refunds.note_payout(number, f"The bank accepted {message}.")
+    return "" if done else f"{number} was accepted before."
+
+
+def _newest_file(number: str) -> str:
+    return str(db.scalar("select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = %(number)s order by f.id desc limit 1", number=number))
 
 
 NOT_OURS = "Money that left the account."
@@ -169,6 +188,16 @@ NOT_OURS = "Money that left the account."
 
 def _numbers(line: db.Row) -> Iterator[str]:
     return (f"{kind}-{digits}" for kind, digits in _NUMBER.findall(line.text.upper()))
+
+
+def named(text: str) -> frozenset[str]:
+    """The payouts that a text names, one by one or by the file they stand in. Reads only."""
+    numbers = {f"{kind}-{digits}" for kind, digits in _NUMBER.findall(text.upper())}
+    for message in _MESSAGE.findall(text):
+        numbers |= {
+            row.number for row in db.rows("select p.number from bank_payouts p join bank_payout_files f on f.id = p.file_id where f.message = %(message)s", message=message)
+        }
+    return frozenset(numbers)
 
 
 def _mismatch(line: db.Row, found: Payout, stands: str) -> str:
@@ -182,7 +211,9 @@ def _mismatch(line: db.Row, found: Payout, stands: str) -> str:
 
 
 def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
-    """Close payouts by the line they left by; `noted` where a person had said so before."""
+    """Close payouts by the line they left by, all held before the first; `noted` where a person had said so before."""
+    if not noted:
+        refunds.hold_payouts([payout.number for payout in paid])
     reference = line.bank_reference or line.end_to_end or f"line {line.id}"
     for payout in () if noted else paid:
         if payout.number.startswith("BR-"):
@@ -207,11 +238,14 @@ def send_back(line_id: int, iban: str, holder: str, *, actor: str, reason: str) 
     if not reason.strip():
         raise PayoutError("Say why.", "reason")
     with db.transaction():
+        known.lock()
         line = db.row("select amount, currency, kind, state from bank_lines where id = %(id)s for no key update", id=line_id)
         if line is None or line.state != "suspense" or line.kind != "credit":
             raise PayoutError("This money does not wait any more.")
         if standing(line_id):
             raise PayoutError("It is on its way back already.")
+        if doubts.of(line_id):
+            raise PayoutError("It may be money that is booked already. Say first whether it is.")
         made = db.rows(_SEND_BACK, line=line_id, amount=line.amount, currency=line.currency, iban=number, holder=name, reason=reason.strip()[:500], now=clock.now())[0]
         _step(made.number, "requested", reason.strip()[:500], actor)
         return str(made.number)
@@ -281,6 +315,7 @@ select r.id, r.number, r.state, r.iban, r.holder, f.message as file
 from bank_returns r left join bank_payouts p on p.number = r.number left join bank_payout_files f on f.id = p.file_id
 where r.line_id = %(line)s and r.state in ('requested', 'approved', 'settled') order by r.id desc
 """
+_IN_NO_FILE = "not exists (select from bank_payouts p where p.number = r.number)"
 _SEND_BACK = """
 with taken as (select nextval(pg_get_serial_sequence('bank_returns', 'id')) as id)
 insert into bank_returns (id, number, line_id, amount, currency, iban, holder, reason, requested_at, updated_at)
@@ -290,6 +325,11 @@ select id, 'BR-' || lpad(id::text, 6, '0'), %(line)s, %(amount)s, %(currency)s, 
 _STEP = """
 insert into bank_return_steps (return_id, state, note, actor, at)
 select id, %(state)s, %(note)s, %(actor)s, %(now)s from bank_returns where number = %(number)s
+"""
+_ACCEPTED = """
+insert into bank_return_steps (return_id, state, note, actor, at)
+select r.id, 'accepted', %(note)s, 'bank', %(now)s from bank_returns r
+where r.number = %(number)s and not exists (select from bank_return_steps s where s.return_id = r.id and s.state = 'accepted' and s.note = %(note)s)
 """
 _SENT_BACK = """
 update bank_lines set state = 'booked', rule = 'sent back', returned_by = %(own)s where id = (select line_id from bank_returns where number = %(number)s)

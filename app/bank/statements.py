@@ -36,7 +36,10 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One booking on the account: signed amount, and what it is made of; `charges` are what the bank took from a batch before booking it."""
+    """One booking on the account: signed amount, and what it is made of; `charges` are what the bank took from a batch before booking it.
+
+    `names` are those of the collective booking that it is or belongs to, `transfers` how many the bank says it is the sum of, 0 where it does not.
+    """
 
     amount: int
     booked_on: date
@@ -45,6 +48,8 @@ class Entry:
     fee: bool = False
     charges: int = 0
     details: tuple[Detail, ...] = ()
+    names: frozenset[str] = frozenset()
+    transfers: int = 0
 
 
 @dataclass(slots=True)

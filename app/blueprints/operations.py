@@ -68,6 +68,12 @@ GAUGES = (
         "",
         "select '' as label, (select count(*) from refunds where hindrance <> '') + (select count(*) from held where hindrance <> '') as number",
     ),
+        "client_area_bank_difference_minor",
+        "By how much the books hold more than the bank's statements say, in minor units",
+        "account",
+        "select account, sum(difference)::bigint from bank_differences group by 1 order by 1",
+    ),
+    ("client_area_bank_doubts", "Lines that may be money told twice, until a person says", "", "select '', count(*) from bank_doubts where state = 'open'"),
     ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
     ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
 )

@@ -5,13 +5,19 @@ from typing import Final
 from flask import Blueprint, Response, abort, request
 
 from app import bank, services, web
-from app.bank import BankError, PayoutError
+from app.bank import BankError, DoubtError, PayoutError
 from app.web.forms import Form, Line
 from app.web.gate import staff_required
 
 staff_bank = Blueprint("staff_bank", __name__)
 
-WORDS: Final = {"requested": "Asked for", "approved": "Approved", "settled": "Sent", "withdrawn": "Taken back", "failed": "Came back"}
+WORDS: Final = {"requested": "Asked for", "approved": "Approved", "accepted": "Accepted by the bank", "settled": "Sent", "withdrawn": "Taken back", "failed": "Came back"}
+
+
+class Acknowledgement(Form):
+    """Why something missing stays so."""
+
+    reason = Line("Reason", 500)
 
 
 class Decision(Form):
@@ -27,8 +33,40 @@ class Decision(Form):
 @staff_bank.get("/staff/bank")
 @staff_required
 def index() -> Response:
-    """Everything in suspense, oldest first, and the statements that are missing."""
-    return web.page("bank/index.html", lines=bank.unmatched(), gaps=bank.gaps())
+    """Everything in suspense, oldest first, the statements that are missing, and where the books differ from the bank."""
+    return web.page("bank/index.html", lines=bank.unmatched(), gaps=bank.gaps(), differences=bank.differences(), acknowledged=bank.acknowledged())
+
+
+@staff_bank.get("/staff/bank/gaps/<mark>")
+@staff_required
+def gap(mark: str) -> Response:
+    """Something missing, and the form that says that it stays."""
+    return _gap(mark, Acknowledgement())
+
+
+@staff_bank.post("/staff/bank/gaps/<mark>")
+@staff_required
+def acknowledge(mark: str) -> Response:
+    """Keep that it stays missing, with the name and the reason; 422 without one."""
+    form = Acknowledgement()
+    if not form.validate():
+        return _gap(mark, form, 422)
+    try:
+        bank.acknowledge(mark, actor=f"staff:{web.reader().login}", reason=form.reason.data or "")
+    except bank.Unexplained as refused:
+        form.refuse("reason", str(refused))
+        return _gap(mark, form, 422)
+    except bank.NoSuchGap:
+        abort(404)
+    web.toast("It is told no more.")
+    return web.go("/staff/bank")
+
+
+def _gap(mark: str, form: Acknowledgement, status_code: int = 200) -> Response:
+    found = next((each for each in (*bank.gaps(), *bank.differences()) if each.mark == mark), None)
+    if found is None:
+        abort(404)
+    return web.page("bank/gap.html", status_code=status_code, gap=found, entered=form.values, errors=form.sentences)
 
 
 @staff_bank.get("/staff/bank/<int(max=999999999999999):line_id>")
@@ -49,6 +87,9 @@ def decide(line_id: int) -> Response:
         return _show(line_id, form, 422)
     try:
         said = _decide(line_id, request.form.get("decision", ""), form, f"staff:{web.reader().login}")
+    except DoubtError as refused:
+        form.refuse("reason", str(refused))
+        return _show(line_id, form, 422)
     except PayoutError as refused:
         form.refuse(refused.field, str(refused))
         return _show(line_id, form, 422)
@@ -70,6 +111,8 @@ def _decide(line_id: int, decision: str, form: Decision, actor: str) -> str:
     if decision == "return":
         number = bank.payouts.send_back(line_id, form.iban.data or "", form.holder.data or "", actor=actor, reason=reason)
         return f"{number} waits for another person."
+    if decision in {"same", "two"}:
+        return bank.is_same(line_id, actor=actor, reason=reason) if decision == "same" else bank.are_two(line_id, actor=actor, reason=reason)
     standing = bank.payouts.standing(line_id)
     if standing is None or decision not in {"approve", "withdraw"}:
         abort(400)
@@ -86,4 +129,6 @@ def _show(line_id: int, form: Decision, status_code: int = 200) -> Response:
         abort(404)
     standing = bank.payouts.standing(line_id)
     mine = standing is not None and f"staff:{web.reader().login}" in standing.approvals
-    return web.page("bank/line.html", status_code=status_code, line=line, standing=standing, mine=mine, words=WORDS, entered=form.values, errors=form.sentences)
+    return web.page(
+        "bank/line.html", status_code=status_code, line=line, doubt=bank.doubts.of(line_id), standing=standing, mine=mine, words=WORDS, entered=form.values, errors=form.sentences
+    )

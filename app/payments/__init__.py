@@ -7,7 +7,7 @@ return page and the reconciling job are three ways to the same place: `look up`,
 from app.payments import cards, outages
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
-from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, locked, mark_taken_back, open_of, restate, timeline
+from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, hold_many, locked, mark_taken_back, open_of, restate, timeline
 from app.payments.cards import Card, CardError
 from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import parked, process, process_due, receive, replay
@@ -51,6 +51,7 @@ __all__ = [
     "follow_with",
     "grant_bonus",
     "hold",
+    "hold_many",
     "instructions",
     "limits",
     "locked",

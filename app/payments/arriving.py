@@ -74,8 +74,9 @@ class _Case:
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
     """Credit arrivals, in their order; for each what became of it, or the sentence why it has to wait. Within a transaction.
 
-    The bills are locked first, then the money. A handful of statements, however many.
+    Held one after the other: the payments that wait for it, the bills, the money of all. A handful of statements, however many.
     """
+    waiting = _waiting([arrival.bill_id for arrival in arrivals if arrival.bill_id])
     bills = invoicing.lock_many({arrival.bill_id for arrival in arrivals if arrival.bill_id})
     owners = _owners(arrivals, bills)
     converted = [_conversion(arrival, bills.get(arrival.bill_id or 0), owners[_owner_id(arrival, bills)], owners[_payer_id(arrival, bills)]) for arrival in arrivals]
@@ -86,7 +87,8 @@ def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
         for arrival, found in going
         for bill in [bills[arrival.bill_id] if arrival.bill_id else next(issued)]
     ]
-    _write_payments(cases)
+    _write_payments(cases, waiting)
+    wallet.hold_everything({case.owner.id for case in cases})
     _credit(cases)
     _settle(cases)
     _settle_debts(cases)
@@ -129,9 +131,13 @@ def _issue(arrivals: Sequence[Arrival]) -> list[Bill]:
     return invoicing.issue_many(drafts)
 
 
-def _write_payments(cases: Sequence[_Case]) -> None:
+def _waiting(bill_ids: Sequence[int]) -> dict[int, db.Row]:
+    """The newest payment of each bill that waits for a transfer; all that do are held."""
+    return {row.bill_id: row for row in db.rows(_WAITING, bills=list(bill_ids))}
+
+
+def _write_payments(cases: Sequence[_Case], waiting: dict[int, db.Row]) -> None:
     """The payment that waits for a bill's transfer is the first arrival's; every further one gets its own."""
-    waiting = {row.bill_id: row for row in db.rows(_WAITING, bills=[case.bill.id for case in cases])}
     for case in cases:
         standing = waiting.pop(case.bill.id, None)
         case.public_id, case.payment_id = (standing.public_id, standing.id) if standing else (book.new_public_id(), 0)
@@ -159,8 +165,8 @@ def _payment_row(case: _Case) -> dict[str, object]:
 
 
 _WAITING = """
-select distinct on (bill_id) bill_id, id, public_id from payments
-where bill_id = any(%(bills)s) and gateway = 'bank' and state in ('created', 'unknown', 'pending', 'failed', 'expired') order by bill_id, id desc
+select bill_id, id, public_id from payments
+where bill_id = any(%(bills)s) and gateway = 'bank' and state in ('created', 'unknown', 'pending', 'failed', 'expired') order by id for no key update
 """
 _ROW = """jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, public_id text, bill_id bigint, customer_id bigint, payer_id bigint, received bigint,
   received_currency text, credited bigint, credited_currency text, rate_note text, paid_at timestamptz)"""

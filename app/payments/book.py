@@ -1,6 +1,7 @@
 """The payments as they are written: read, found by their owner, and their history."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -161,6 +162,11 @@ def locked(payment_id: int) -> Payment:
 def hold(payment_id: int) -> None:
     """Lock a payment until the transaction ends, before any money of it. Within a transaction."""
     db.rows("select 1 from payments where id = %(id)s for no key update", id=payment_id)
+
+
+def hold_many(payment_ids: Iterable[int]) -> None:
+    """Lock payments in order of id until the transaction ends, before any money of them. Within a transaction."""
+    db.rows("select 1 from payments where id = any(%(ids)s) order by id for no key update", ids=sorted(set(payment_ids)))
 
 
 def open_of(bill_id: int) -> list[Payment]:

@@ -7,7 +7,7 @@ What a processor says of refunds and disputes comes with its snapshots of the pa
 
 from app.refunds.asking import DAILY, HASTE, approve, checked_account, decline, open_by_support, quiet_until, request
 from app.refunds.book import PAGE, Case, Refund, RefundError, Step, case, closed, of_customer, queue
-from app.refunds.byhand import Payout, came_back, commission, left, payout, payouts, refused
+from app.refunds.byhand import Payout, came_back, commission, hold_payouts, left, note_payout, payout, payouts, refused
 from app.refunds.contested import UNDER_WAY, Dispute, dispute_case, disputes_in, disputes_of, disputes_of_payment
 from app.refunds.disputes import lose_dispute, open_dispute, take_by_hand, win_dispute
 from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
@@ -44,10 +44,12 @@ __all__ = [
     "follow",
     "held_case",
     "held_money",
+    "hold_payouts",
     "left",
     "lose_dispute",
     "mark_paid",
     "mark_returned",
+    "note_payout",
     "of_customer",
     "open_by_support",
     "open_dispute",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app import clock, db
+from app import clock, db, payments, wallet
 from app.gateways.base import RefundSnapshot
 from app.money import Money
 from app.refunds import book, held, paying
@@ -23,14 +23,20 @@ class Payout:
 
 
 def payouts(currency: str) -> list[Payout]:
-    """What is approved and has to leave by a transfer in this currency, the oldest first."""
-    return [_payout(row) for row in db.rows(f"{_PAYOUTS} where stands = 'due' and currency = %(currency)s order by number", currency=currency)]
+    """What is approved, has to leave by a transfer in this currency and stands in no file for the bank, the oldest first."""
+    return [_payout(row) for row in db.rows(f"{_PAYOUTS} where stands = 'due' and attempted_at is null and currency = %(currency)s order by number", currency=currency)]
 
 
 def payout(number: str) -> Payout | None:
     """One of them, however it stands."""
     row = db.row(f"{_PAYOUTS} where number = %(number)s", number=number)
     return _payout(row) if row else None
+
+
+def hold_payouts(numbers: Sequence[str]) -> None:
+    """Hold payouts of refunds and of held money before any is moved: all payments, then their customers' money, each in order of id. Within a transaction."""
+    payments.hold_many([row.payment_id for row in db.rows(_THEIR_PAYMENTS, numbers=list(numbers))])
+    wallet.hold_everything([row.customer_id for row in db.rows(_THEIR_CUSTOMERS, numbers=list(numbers))])
 
 
 def commission(numbers: Sequence[str], message: str) -> None:
@@ -42,6 +48,17 @@ def commission(numbers: Sequence[str], message: str) -> None:
             book.write_step(row.id, row.state, f"In the payment file {message}", "bank")
         else:
             held.commission(number, message)
+
+
+def note_payout(number: str, note: str) -> bool:
+    """Write what the bank says of a payout into its trail, once; whether it was not there yet. Within a transaction."""
+    if not number.startswith("RF-"):
+        return held.note_once(number, note)
+    row = book.lock(number)
+    if db.scalar("select exists (select from refund_events where refund_id = %(id)s and note = %(note)s)", id=row.id, note=note):
+        return False
+    book.write_step(row.id, row.state, note, "bank")
+    return True
 
 
 def left(number: str, reference: str) -> None:
@@ -81,12 +98,16 @@ def _payout(row: db.Row) -> Payout:
     return Payout(row.number, Money(row.amount, row.currency), row.iban, row.holder, row.stands)
 
 
+_THEIR_PAYMENTS = """
+select payment_id from refunds where number = any(%(numbers)s) union select payment_id from held where number = any(%(numbers)s)
+"""
+_THEIR_CUSTOMERS = "select distinct customer_id from refunds where number = any(%(numbers)s)"
 _PAYOUTS = """
 select number, amount, currency, iban, holder, stands from (
-  select number, payout as amount, payout_currency as currency, iban, holder, case state when 'approved' then 'due' when 'settled' then 'left' else '' end as stands
+  select number, attempted_at, payout as amount, payout_currency as currency, iban, holder, case state when 'approved' then 'due' when 'settled' then 'left' else '' end as stands
   from refunds r where way = 'bank'
     and (state <> 'approved' or not exists (select from disputes d where d.payment_id = r.payment_id and d.state in ('inquiry', 'open')))
   union all
-  select number, amount, currency, iban, holder, case state when 'returning' then 'due' when 'returned' then 'left' else '' end from held where way = 'bank' and amount is not null
+  select number, attempted_at, amount, currency, iban, holder, case state when 'returning' then 'due' when 'returned' then 'left' else '' end from held where way = 'bank' and amount is not null
 ) p
 """

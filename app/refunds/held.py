@@ -278,6 +278,15 @@ def commission(number: str, message: str) -> None:
     _step(row.id, row.state, f"In the payment file {message}", "bank")
 
 
+def note_once(number: str, note: str) -> bool:
+    """Write a sentence into the trail, unless it stands there; whether it did not. Within a transaction."""
+    row = _lock(number)
+    if db.scalar("select exists (select from held_events where held_id = %(id)s and note = %(note)s)", id=row.id, note=note):
+        return False
+    _step(row.id, row.state, note, "bank")
+    return True
+
+
 def arrive(number: str, found: RefundSnapshot) -> None:
     """Bring money that is on its way back to what is said of it. Within a transaction."""
     _arrive(_lock(number), found)

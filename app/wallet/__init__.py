@@ -6,7 +6,7 @@ makes one customer's movements queue.
 """
 
 from app.ledger import InsufficientFunds
-from app.wallet.bulk import Credit, Spend, credit_many, lock_spendable, spend_many
+from app.wallet.bulk import Credit, Spend, credit_many, hold_everything, lock_spendable, spend_many
 from app.wallet.moving import (
     Spent,
     clear,
@@ -48,6 +48,7 @@ __all__ = [
     "grant_bonus",
     "histories",
     "hold",
+    "hold_everything",
     "lock_spendable",
     "lots",
     "movements",

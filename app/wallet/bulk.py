@@ -33,6 +33,11 @@ def lock_spendable(customer_ids: Iterable[int]) -> dict[int, int]:
     return {customer_id: sum(lot[1] for account_id in (purse.bonus, purse.wallet) for lot in queues[account_id]) for customer_id, purse in purses.items()}
 
 
+def hold_everything(customer_ids: Iterable[int]) -> None:
+    """Lock all that customers have, in every currency, in order of id until the transaction ends; for who moves the money of several. Within a transaction."""
+    ledger.lock(row.id for row in db.rows("select id from accounts where customer_id = any(%(customers)s)", customers=list(customer_ids)))
+
+
 def spend_many(spends: Sequence[Spend]) -> list[Spent]:
     """`spend` for many charges in six statements, in their order, all or none. A reference that stands already raises LedgerError."""
     if not spends:
