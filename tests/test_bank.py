@@ -524,7 +524,7 @@ MONTH = [
     *(Transfer(7_00, text="who", end_to_end=f"E{place}", day="2026-11-12") for place in range(3)),
     Transfer(-1_50, text="fee", family="CHRG", iban="", day="2026-11-13"),
 ]
-_logins = count()
+_logins, _openings = count(), count(1_000_00)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -539,7 +539,7 @@ def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask,
     order.shuffle(files)
     for place, lines in enumerate(files):
         order.shuffle(lines)
-        report = take(camt(lines, replace(order.choice((GERMAN, DUTCH, ADVICE)), id=f"S{place}")))
+        report = take(camt(lines, replace(order.choice((GERMAN, DUTCH, ADVICE)), id=f"S{place}", opening=next(_openings))))
         assert report.refused == []
     assert held("bank") == before - sum(transfer.minor for transfer in MONTH)
     assert balance(user) == sum(transfer.minor for transfer in MONTH if transfer.text == "anna")
@@ -679,3 +679,104 @@ def test_the_commands_tell_what_became_of_each_line(app: Flask, demo_customer: U
     assert (again.exit_code, again.output) == (2, f"No line {number} waits for a customer.\n")
     file.write_bytes(b"hello")
     assert run.invoke(args=["bank", "import", str(file)]).exit_code == 2
+
+
+# What a thief or a careless payer writes
+
+
+@pytest.mark.parametrize("way", ["structured", "text"])
+def test_a_reference_with_a_wrong_digit_names_nobody(demo_customer: User, bill: Bill, way: str):
+    reference = bill.payment_reference or ""
+    wrong = [reference[:place] + str((int(reference[place]) + 1) % 10) + reference[place + 1 :] for place in range(2, len(reference))]
+    swapped = [reference[:place] + reference[place + 1] + reference[place] + reference[place + 2 :] for place in range(4, len(reference) - 1)]
+    spoiled = [text for text in {*wrong, *swapped} if text != reference]
+    lines = [Transfer(1_00 + place, text="" if way == "structured" else text, structured=text if way == "structured" else "") for place, text in enumerate(spoiled)]
+    assert take(camt(lines)).counts == {"suspense": len(lines)}
+    assert (balance(demo_customer), bill_now(bill).status) == (0, "unpaid")
+
+
+def test_a_reference_amid_other_digits_is_found(demo_customer: User, bill: Bill):
+    assert take(camt([Transfer(bill.total, text=f"KD 4711 {bill.payment_reference}2026112000017")])).counts == {"matched": 1}
+    assert bill_now(bill).status == "paid"
+
+
+def test_a_text_that_names_bills_of_several_customers_waits(demo_customer: User, bill: Bill):
+    other = topup(person("bob", profile=BERLIN), Money.of("50", "EUR"))
+    report = take(camt([Transfer(150_00, text=f"{bill.payment_reference} {other.payment_reference}")]))
+    assert report.waiting[0].endswith("It names bills of several customers.")
+
+
+@pytest.mark.parametrize("word", ["rechnung", "invoice", "hosting", "januar", "vps"])
+def test_an_ordinary_word_as_a_login_gets_no_strangers_money(app: Flask, word: str):
+    thief = person(word, profile=BERLIN)
+    assert take(camt([Transfer(30_00, text=word.title(), sender="Jan Nowak")])).counts == {"suspense": 1}
+    assert take(camt([Transfer(31_00, text=f"login {word}", sender="Jan Nowak")], ADVICE)).counts == {"matched": 1}
+    assert balance(thief) == 31_00
+
+
+def test_the_same_payer_pays_the_same_twice_on_one_day(demo_customer: User):
+    twice = [Transfer(5_00, text="anna", end_to_end="NOTPROVIDED")] * 2
+    assert take(camt(twice)).counts == {"matched": 2}
+    assert take(mt940(twice)).counts == {"duplicate": 2}
+    assert take(camt(twice, ADVICE)).counts == {"duplicate": 2}
+    assert balance(demo_customer) == 10_00
+
+
+def test_an_amount_below_zero_refuses_the_file_and_nothing_at_all_is_no_line(demo_customer: User):
+    with pytest.raises(FileRefused, match=r"entry 1: -5\.00 is below zero"):
+        take(camt([Transfer(5_00, text="anna")]).replace(b">5.00<", b">-5.00<"))
+    assert take(camt([Transfer(5_00, text="anna"), Transfer(0, text="Zinsen")])).counts == {"matched": 1}
+    assert take(camt([], replace(GERMAN, id="2", day="2026-11-21", opening=1_005_00))).counts == {}
+
+
+@pytest.mark.parametrize(("currency", "amount", "minor"), [("JPY", "5000", 5000), ("JPY", "5000.00", 5000), ("KWD", "1.250", 1250), ("KWD", "1.25", 1250)])
+def test_currencies_with_other_decimals_are_read_exactly(currency: str, amount: str, minor: int):
+    data = camt([Transfer(7_77)], replace(GERMAN, currency="EUR")).decode().replace("EUR", currency).replace(">7.77<", f">{amount}<")
+    (statement,) = bank.read(re.sub(r"<Bal>.*?</Bal>", "", data).encode())
+    assert [entry.amount for entry in statement.entries] == [minor]
+    text = f":20:X\n:25:1234\n:28C:1/1\n:60F:C261120{currency}0,\n:61:261120C{amount.replace('.', ',')}{'' if '.' in amount else ','}NTRFNONREF\n:62F:C261120{currency}{amount.replace('.', ',')}{'' if '.' in amount else ','}\n-"
+    assert [entry.amount for entry in bank.read(text.encode())[0].entries] == [minor]
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("JPY", "5000.50"), ("KWD", "1.2505"), ("EUR", "1.005")])
+def test_an_amount_finer_than_its_currency_is_refused(currency: str, amount: str):
+    data = camt([Transfer(7_77)]).decode().replace("EUR", currency).replace(">7.77<", f">{amount}<")
+    (statement,) = bank.read(re.sub(r"<Bal>.*?</Bal>", "", data).encode())
+    assert (statement.entries, len(statement.faults)) == ([], 1)
+
+
+def test_a_batch_with_a_return_in_it_does_both(demo_customer: User, bill: Bill):
+    take(camt([paying(bill, end_to_end="E2E-7")], ADVICE))
+    batch = Batch((Transfer(30_00, text="anna"), RETURNS["with its reason"](100_00)), reference="B-1", day="2026-11-24")
+    assert take(camt([batch], replace(DUTCH, day="2026-11-24"))).counts == {"matched": 1, "returned": 1}
+    assert (balance(demo_customer), held("bank"), held("suspense")) == (30_00, -30_00, 0)
+    assert whole()
+
+
+def test_the_twenty_ninth_of_february(app: Flask):
+    text = ":20:X\n:25:37040044/0532013000EUR\n:28C:1/1\n:60F:C280228EUR0,\n:61:2802290229C5,00NTRFNONREF\n:61:2803010229C5,00NTRFNONREF\n:62F:C280229EUR10,00\n-"
+    assert [str(entry.booked_on) for entry in bank.read(text.encode())[0].entries] == ["2028-02-29"] * 2
+
+
+def test_an_mt940_in_sixteen_bits(demo_customer: User, bill: Bill):
+    assert take(mt940([paying(bill)]).decode().encode("utf-16")).counts == {"matched": 1}
+
+
+def test_a_text_cannot_book_money_of_its_own(demo_customer: User):
+    """The bank breaks lines at 65 characters; the payer filled them so that a line begins with what looks like a booking, and another takes it back."""
+    lines = [":61:2611201120C1000,00NTRFNONREF".ljust(65, "x"), ":86:login anna".ljust(65, " "), ":61:2611201120D1000,NTRFNONREF"]
+    text = "thanks".ljust(65, ".") + "\n" + "\n".join(lines)
+    honest = ":20:X\n:25:37040044/0532013000EUR\n:28C:1/1\n:60F:C261120EUR0,\n:61:2611201120C1,00NTRFNONREF\n:86:{}\n:62F:C261120EUR1,00\n-"
+    with pytest.raises(FileRefused, match="may be read as bookings that cancel each other out"):
+        take(honest.format(text).encode())
+    assert (held("bank"), balance(demo_customer)) == (0, 0)
+    back = ":61:2611201120C7,00NTRFNONREF\n:86:short\n:61:2611201120D7,00NRTINONREF\n:86:short"
+    assert len(bank.read(honest.format(f"hello\n{back}").encode())[0].entries) == 3, "a transfer and its return beside each other are what they are"
+
+
+@pytest.mark.parametrize("form", ["german", "slashes"])
+def test_what_a_payer_writes_does_not_replace_what_the_bank_says_of_him(form: str):
+    forged = "x /IBAN/NL91ABNA0417164300/NAME/Bob/ x" if form == "slashes" else "x EREF+FORGED x"
+    (statement,) = bank.read(mt940([Transfer(5_00, text=forged, end_to_end="TRUE-1")], form))
+    (detail,) = statement.entries[0].details
+    assert (detail.sender_account, detail.sender, detail.end_to_end) == (SENDER, "Anna Kowalska", "TRUE-1")

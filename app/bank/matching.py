@@ -17,6 +17,14 @@ _FILLERS = _LABELS | frozenset({
     *("add", "funds", "top", "up", "topup", "top-up", "for", "to", "my", "the", "payment", "hosting", "no", "nr", "id"),
     *("aufladung", "guthaben", "fuer", "zasilenie", "doladowanie", "opwaarderen", "voor"),
 })  # fmt: skip
+_ORDINARY = frozenset({
+    *("invoice", "bill", "rechnung", "rechnungsnummer", "faktura", "facture", "factura", "factuur", "fattura", "payment", "zahlung", "ueberweisung", "uberweisung", "transfer"),
+    *("przelew", "oplata", "virement", "paiement", "pago", "betaling", "bestellung", "order", "auftrag", "vertrag", "contract", "server", "vps", "domain", "webhosting"),
+    *("miete", "rent", "danke", "thanks", "thank", "you", "dziekuje", "merci", "gracias", "deposit", "credit", "balance", "money", "gutschrift", "sepa", "abo", "monat"),
+    *("januar", "februar", "maerz", "april", "mai", "juni", "juli", "august", "september", "oktober", "november", "dezember", "january", "february", "march", "may", "june"),
+    *("july", "october", "december", "cloud", "gmbh", "private", "privat"),
+})  # fmt: skip
+"""What people write who name nothing: whoever takes such a word as a login gets no stranger's money for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,13 @@ def _by_text(line: Line, known: _Known) -> Match | str | None:
     return _by_reference(line, known) or _by_proforma(line, known) or _by_login(line, known)
 
 
-def _by_reference(line: Line, known: _Known) -> Match | None:
+def _by_reference(line: Line, known: _Known) -> Match | str | None:
     for text, rule in ((line.detail.structured, RULES[0]), (line.text, RULES[1])):
-        for reference in remittance.references(text):
-            if found := known.references.get(reference):
-                return Match(found.customer_id, found.bill_id, rule)
+        found = [known.references[reference] for reference in dict.fromkeys(remittance.references(text)) if reference in known.references]
+        if len({match.customer_id for match in found}) > 1:
+            return "It names bills of several customers."
+        if found:
+            return Match(found[0].customer_id, found[0].bill_id, rule)
     return None
 
 
@@ -93,7 +103,7 @@ def _logins(line: Line) -> Iterator[str]:
     words = [word.strip("._-") for word in _WORD.findall(line.detail.remittance.lower())]
     meant = [word for word in words if word not in _FILLERS]
     for before, word in zip(["", *words], words, strict=False):
-        if before in _LABELS or (re.search(r"[a-z]", word) and re.search(r"[0-9._-]", word)) or meant == [word]:
+        if before in _LABELS or (re.search(r"[a-z]", word) and re.search(r"[0-9._-]", word)) or (meant == [word] and word not in _ORDINARY):
             yield word
 
 

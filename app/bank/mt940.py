@@ -4,8 +4,13 @@ The text of a booking (``:86:``) comes as ``?20``…``?29`` (or with ``~`` or ``
 """
 
 import re
-from collections.abc import Iterator
-from datetime import date, timedelta
+from calendar import isleap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
 
 from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
 from app.money import Money
@@ -17,13 +22,20 @@ _SEPA = re.compile(r"(EREF|KREF|MREF|BREF|SVWZ|ABWA|ABWE|CRED|DEBT|COAM|OAMT|PUR
 _FIELD = re.compile(r"[?~<](\d{2})")
 _SLASHED = re.compile(r"/(EREF|IBAN|BIC|NAME|REMI|TRTP|CNTP|ORDP|BENM|CSID|MARF|PREF|RTRN|ULTD|PURP|ISDT|ID|ADDR|SVCL|KREF|ROC)/")
 LONGEST_NUMBER = 5
-_TEXT_FIELDS = (*range(20, 30), *range(60, 64))
+WIDTH, NARROWEST = 60, 27
+"""Characters of a full line of text, about, where the file does not show it, and of the narrowest that a bank writes."""
+_MARKED = re.compile(r"[?~<]\d\d|/[A-Z]{2,4}/")
+BATCH_NAMES = ("BREF", "PREF")
+MORE_TEXT = 60
+_TEXT_FIELDS = (*range(20, 30), *range(MORE_TEXT, 64))
 
 
 def read(text: str) -> list[Statement]:
     """The statements of a file. Raises FileRefused for what is none, or only half of one."""
     found: list[Statement] = []
-    for tag, value in _fields(text.replace("\r\n", "\n").replace("\r", "\n")):
+    fields = list(_fields(text.replace("\r\n", "\n").replace("\r", "\n")))
+    _refuse_what_may_be_text(fields)
+    for tag, value in fields:
         if tag == "20":
             found.append(Statement("", "", "", "MT940", full=True))
         elif found:
@@ -43,6 +55,26 @@ def _fields(text: str) -> Iterator[tuple[str, str]]:
     for mark, following in zip(marks, [*marks[1:], None], strict=False):
         value = text[mark.end() : following.start() if following else len(text)]
         yield mark[1], re.sub(r"\n-\}?\s*$", "", value).strip("\n")
+
+
+def _refuse_what_may_be_text(fields: Sequence[tuple[str, str]]) -> None:
+    """A payer may write what looks like a booking where the bank breaks the line of a text, and another that takes it back, so that the balances agree.
+
+    So bookings that begin where a full line ends may not cancel each other out.
+    """
+    texts = [value.split("\n") for tag, value in fields if tag == "86"]
+    if (further := [line for lines in texts for line in lines[1:]]) and all(_MARKED.match(line) for line in further):
+        return
+    width = min([WIDTH, *(length for length, _ in Counter(len(line) for lines in texts for line in lines[:-1]).most_common(1))])
+    run = [Decimal(0)]
+    for (tag, before), (following, value) in pairwise(fields):
+        unsure = tag in {"61", "86"} and following in {"61", "86"} and len(before.rpartition("\n")[2]) >= max(width, NARROWEST)
+        run = run if unsure else [Decimal(0)]
+        booking = _LINE.match(value) if unsure and following == "61" else None
+        if booking:
+            run.append(run[-1] + Decimal(booking["amount"].replace(",", ".").rstrip(".")) * (1 if booking["mark"] in {"C", "RD"} else -1))
+            if run[-1] in run[:-1]:
+                raise FileRefused("A text in it may be read as bookings that cancel each other out. Import the camt.053 of these days instead.")
 
 
 def _take(statement: Statement, tag: str, value: str) -> None:
@@ -103,8 +135,10 @@ def _entry_day(valued: date, entry: str | None) -> date:
     """The day of booking: the statement writes month and day only, so the year is the one nearest to the day of value."""
     if not entry:
         return valued
-    years = (date(valued.year + step, int(entry[:2]), int(entry[2:])) for step in (-1, 0, 1))
-    return min(years, key=lambda day: abs(day - valued) if day != valued else timedelta(0))
+    years = [date(valued.year + step, int(entry[:2]), int(entry[2:])) for step in (-1, 0, 1) if entry != "0229" or isleap(valued.year + step)]
+    if not years:
+        raise ValueError("there is no such day")
+    return min(years, key=lambda day: abs(day - valued))
 
 
 def _describe(statement: Statement, value: str) -> None:
@@ -121,24 +155,40 @@ def _describe(statement: Statement, value: str) -> None:
         remittance=said.get("text", "").strip(),
         returned="RTRN" in said or flat[:3] in {"109", "108", "159", "181", "184"},
     )
-    statement.entries[-1] = Entry(entry.amount, entry.booked_on, entry.reference, entry.returned, entry.fee, entry.charges, (detail,))
+    names = frozenset(given(said.get(name)) for name in BATCH_NAMES) - {""}
+    statement.entries[-1] = replace(entry, details=(detail,), names=names)
 
 
 def _german(flat: str) -> dict[str, str]:
     parts = _FIELD.split(flat)
-    fields = dict(zip((int(number) for number in parts[1::2]), parts[2::2], strict=True))
+    fields: dict[int, str] = {}
+    for number, value in zip(map(int, parts[1::2]), parts[2::2], strict=True):
+        if number >= MORE_TEXT or max(fields, default=0) < MORE_TEXT:  # what a payer writes into the text's second part names no account
+            fields[number] = value
     text = "".join(fields.get(number, "") for number in _TEXT_FIELDS)
     pieces = _SEPA.split(text)
-    said = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    said = _before_the_text(zip(pieces[1::2], pieces[2::2], strict=True), "SVWZ")
     said["text"] = said.get("SVWZ", "") if len(pieces) > 1 else text
     said["NAME"] = fields.get(32, "") + fields.get(33, "")
     said["IBAN"] = fields.get(31, "") or fields.get(38, "")
     return said
 
 
+def _before_the_text(pairs: Iterable[tuple[str, str]], text: str) -> dict[str, str]:
+    """What the bank says under each name. Whatever it says before the payer's text stays, though the payer may write the same names into it."""
+    said: dict[str, str] = {}
+    fixed: set[str] = set()
+    for name, value in pairs:
+        if name not in fixed:
+            said[name] = value
+        if text not in fixed:
+            fixed.add(name)
+    return said
+
+
 def _slashed(flat: str) -> dict[str, str]:
     pieces = _SLASHED.split(flat)
-    said = dict(zip(pieces[1::2], (piece.strip("/") for piece in pieces[2::2]), strict=True))
+    said = _before_the_text(zip(pieces[1::2], (piece.strip("/") for piece in pieces[2::2]), strict=True), "REMI")
     if party := said.get("CNTP"):
         parts = [*party.split("/"), "", "", ""]
         said |= {"IBAN": parts[0], "NAME": parts[2]}
