@@ -30,6 +30,7 @@ alter table bank_lines
   add column transfers integer not null default 0;
 alter table bank_lines drop constraint bank_lines_state_check;
 alter table bank_lines add constraint bank_lines_state_check check (state in ('suspense', 'matched', 'returned', 'booked', 'split', 'same'));
+create index bank_lines_transfer on bank_lines (transfer_id);
 
 -- Lines that may be the same money as others: those that wait are not credited before a person has said whether they are.
 create table bank_doubts (
@@ -118,6 +119,7 @@ alter view bank_all_gaps rename to bank_gaps;
 drop table bank_acknowledged, bank_doubt_lines, bank_doubts;
 alter table bank_lines drop constraint bank_lines_state_check;
 alter table bank_lines add constraint bank_lines_state_check check (state in ('suspense', 'matched', 'returned', 'booked', 'split'));
+drop index bank_lines_transfer;
 alter table bank_lines drop column names, drop column transfers;
 """
 COLUMNS = ("names", "transfers")
