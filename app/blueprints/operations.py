@@ -68,6 +68,7 @@ GAUGES = (
         "",
         "select '' as label, (select count(*) from refunds where hindrance <> '') + (select count(*) from held where hindrance <> '') as number",
     ),
+    (
         "client_area_bank_difference_minor",
         "By how much the books hold more than the bank's statements say, in minor units",
         "account",
