@@ -30,9 +30,10 @@ CHUNK = 200
 """Customers whose services are renewed in one transaction."""
 
 BILLED_AHEAD_DAYS = 10
-WARNED_DAYS = 7
-"""How many days before a renewal that the balance does not cover its owner is told."""
 """How many days before its end a service that does not renew by itself gets a bill for the next period."""
+
+WARNED_DAYS = 7
+"""How many days before a renewal that nothing covers its owner is told."""
 
 LENGTHS = (1, 3, 6, 12)
 PREFIXES = {"dedicated": "ds", "vps": "vps", "licence": "lic", "ip": "ip"}
@@ -434,20 +435,15 @@ def bill_ahead(on: date | None = None, *, days: int = BILLED_AHEAD_DAYS) -> int:
 
 
 def warn_short(days: int = WARNED_DAYS) -> int:
-    """Tell the customers whose balance does not cover a renewal within ``days``, once for each renewal; how many are short. Opens the transactions."""
+    """Tell the customers of whom neither balance nor card covers a renewal within ``days``, once for each renewal; how many are short. Opens the transactions."""
     today, warned = clock.today(), 0
     for row in db.rows(_RENEWING, on=today, until=today + timedelta(days)):
         ahead = runway(row.customer_id)
-        if ahead.short_on and ahead.short_on <= today + timedelta(days) and not _card_stands_in(ahead):
+        if ahead.short_on and ahead.short_on <= today + timedelta(days):
             with db.transaction():
                 _tell_ahead(row.customer_id, ahead)
             warned += 1
     return warned
-
-
-def _card_stands_in(ahead: Runway) -> bool:
-    card = payments.cards.read(ahead.short_service.card_id) if ahead.short_service and ahead.short_service.card_id else None
-    return card is not None and card.usable and ahead.short_on is not None and ahead.short_on < card.ends_on
 
 
 def warn_of_cards() -> int:
