@@ -91,6 +91,21 @@ def test_a_return_waits_for_a_refund_of_the_same_customer_and_not_in_a_circle(ap
     assert whole()
 
 
+def test_the_first_money_of_an_account_by_transfer_and_its_next_order_wait_in_one_order(app: Flask, superuser: psycopg.Connection):
+    nina = person("nina", name="Nina New", profile=replace(BERLIN, name="Nina New", currency=None))
+    bill = topup(nina, Money.of("25", "EUR"))
+
+    with beside(app, lambda: take(advice([Transfer(25_00, text=bill.payment_reference)]))) as result:
+        with superuser.transaction():  # as whoever orders the same again
+            superuser.execute("select 1 from customers where id = %s for no key update", (nina.customer_id,))
+            while not superuser.execute("select 1 from pg_locks where not granted").fetchone():
+                pass
+            superuser.execute("select 1 from bills where id = %s for no key update nowait", (bill.id,))
+        assert result().counts == {"matched": 1}
+    assert balance(nina) == 25_00
+    assert whole()
+
+
 def test_a_try_gives_way_instead_of_waiting(app: Flask, demo_customer: User):
     take(advice([came(demo_customer, 50_00, "E-1")]))
     locked, done = Event(), Event()

@@ -336,7 +336,7 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
         if isinstance(outcome, str):
             raise BankError(outcome)
         booking.mark([(line_id, outcome, whose.rule)], actor, reason)
-    return f"{Money(line.amount, line.currency)} is on the balance of {login}."
+    return f"{Money(line.amount, line.currency)} is {f'credited for {number}' if number else f'on the balance of {login}'}."
 
 
 def _named(login: str, number: str) -> Match:
@@ -346,4 +346,4 @@ def _named(login: str, number: str) -> Match:
     bill = invoicing.find(customer_id, number) if number else None
     if number and bill is None:
         raise BankError(f"{login} has no bill {number}.")
-    return Match(customer_id, bill.id if bill else None, RULES[5])
+    return Match(bill.beneficiary_id if bill else customer_id, bill.id if bill else None, RULES[5])

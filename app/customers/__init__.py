@@ -39,6 +39,7 @@ from app.customers.people import (
     get_many,
     get_user,
     hold,
+    hold_new,
     insert_guest,
     is_open,
     missing_fields,
@@ -68,7 +69,7 @@ __all__ = [
     "ABSOLUTE", "IDLE", "KINDS", "LANGUAGES", "MAX_LENGTH", "MIN_LENGTH", "REMEMBERED", "SEEN_EVERY", "WITHOUT_POSTCODE",
     "Beneficiary", "Customer", "Event", "Profile", "RateLimited", "Refused", "Session", "SignedIn", "User",
     "allow", "authenticate", "change_currency", "change_password", "close_session", "context_words", "count", "countries", "create_user", "credentials_changed_at", "email_problem", "find_beneficiary", "find_logins", "find_user", "get",
-    "get_many", "get_user", "give_back", "hash_password", "history", "hold", "insert_guest", "is_open", "list_sessions", "load_session", "login_problem", "missing_fields", "network", "open_session",
+    "get_many", "get_user", "give_back", "hash_password", "history", "hold", "hold_new", "insert_guest", "is_open", "list_sessions", "load_session", "login_problem", "missing_fields", "network", "open_session",
     "password_problem", "peek_link", "promote", "record", "register", "request_email_change", "request_reset", "request_verification",
     "reset_password", "retry_after", "revoke_others", "revoke_session", "settle_currency", "tidy", "timezones", "touch", "update_profile", "verify",
 ]  # fmt: skip

@@ -269,6 +269,11 @@ def hold(customer_id: int) -> None:
     db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
 
 
+def hold_new(customer_ids: Iterable[int]) -> None:
+    """Lock those of the customers, in order of id, that have no currency yet: before the bills of their first money, as `hold`. Within a transaction."""
+    db.rows("select 1 from customers where id = any(%(ids)s) and currency is null order by id for no key update", ids=sorted(set(customer_ids)))
+
+
 def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: str, timezone: str, ip: str = "") -> None:
     """Write the billing profile and the user's language and time zone. The currency is taken only before the first bill.
 

@@ -30,7 +30,7 @@ SUSPENSE = "bank"
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One transfer that found its customer. `key` is its ledger key, `bill_id` None where only the customer was named; `deducted` is what banks kept on the way."""
+    """One transfer that found the customer whose balance gets it. `key` is its ledger key, `bill_id` None where only the customer was named; `deducted` is what banks kept on the way."""
 
     key: str
     customer_id: int
@@ -74,9 +74,10 @@ class _Case:
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
     """Credit arrivals, in their order; for each what became of it, or the sentence why it has to wait. Within a transaction.
 
-    Held one after the other: the payments that wait for it, the bills, the money of all. A handful of statements, however many.
+    Held one after the other: the payments that wait for it, who gets a first money, the bills, the money of all. A handful of statements, however many.
     """
     waiting = _waiting([arrival.bill_id for arrival in arrivals if arrival.bill_id])
+    customers.hold_new(arrival.customer_id for arrival in arrivals)
     bills = invoicing.lock_many({arrival.bill_id for arrival in arrivals if arrival.bill_id})
     owners = _owners(arrivals, bills)
     converted = [_conversion(arrival, bills.get(arrival.bill_id or 0), owners[_owner_id(arrival, bills)], owners[_payer_id(arrival, bills)]) for arrival in arrivals]
