@@ -224,7 +224,9 @@ def _bank(point: str, rigs: dict[str, Rig], victims: Victims, user: User, _: obj
     """The same file once more brings the rest, and nothing twice."""
     del rigs
     with db.transaction():
-        bills = invoicing.issue_many([Draft(user.customer_id or 0, "Account funds", "EUR", (Line("Account funds", 10_00 + place),), kind="topup") for place in range(12)])
+        bills = invoicing.issue_many(
+            [Draft(user.customer_id or 0, "Account funds", "EUR", (Line("Account funds", 10_00 + user.id * 100 + place),), kind="topup") for place in range(12)]
+        )
     file = folder / "statement.xml"
     file.write_bytes(camt([Transfer(bill.total, structured=bill.payment_reference or "", reference=f"{point[:9]}{bill.id}") for bill in bills]))
     victims.die(point, "import", str(file))

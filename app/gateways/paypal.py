@@ -256,7 +256,7 @@ class PayPal:
                 return told
             if issue.startswith(_OURS):
                 raise _refused(answer.body)
-            return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, REFUSED))
+            return replace(told, state="failed", failure_code=_CODES.get(issue, issue.lower()), failure_message=_SENTENCES.get(issue, http.REFUSED))
         again = self._find(order["id"])
         capture = _capture(again) if again else None
         return self._captured(self._read(capture["id"]), told) if capture else replace(told, state="pending")
@@ -340,7 +340,6 @@ _SENTENCES = {
 _OURS = ("PAYEE_", "PERMISSION_", "REFUND_FAILED_INSUFFICIENT_FUNDS")
 """How refusals begin that are about our own account."""
 _MEANS = {"REFUND_FAILED_INSUFFICIENT_FUNDS": ": our account there has not enough money for this refund"}
-REFUSED = N_("PayPal refused this payment. Nothing was charged.")
 
 
 def to_paypal(amount: Money) -> str:
