@@ -163,9 +163,9 @@ def _refuse(found: Source, amount: Money) -> None:
         raise RefundError(f"{found.open_number} of this payment is still open. It has to come to an end first.", "payment")
     if found.reason:
         raise RefundError(found.reason, "payment")
-    if not amount.minor:
+    if amount.minor <= 0:
         raise RefundError("Enter more than zero.")
-    if not 0 < amount.minor <= found.refundable.minor or amount.currency != found.refundable.currency:
+    if amount.minor > found.refundable.minor or amount.currency != found.refundable.currency:
         raise RefundError(f"At most {found.refundable} of this payment can be refunded.")
 
 
