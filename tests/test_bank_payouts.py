@@ -217,7 +217,7 @@ def test_a_payout_that_comes_back_is_on_the_balance_again(demo_customer: User, p
     for place, lines in enumerate(steps):
         take(camt(lines, replace(ADVICE, id=str(place))))
     assert (state(payout), balance(demo_customer), held("suspense"), held("hold"), held("bank")) == ("failed", 100_00, 0, 0, -100_00)
-    assert db.scalar("select count(*) from mails where kind = 'refund_step' and subject like '%%did not go through%%'") == 1
+    assert db.scalar("select count(*) from mails where kind = 'refund_step' and subject like '%%came back%%'") == 1
     assert bank.unmatched() == []
     assert whole()
 
