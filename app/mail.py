@@ -309,7 +309,7 @@ def find(mail_id: int) -> Mail | None:
 def _environment() -> Environment:
     escape = select_autoescape(enabled_extensions=("html",), disabled_extensions=("txt",), default=True)
     loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - escape is the chooser
+    environment = Environment(loader=loader, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False)  # noqa: S701 - escape is the chooser
     languages.install(environment)
     environment.filters.update(strong=Markup("<b>{}</b>").format, mailto=lambda to: Markup('<a href="mailto:{0}">{0}</a>').format(to))
     return environment
