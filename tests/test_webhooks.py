@@ -40,10 +40,12 @@ def test_what_is_signed_is_kept_and_answered_without_looking_it_up(app: Flask, a
     assert wallet.state(demo_customer.customer_id or 0).available == 0
 
 
-def test_again_is_200_and_kept_once(app: Flask, anonymous: FlaskClient):
+def test_again_is_200_and_kept_once_and_writes_nothing(app: Flask, anonymous: FlaskClient):
+    versions = set()
     for _ in range(3):
         assert anonymous.post("/webhooks/sandbox", data=BODY, headers=signed(app)).status_code == 200
-    assert db.scalar("select count(*) from webhooks") == 1
+        versions |= {(row.id, row.version) for row in db.rows("select id, xmin::text as version from webhooks")}
+    assert len(versions) == 1
 
 
 @pytest.mark.parametrize("headers", [{}, {SIGNATURE_HEADER: ""}, {SIGNATURE_HEADER: "t=1,v1=00"}, {SIGNATURE_HEADER: "nonsense"}])

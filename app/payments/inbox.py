@@ -33,15 +33,17 @@ def receive(gateway: str, body: bytes, headers: Mapping[str, str]) -> int:
         log.error("A webhook of %s was parked: %s is %s", gateway, event.id, event.fault)
     kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith(KEPT_PREFIX)}
     with db.transaction():
-        return int(db.scalar(_KEEP, gateway=gateway, event_id=event.id, now=now, headers=json.dumps(kept), body=body, state=state, error=error, reference=event.reference))
+        fresh = db.scalar(_KEEP, gateway=gateway, event_id=event.id, now=now, headers=json.dumps(kept), body=body, state=state, error=error, reference=event.reference)
+        return int(fresh or db.scalar(_KEPT, gateway=gateway, event_id=event.id))
 
 
-# The update changes nothing; it makes a second delivery wait for the first and answer with its id.
+# A second delivery waits for the first, if that is being written, and writes nothing: most of what comes is known.
 _KEEP = """
 insert into webhooks (gateway, event_id, received_at, due_at, headers, body, state, error, reference)
 values (%(gateway)s, %(event_id)s, %(now)s, %(now)s, %(headers)s, %(body)s, %(state)s, %(error)s, %(reference)s)
-on conflict (gateway, event_id) do update set gateway = excluded.gateway returning id
+on conflict (gateway, event_id) do nothing returning id
 """
+_KEPT = "select id from webhooks where gateway = %(gateway)s and event_id = %(event_id)s"
 
 
 def process(inbox_id: int) -> str:
