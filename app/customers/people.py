@@ -281,7 +281,7 @@ def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: 
     """
     values = {name: getattr(profile, name) for name in Profile.__slots__} | {"display_currencies": list(profile.display_currencies)}
     with db.transaction():
-        db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+        hold(customer_id)
         if not _choose_currency(customer_id, profile.currency):
             raise Refused("currency", "The account has bills in its currency, so it can no longer be chosen here.")
         if profile.country is None and db.scalar("select exists (select from bills where customer_id = %(id)s)", id=customer_id):

@@ -244,7 +244,7 @@ def save(customer_id: int, gateway: str, card: KeptCard, consent_text: str, cons
 
     One that cannot be shown or belongs to somebody else is logged and left: it must not undo the money it came with.
     """
-    db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+    customers.hold(customer_id)
     if db.scalar("select 1 from saved_cards where gateway = %(gateway)s and token = %(token)s", gateway=gateway, token=card.token):
         return
     if (
@@ -292,7 +292,7 @@ on conflict (customer_id, gateway, fingerprint) where removed_at is null do upda
 
 def retire(customer_id: int, public_id: str) -> Card | None:
     """Make a customer's own card unusable and have its processor forget it; the card, None for a stranger's. Within a transaction."""
-    db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+    customers.hold(customer_id)
     card = find(customer_id, public_id)
     if card:
         db.execute("update saved_cards set removed_at = %(now)s where id = %(id)s", id=card.id, now=clock.now())

@@ -126,7 +126,7 @@ def ask(customer_id: int, name: str, amount: Money | None) -> Link:
     The same again within the hour, as by a second click, is the same link. Raises NotPayable with a sentence.
     """
     with db.transaction():
-        db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+        customers.hold(customer_id)
         standing = asked(customer_id)
         again = next((link for link in standing if (link.name, link.amount) == (name, amount) and link.created_at > clock.now() - SAME_FOR), None)
         if again is not None:

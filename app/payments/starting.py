@@ -67,7 +67,7 @@ def order_topup(customer_id: int, amount: Money, quote_token: str = "", benefici
     Opens the transaction.
     """
     with db.transaction():
-        db.rows("select 1 from customers where id = %(id)s for no key update", id=customer_id)
+        customers.hold(customer_id)
         fx.keep(quote_token, customer_id, amount, beneficiary.currency if beneficiary else customers.get(customer_id).currency)
         whose = beneficiary.id if beneficiary else customer_id
         standing = invoicing.standing_topup(customer_id, whose, amount, clock.now() - SAME_ORDER)
