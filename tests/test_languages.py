@@ -12,7 +12,7 @@ from jinja2 import nodes
 
 import config
 from app import db, gateways, languages, mail, web
-from app.cli import translate_commands
+from app.cli.translate import translate_commands
 from app.formats import LOCALES
 from app.gateways import btcpay, nowpayments, paypal, stripe_declines, stripe_methods
 from app.languages import catalogues

@@ -15,7 +15,7 @@ import pytest
 
 import config
 from app import clock, db, mail
-from app.cli import mail_commands
+from app.cli.mail import mail_commands
 
 
 class Server:

@@ -1,0 +1,65 @@
+"""What the commands share: groups, options, refusals and progress."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from flask.cli import AppGroup
+from tqdm import tqdm
+
+from app import customers, db
+
+DAY = click.DateTime(["%Y-%m-%d"])
+NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def in_writable_folder(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """Whether the file can be written: said before anything is done, not after."""
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"Nothing can be written in the folder {path.parent}.")
+    return path
+
+
+class Commands(AppGroup):
+    """A group of commands; a database that does not answer is a sentence and exit code 2, never a trace."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except db.UNREACHABLE as error:
+            click.echo(f"The database could not be used: {str(error).partition(chr(10))[0]}", err=True)
+            ctx.exit(2)
+
+
+@contextmanager
+def refusals(*kinds: type[Exception]) -> Iterator[None]:
+    """A refusal is a sentence and exit code 2, never a trace."""
+    try:
+        yield
+    except kinds as refusal:
+        click.echo(str(refusal).capitalize() if isinstance(refusal, LookupError) else str(refusal), err=True)
+        sys.exit(2)
+
+
+@contextmanager
+def progress_bar(says: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, silent elsewhere; it is told (done, total)."""
+    with tqdm(desc=says, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def staff_actor(login: str) -> str:
+    """A person of support as the pages write them down: whoever agreed there does not count again here."""
+    user = customers.find_user(login)
+    if user is None or user.role != "support":
+        raise click.BadParameter(f"{login} is no login of support.")
+    return f"staff:{user.login}"

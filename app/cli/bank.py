@@ -1,0 +1,135 @@
+"""Bank statements, matching and payment files."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from app import bank, services
+from app.cli._shared import NEW_FILE, Commands, in_writable_folder, progress_bar, refusals
+
+bank_commands = Commands("bank", help="Bank transfers.")
+
+
+@bank_commands.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would become of each line and write nothing.")
+def bank_import(file: Path, *, dry_run: bool) -> None:
+    """Book a statement (camt.052, .053, .054 or MT940) and credit what can be matched.
+
+    Exit code 1 when a statement is missing, the books differ from the bank's balance, or a line was refused.
+
+    A file that is damaged, not ours or does not add up is refused whole. A line that was booked before is not booked again, from whichever file it comes.
+    """
+    with refusals(bank.FileRefused), progress_bar("Importing", "lines") as show:
+        report = bank.import_file(file.read_bytes(), file.name, dry_run=dry_run, progress=show)
+    if not dry_run:
+        services.settle_waiting()
+    for line in report.lines():
+        click.echo(line)
+    if dry_run:
+        click.echo("Nothing was written.")
+    if report.refused or report.missing or report.differing:
+        sys.exit(1)
+
+
+@bank_commands.command("unmatched")
+def bank_unmatched() -> None:
+    """List every line in suspense, oldest first, with the number that “bank match” takes."""
+    waiting = bank.unmatched()
+    for line in waiting:
+        click.echo(f"{line.id:>6}  {line.booked_on}  {line.money!s:>16}  {line.sender or 'unknown sender'}  {line.sender_account}  {line.remittance}  ({line.why})")
+    click.echo(f"{len(waiting)} in suspense.")
+    for gap in bank.gaps():
+        click.echo(f"MISSING: {gap.sentence}")
+    for difference in bank.differences():
+        click.echo(f"DIFFERS: {difference.sentence}")
+
+
+@bank_commands.command("gaps")
+def bank_gaps() -> None:
+    """List what is missing between the statements, where the books differ from them, and what was acknowledged; exit code 1 when something is open.
+
+    Each line begins with the name that “bank acknowledge” takes.
+    """
+    gaps, differences = bank.gaps(), bank.differences()
+    for word, found in (("MISSING", gaps), ("DIFFERS", differences)):
+        for gap in found:
+            click.echo(f"{gap.mark}  {word}  {gap.sentence}")
+    for kept in bank.acknowledged():
+        click.echo(f"Acknowledged by {kept.actor} on {kept.at:%Y-%m-%d}: {kept.sentence} ({kept.reason})")
+    if gaps or differences:
+        sys.exit(1)
+    click.echo("Nothing is missing.")
+
+
+@bank_commands.command("acknowledge")
+@click.argument("mark")
+@click.option("--actor", required=True, help="Who says so.")
+@click.option("--reason", required=True, help="Why it will not come.")
+def bank_acknowledge(mark: str, actor: str, reason: str) -> None:
+    """Say of a gap or a difference of “bank gaps” that it stays; it is told no more, and kept with your name."""
+    with refusals(ValueError):
+        click.echo(f"Acknowledged: {bank.acknowledge(mark, actor=actor, reason=reason)}")
+
+
+@bank_commands.command("same")
+@click.argument("line", type=int)
+@click.option("--as", "others", type=int, multiple=True, help="A line it is the same money as, several of them if it is their sum; without, the ones it waits for.")
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", required=True, help="How it is known.")
+def bank_same(line: int, others: tuple[int, ...], actor: str, reason: str) -> None:
+    """Say that a line in suspense is money that other lines tell already, so that it counts once."""
+    with refusals(bank.DoubtError):
+        click.echo(bank.is_same(line, others, actor=actor, reason=reason))
+
+
+@bank_commands.command("two")
+@click.argument("line", type=int)
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", required=True, help="How it is known.")
+def bank_two(line: int, actor: str, reason: str) -> None:
+    """Say that a line in suspense is other money than what it may be the same as."""
+    with refusals(bank.DoubtError):
+        click.echo(bank.are_two(line, actor=actor, reason=reason))
+
+
+@bank_commands.command("match")
+@click.argument("line", type=int)
+@click.option("--customer", "login", required=True, help="Whose money it is, by login.")
+@click.option("--bill", "number", default="", help="The bill it pays, if it is for one.")
+@click.option("--actor", required=True, help="Who decides this.")
+@click.option("--reason", required=True, help="How it is known.")
+def bank_match(line: int, login: str, number: str, actor: str, reason: str) -> None:
+    """Credit a line in suspense by hand."""
+    with refusals(bank.BankError):
+        click.echo(bank.match_by_hand(line, login, actor=actor, reason=reason, number=number))
+    services.settle_waiting()
+
+
+@bank_commands.command("payouts")
+@click.option("--out", type=NEW_FILE, callback=in_writable_folder, required=True, help="The pain.001 file to write.")
+@click.option("--currency", default="EUR", show_default=True, help="Of the account that pays.")
+@click.option("--again", metavar="FILE ID", help="Write the file of that id once more, byte for byte.")
+def bank_payouts(out: Path, currency: str, again: str | None) -> None:
+    """Write every approved payout by hand into a file for the bank, each once."""
+    with refusals(bank.PayoutError):
+        file = bank.payouts.again(again) if again else bank.payouts.export(currency)
+    if file is None:
+        click.echo(f"No payout in {currency} waits. Nothing was written.")
+        return
+    try:
+        out.write_bytes(file.content)
+    except OSError as error:
+        click.echo(f"{file.message} could not be written to {out}: {error.strerror}. Its payouts stand in it: write it by --again {file.message}.", err=True)
+        sys.exit(2)
+    click.echo(f"{file.message}: {file.count} transfer{'' if file.count == 1 else 's'}, {file.total} from {file.account}, written to {out}.")
+
+
+@bank_commands.command("status")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def bank_status(file: Path) -> None:
+    """Read what the bank says of a payment file (pain.002): a payout it rejects is undone with its reason, one it accepts is noted."""
+    with refusals(bank.FileRefused):
+        for said in bank.reports.take_in(file.read_bytes()):
+            click.echo(f"{said.number}  {said.state}  {said.why}".rstrip())
