@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from app import customers, db, exchange, fx, invoicing, ledger, mail, payments, refunds, services
+from app import audit, customers, db, exchange, fx, invoicing, ledger, mail, payments, refunds, services
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _attempt(job: Job) -> tuple[bool, object]:
 
 
 def _alone(job: Job) -> tuple[bool, object]:
-    with db.exclusive(f"job:{job.name}") as mine:
+    with db.exclusive(f"job:{job.name}") as mine, audit.acting_as(audit.SYSTEM):
         return (True, job.work()) if mine else (False, None)
 
 

@@ -5,6 +5,7 @@ Exit code 0 means done, 1 a fault found, 2 misuse or no database.
 
 from flask import Flask
 
+from app.cli.audit import audit_commands
 from app.cli.bank import bank_commands
 from app.cli.demo import demo_commands
 from app.cli.jobs import jobs_commands
@@ -31,6 +32,7 @@ def init(app: Flask) -> None:
         mail_commands,
         translate_commands,
         user_commands,
+        audit_commands,
     )
     for group in groups:
         app.cli.add_command(group)

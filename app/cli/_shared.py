@@ -1,6 +1,7 @@
 """What the commands share: groups, options, refusals and progress."""
 
 import os
+import pwd
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import click
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import customers, db
+from app import audit, customers, db
 
 DAY = click.DateTime(["%Y-%m-%d"])
 NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -27,9 +28,10 @@ class Commands(AppGroup):
     """A group of commands; a database that does not answer is a sentence and exit code 2, never a trace."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was named."""
+        """Run the command that was named, as the system user who called it."""
         try:
-            return super().invoke(ctx)
+            with audit.acting_as(audit.Actor(f"command:{_system_user()}")):
+                return super().invoke(ctx)
         except db.UNREACHABLE as error:
             click.echo(f"The database could not be used: {str(error).partition(chr(10))[0]}", err=True)
             ctx.exit(2)
@@ -63,3 +65,11 @@ def staff_actor(login: str) -> str:
     if user is None or user.role != "support":
         raise click.BadParameter(f"{login} is no login of support.")
     return f"staff:{user.login}"
+
+
+def _system_user() -> str:
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container may run as a number without a name
+        return str(uid)

@@ -11,7 +11,8 @@ from flask_login import LoginManager
 from werkzeug.exceptions import TooManyRequests
 
 import config
-from app import clock, customers
+from app import audit, clock, customers
+from app.web import faults
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -110,12 +111,15 @@ def _load(_request: object) -> customers.SignedIn | None:
 
 
 def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
+    audit.set_actor(audit.Actor("visitor", None, address(), faults.reference()))
     wanted = audience(request.endpoint)
     if wanted == "public" or request.endpoint is None:
         return None
     me = _signed_in()
     if me is None:
         return ask_to_sign_in()
+    kind = "staff" if me.role == "support" else "customer"
+    audit.set_actor(audit.Actor(f"{kind}:{me.login}", me.user_id, address(), faults.reference()))
     if wanted == "staff" and me.role != "support":
         abort(404)
     if wanted == "customer" and not me.customer_id:
