@@ -312,7 +312,7 @@ def _stay(
     The jobs process and our own PostgreSQL are started again: whoever killed them, the kernel for want
     of memory say, shall not end the rest. Meanwhile the log is kept from growing for ever.
     """
-    signal.signal(signal.SIGALRM, lambda *_: _rotate())
+    signal.signal(signal.SIGALRM, _look_at_log)
     signal.setitimer(signal.ITIMER_REAL, LOG_CHECK_S, LOG_CHECK_S)
     ends: list[float] = []
     while True:
@@ -326,6 +326,14 @@ def _stay(
             if len(ends) > MOST_ENDS:
                 raise StartError(f"The jobs process keeps ending by itself, so everything is stopped:\n{_last_words()}")
             jobs = again()
+
+
+def _look_at_log(_number: int, _frame: object) -> None:
+    """A log that cannot be rotated, on a full disk say, is no reason to end."""
+    try:
+        _rotate()
+    except OSError as error:
+        print(f"The log cannot be rotated: {error}", file=sys.stderr)
 
 
 def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
