@@ -2,10 +2,15 @@
 
 import sys
 
+import click
+
 import config
-from app import create_app
+from app import create_app, guard
 
 try:
     app = create_app(config.load(config.environment()))
-except config.ConfigError as error:
+    if click.get_current_context(silent=True) is None:  # a server, not a command
+        with app.app_context():
+            guard.at_start(live=guard.live(config.current()))
+except (config.ConfigError, guard.Unprotected) as error:
     sys.exit(str(error))

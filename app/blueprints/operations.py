@@ -1,5 +1,6 @@
 """For the machines around the house: is the process alive, may it get traffic, what does it measure."""
 
+import time
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address
@@ -7,14 +8,16 @@ from pathlib import Path
 
 import psycopg
 from alembic.script import ScriptDirectory
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, abort, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import clock, db, payments
+import config
+from app import clock, db, guard, payments
 from app.web import gate
 
 operations = Blueprint("operations", __name__)
 
+PROTECTION_FOR_S = 60
 PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 GAUGES = (
     (
@@ -92,7 +95,9 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason.
 
-    A processor in trouble takes no page out of service: it is named, on the loopback alone, and the answer stays 200.
+    A database whose history the app could change is refused where real money is taken. What is
+    wrong with it, and a processor in trouble, is named on the loopback alone; a processor takes
+    no page out of service.
     """
     try:
         found = db.scalar("select version_num from alembic_version")
@@ -102,7 +107,14 @@ def readyz() -> Response:
         return _text("The database does not answer.\n", 503)
     if found != _newest_migration():
         return _text(f"The database stands at migration {found}, this program needs {_newest_migration()}: run flask db upgrade.\n", 503)
-    return _text("ready\n" + "".join(f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n" for one in (payments.outages.known() if _local() else ())))
+    protection = _protection()
+    if protection and guard.live(config.current()):
+        return _text(f"The database is not protected.\n{_said(protection)}", 503)
+    return _text(
+        "ready\n"
+        + _said(protection)
+        + "".join(f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n" for one in (payments.outages.known() if _local() else ()))
+    )
 
 
 @operations.get("/metrics")
@@ -115,10 +127,26 @@ def metrics() -> Response:
 
 
 def _gauges() -> Iterator[str]:
+    name = "client_area_database_unprotected"
+    yield f"# HELP {name} Ways in which the app could change its history\n# TYPE {name} gauge\n"
+    yield f"{name} {len(guard.findings())}\n"
     for name, says, label, sql in GAUGES:
         yield f"# HELP {name} {says}\n# TYPE {name} gauge\n"
         for value, number in db.rows(sql, now=clock.now()):
             yield f'{name}{{{label}="{value}"}} {number}\n' if label else f"{name} {number}\n"
+
+
+def _protection() -> list[guard.Finding]:
+    """What is wrong with the guard, asked at most once a minute: probes come every second."""
+    kept: tuple[float, list[guard.Finding]] | None = current_app.extensions.get("protection")
+    if kept is None or time.monotonic() > kept[0]:
+        kept = time.monotonic() + PROTECTION_FOR_S, guard.findings()
+        current_app.extensions["protection"] = kept
+    return kept[1]
+
+
+def _said(protection: list[guard.Finding]) -> str:
+    return "".join(f"unprotected: {one.what}\n" for one in (protection if _local() else ()))
 
 
 def _local() -> bool:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from flask import Blueprint, Response, request
 
-from app import customers, payments
+from app import customers, logs, payments
 from app.gateways.base import BadSignature, GatewayError
 from app.web import csrf
 from app.web.gate import address, public
@@ -30,6 +30,7 @@ def receive(gateway: str) -> Response:
     try:
         payments.receive(gateway, body, {name.lower(): value for name, value in request.headers})
     except BadSignature as error:
+        logs.security("bad_signature", gateway=gateway)
         return _unproven(str(error))
     except GatewayError as error:
         return _say(str(error), 503)
@@ -42,6 +43,7 @@ def _unproven(why: str) -> Response:
     try:
         customers.count((f"webhooks unproven {address()}", *BAD_SIGNATURES))
     except customers.RateLimited as limited:
+        logs.security("limit_hit", endpoint="webhooks.receive", wait_s=limited.retry_after_s)
         answer = _say("too many webhooks without a valid signature", 429)
         answer.headers["Retry-After"] = str(limited.retry_after_s)
         return answer
