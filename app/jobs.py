@@ -56,6 +56,11 @@ def run(app: Flask, jobs: Sequence[Job], stop: threading.Event) -> None:
 
 
 def _attempt(job: Job) -> tuple[bool, object]:
+    with logs.knowing(job=job.name):
+        return _try(job)
+
+
+def _try(job: Job) -> tuple[bool, object]:
     try:
         ran, result = _alone(job)
     except db.UNREACHABLE as error:  # for as long as it lasts, so in a line
@@ -70,7 +75,7 @@ def _attempt(job: Job) -> tuple[bool, object]:
 
 
 def _alone(job: Job) -> tuple[bool, object]:
-    with db.exclusive(f"job:{job.name}") as mine, audit.acting_as(audit.SYSTEM), logs.knowing(job=job.name):
+    with db.exclusive(f"job:{job.name}") as mine, audit.acting_as(audit.SYSTEM):
         return (True, job.work()) if mine else (False, None)
 
 

@@ -215,6 +215,8 @@ def _account(found: re.Match[str]) -> str:
 _PATTERNS: Final[tuple[tuple[re.Pattern[str], Any], ...]] = (
     (re.compile(r"(?s)\b(?:DETAIL|CONTEXT|HINT): .*"), HIDDEN),
     (re.compile(r"\[(?:SQL|parameters): .*"), HIDDEN),
+    (re.compile(r"(?s)\bLINE \d+: .*"), HIDDEN),
+    (re.compile(r"(?s)\b(invalid input|invalid value|out of range)([^:\"]*): \".*\""), rf"\1\2: {HIDDEN}"),
     (re.compile(r"Key \([^)]*\)=\(.*?\)"), f"Key {HIDDEN}"),
     (re.compile(r"(?s)Failing row contains \(.*\)"), f"Failing row {HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),

@@ -43,7 +43,6 @@ def _unproven(why: str) -> Response:
     try:
         customers.count((f"webhooks unproven {address()}", *BAD_SIGNATURES))
     except customers.RateLimited as limited:
-        logs.security("limit_hit", endpoint="webhooks.receive", wait_s=limited.retry_after_s)
         answer = _say("too many webhooks without a valid signature", 429)
         answer.headers["Retry-After"] = str(limited.retry_after_s)
         return answer

@@ -139,5 +139,4 @@ def _signed_in() -> customers.SignedIn | None:
 
 
 def _answer_limited(error: customers.RateLimited) -> Any:
-    logs.security("limit_hit", endpoint=request.endpoint, wait_s=error.retry_after_s)
     return current_app.handle_user_exception(TooManyRequests(f"Wait {error.wait}, then try again. Nothing was changed.", retry_after=error.retry_after_s))
