@@ -5,15 +5,28 @@
 
 import sys
 
+import click
+from flask.cli import FlaskGroup
+
 import config
-from app import create_app
+from app import create_app, guard
 from app.web.server import Server
+
+
+def _is_command() -> bool:
+    """Whether the flask command asks, and not a server, which may be a command of click, too."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.find_root().command, FlaskGroup)
+
 
 try:
     settings = config.load(config.environment())
-except config.ConfigError as error:
+    app = create_app(settings)
+    if not _is_command():
+        with app.app_context():
+            guard.at_start(live=guard.live(settings))
+except (config.ConfigError, guard.Unprotected) as error:
     sys.exit(str(error))
-app = create_app(settings)
 server = Server(
     app.wsgi_app,
     threads=settings.web_threads,

@@ -18,7 +18,7 @@ from jinja2 import ChoiceLoader, DictLoader
 from sqlalchemy import make_url
 
 import config
-from app import create_app, db, gateways, web
+from app import create_app, db, gateways, logs, web
 from app.web import assets, faults, gate, safety
 from tests.pay import processor
 
@@ -380,12 +380,12 @@ def lines() -> Iterator[list[dict[str, object]]]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found.append(json.loads(record.getMessage()))
+            found.append(json.loads(logs.JsonLines().format(record)))
 
     listener = Listener()
-    faults.log.addHandler(listener)
+    logs.log.addHandler(listener)
     yield found
-    faults.log.removeHandler(listener)
+    logs.log.removeHandler(listener)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 429, 500, 503])

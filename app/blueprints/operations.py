@@ -2,6 +2,7 @@
 
 import hmac
 import re
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,12 @@ from flask import Blueprint, Response, abort, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
 import config
-from app import clock, db, payments
+from app import clock, db, guard, payments
 from app.web import gate, proxies
 
 operations = Blueprint("operations", __name__)
 
+PROTECTION_FOR_S = 60
 REVISION = re.compile(r'^revision = "(.+)"', re.MULTILINE)
 FOLLOWED = re.compile(r'^down_revision = "(.+)"', re.MULTILINE)
 GAUGES = (
@@ -95,7 +97,8 @@ def readyz() -> Response:
     """Whether requests can be served: the database answers and its schema is not older than this program; else 503 with the reason.
 
     A newer schema is served: while a new version is put in, the nodes of the old one go on (what a migration takes away, it takes away one
-    version later). A processor in trouble takes no page out of service either: it is named, to whoever may see the metrics.
+    version later). A database whose history the app could change is refused where real money is taken. A processor in trouble takes no page
+    out of service: it is named, to whoever may see the metrics.
     """
     try:
         found = db.scalar("select version_num from alembic_version")
@@ -106,7 +109,10 @@ def readyz() -> Response:
     newest, known = _migrations()
     if found is None or (found in known and found != newest):
         return _text(f"The database stands at migration {found}, this program needs {newest}: run flask db upgrade.\n", 503)
-    return _text("".join(["ready\n", *(_details(found, newest) if _may_see() else ())]))
+    protection = _protection()
+    if protection and guard.live(config.current()):
+        return _text(f"The database is not protected.\n{_said(protection)}", 503)
+    return _text("".join(["ready\n", _said(protection), *(_details(found, newest) if _may_see() else ())]))
 
 
 def _details(found: str, newest: str) -> Iterator[str]:
@@ -128,6 +134,9 @@ def metrics() -> Response:
 
 
 def _gauges() -> Iterator[str]:
+    name = "client_area_database_unprotected"
+    yield f"# HELP {name} Ways in which the app could change its history\n# TYPE {name} gauge\n"
+    yield f"{name} {len(guard.findings())}\n"
     for name, says, label, sql in GAUGES:
         yield f"# HELP {name} {says}\n# TYPE {name} gauge\n"
         for value, number in db.rows(sql, now=clock.now()):
@@ -143,6 +152,19 @@ def _may_see() -> bool:
     asking = proxies.read_address(request.remote_addr or "")
     here = asking is not None and asking.is_loopback
     return here and not request.environ.get(proxies.FORWARDED)
+
+
+def _protection() -> list[guard.Finding]:
+    """What is wrong with the guard, asked at most once a minute: probes come every second."""
+    kept: tuple[float, list[guard.Finding]] | None = current_app.extensions.get("protection")
+    if kept is None or time.monotonic() > kept[0]:
+        kept = time.monotonic() + PROTECTION_FOR_S, guard.findings()
+        current_app.extensions["protection"] = kept
+    return kept[1]
+
+
+def _said(protection: list[guard.Finding]) -> str:
+    return "".join(f"unprotected: {one.what}\n" for one in (protection if _may_see() else ()))
 
 
 @cache
