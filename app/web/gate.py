@@ -28,6 +28,7 @@ def init(app: Flask, ask_to_sign_in: Callable[[], Response]) -> None:
     manager.session_protection = None
     manager.request_loader(_load)
     app.before_request(lambda: _guard(ask_to_sign_in))
+    app.teardown_request(lambda _error: audit.set_actor(audit.SYSTEM))
     app.register_error_handler(customers.RateLimited, _answer_limited)
 
 
