@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ from stdnum import iban
 PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
 SECRET_BYTES: Final = 32
+METRICS_TOKEN_BYTES: Final = 16
 STRIPE_API: Final = "https://api.stripe.com"
 PAYPAL_API: Final = "https://api-m.paypal.com"
 NOWPAYMENTS_API: Final = "https://api.nowpayments.io"
@@ -130,6 +132,11 @@ class Settings:
     seller: Seller = field(default_factory=Seller)
     bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
     mark: str = ""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    metrics_token: str = ""
+    web_workers: int = 2
+    web_threads: int = 3
+    request_timeout_s: int = 20
     currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
     testing: bool = False
 
@@ -244,6 +251,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         seller=_seller(environ),
         bank_accounts=_bank_accounts(environ),
         mark=_mark(environ.get("SELLER_MARK", "")),
+        trusted_proxies=_proxies(environ.get("TRUSTED_PROXIES", "")),
+        metrics_token=_metrics_token(environ.get("METRICS_TOKEN", "")),
+        web_workers=_count(environ, "WEB_WORKERS", 2, 64),
+        web_threads=_count(environ, "WEB_THREADS", 3, 64),
+        request_timeout_s=_count(environ, "REQUEST_TIMEOUT", 20, 60),
     )
     _refuse_contradictions(settings, environ)
     return settings
@@ -255,6 +267,35 @@ def port(environ: Mapping[str, str]) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise ConfigError(f"PORT={text} is not a port: give a number from 1 to 65535.")
     return int(text)
+
+
+def _count(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
+        raise ConfigError(f"{name}={text} is not possible: give a whole number from 1 to {most}.")
+    return int(text)
+
+
+def _proxies(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of TRUSTED_PROXIES. One that holds every address would believe every visitor."""
+    networks = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            said = f"TRUSTED_PROXIES: {entry} is not an address or network, such as 10.0.0.0/24."
+            raise ConfigError(said) from None
+        if network.prefixlen == 0:
+            said = f"TRUSTED_PROXIES={entry} would believe everybody: name your proxies alone."
+            raise ConfigError(said)
+        networks.append(network)
+    return tuple(networks)
+
+
+def _metrics_token(token: str) -> str:
+    if token and len(token.encode()) < METRICS_TOKEN_BYTES:
+        raise ConfigError(f"METRICS_TOKEN needs at least {METRICS_TOKEN_BYTES} bytes.")
+    return token
 
 
 def _database(url: str, name: str = "DATABASE_URL") -> str:

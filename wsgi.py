@@ -1,4 +1,7 @@
-"""The door for servers and the flask command: ``flask --app wsgi …``."""
+"""The door for servers and the flask command: ``flask --app wsgi …``.
+
+`app` is the WSGI application; `server` is the same for Granian's RSGI interface, as bin/run serves it.
+"""
 
 import sys
 
@@ -7,6 +10,7 @@ from flask.cli import FlaskGroup
 
 import config
 from app import create_app, guard
+from app.web.server import Server
 
 
 def _is_command() -> bool:
@@ -16,9 +20,15 @@ def _is_command() -> bool:
 
 
 try:
-    app = create_app(config.load(config.environment()))
+    settings = config.load(config.environment())
+    app = create_app(settings)
     if not _is_command():
         with app.app_context():
-            guard.at_start(live=guard.live(config.current()))
+            guard.at_start(live=guard.live(settings))
 except (config.ConfigError, guard.Unprotected) as error:
     sys.exit(str(error))
+server = Server(
+    app.wsgi_app,
+    threads=settings.web_threads,
+    body_timeout_s=settings.request_timeout_s,
+)

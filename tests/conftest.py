@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from werkzeug.datastructures import MultiDict
 
 import config
-from app import create_app, customers, db, gateways, ledger
+from app import audit, create_app, customers, db, gateways, ledger
 
 
 def _server() -> str:
@@ -72,7 +72,7 @@ def app(application: Flask) -> Iterator[Flask]:
     """The application on an empty database, inside an application context."""
     _empty(application)
     gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))  # a test may have put others in their place
-    with application.app_context():
+    with application.app_context(), audit.acting_as(audit.SYSTEM):
         yield application
 
 

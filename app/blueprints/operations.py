@@ -1,24 +1,25 @@
 """For the machines around the house: is the process alive, may it get traffic, what does it measure."""
 
+import hmac
+import re
 import time
 from collections.abc import Iterator
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 
 import psycopg
-from alembic.script import ScriptDirectory
 from flask import Blueprint, Response, abort, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
 import config
 from app import clock, db, guard, payments
-from app.web import gate
+from app.web import gate, proxies
 
 operations = Blueprint("operations", __name__)
 
 PROTECTION_FOR_S = 60
-PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+REVISION = re.compile(r'^revision = "(.+)"', re.MULTILINE)
+FOLLOWED = re.compile(r'^down_revision = "(.+)"', re.MULTILINE)
 GAUGES = (
     (
         "client_area_balance_minor",
@@ -93,11 +94,11 @@ def healthz() -> Response:
 @operations.get("/readyz")
 @gate.public
 def readyz() -> Response:
-    """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason.
+    """Whether requests can be served: the database answers and its schema is not older than this program; else 503 with the reason.
 
-    A database whose history the app could change is refused where real money is taken. What is
-    wrong with it, and a processor in trouble, is named on the loopback alone; a processor takes
-    no page out of service.
+    A newer schema is served: while a new version is put in, the nodes of the old one go on (what a migration takes away, it takes away one
+    version later). A database whose history the app could change is refused where real money is taken. A processor in trouble takes no page
+    out of service: it is named, to whoever may see the metrics.
     """
     try:
         found = db.scalar("select version_num from alembic_version")
@@ -105,23 +106,29 @@ def readyz() -> Response:
         found = None
     except (psycopg.Error, SQLAlchemyError):
         return _text("The database does not answer.\n", 503)
-    if found != _newest_migration():
-        return _text(f"The database stands at migration {found}, this program needs {_newest_migration()}: run flask db upgrade.\n", 503)
+    newest, known = _migrations()
+    if found is None or (found in known and found != newest):
+        return _text(f"The database stands at migration {found}, this program needs {newest}: run flask db upgrade.\n", 503)
     protection = _protection()
     if protection and guard.live(config.current()):
         return _text(f"The database is not protected.\n{_said(protection)}", 503)
-    return _text(
-        "ready\n"
-        + _said(protection)
-        + "".join(f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n" for one in (payments.outages.known() if _local() else ()))
-    )
+    return _text("".join(["ready\n", _said(protection), *(_details(found, newest) if _may_see() else ())]))
+
+
+def _details(found: str, newest: str) -> Iterator[str]:
+    if found != newest:
+        yield f"The database stands at migration {found}, which is newer than this program's {newest}.\n"
+    if advice := current_app.extensions["proxies"].advice():
+        yield f"{advice}\n"
+    for one in payments.outages.known():
+        yield f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n"
 
 
 @operations.get("/metrics")
 @gate.public
 def metrics() -> Response:
-    """Gauges in the Prometheus text format; answered on the loopback alone, and never through a proxy."""
-    if not _local():
+    """Gauges in the Prometheus text format, for this machine itself and for whoever brings METRICS_TOKEN."""
+    if not _may_see():
         abort(404)
     return _text("".join(_gauges()))
 
@@ -136,6 +143,17 @@ def _gauges() -> Iterator[str]:
             yield f'{name}{{{label}="{value}"}} {number}\n' if label else f"{name} {number}\n"
 
 
+def _may_see() -> bool:
+    """Asked on the loopback and through no proxy, or with the token."""
+    token = config.current().metrics_token
+    given = request.headers.get("Authorization", "")
+    if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        return True
+    asking = proxies.read_address(request.remote_addr or "")
+    here = asking is not None and asking.is_loopback
+    return here and not request.environ.get(proxies.FORWARDED)
+
+
 def _protection() -> list[guard.Finding]:
     """What is wrong with the guard, asked at most once a minute: probes come every second."""
     kept: tuple[float, list[guard.Finding]] | None = current_app.extensions.get("protection")
@@ -146,17 +164,17 @@ def _protection() -> list[guard.Finding]:
 
 
 def _said(protection: list[guard.Finding]) -> str:
-    return "".join(f"unprotected: {one.what}\n" for one in (protection if _local() else ()))
-
-
-def _local() -> bool:
-    proxied = any(header in request.headers for header in PROXY_HEADERS)
-    return not proxied and ip_address(request.remote_addr or "::").is_loopback
+    return "".join(f"unprotected: {one.what}\n" for one in (protection if _may_see() else ()))
 
 
 @cache
-def _newest_migration() -> str | None:
-    return ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_current_head()
+def _migrations() -> tuple[str, frozenset[str]]:
+    """This program's newest migration, and all it knows; read from their text, as loading Alembic costs every worker its memory."""
+    folder = Path(__file__).parents[2] / "migrations" / "versions"
+    texts = [file.read_text() for file in folder.glob("*.py")]
+    known, followed = (frozenset(match[1] for text in texts for match in line.finditer(text)) for line in (REVISION, FOLLOWED))
+    (newest,) = known - followed
+    return newest, known
 
 
 def _text(body: str, status: int = 200) -> Response:

@@ -14,7 +14,7 @@ from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, Re
 from app.money import AmountError, Money
 from app.payments import Payment, outages
 from app.refunds import book
-from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
+from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account, to_sender
 from app.refunds.book import RefundError, Step
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,8 @@ def _account(row: db.Row, decision: str, iban: str, holder: str) -> tuple[str, s
         return "source", None, None
     if row.decision == "return" and row.iban and not iban.strip():
         return "bank", row.iban, row.holder
-    return "bank", *checked_account(iban, holder)
+    sender = None if row.refused else payments.sender_of(row.payment_id)
+    return "bank", *(to_sender(sender, iban, holder) if sender else checked_account(iban, holder))
 
 
 def _agree(row: db.Row, decision: str, actor: str, way: str, iban: str | None, holder: str | None) -> db.Row:

@@ -4,6 +4,7 @@ import gzip
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,8 +14,10 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect, same_origin
 from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.exceptions import SecurityError
 
-from app import signing
+from app import gateways, logs, signing
+from app.web import proxies
 from config import Settings
 
 
@@ -42,10 +45,10 @@ class Csrf(CSRFProtect):  # type: ignore[misc]
 csrf = Csrf()
 """Every POST carries the session's token; the webhooks' blueprint, which signs its bodies, is exempt: `csrf.exempt(blueprint)`."""
 
-_STRIPE: Final = "https://api.stripe.com"
 _PATH: Final = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 _LOOPBACK: Final = ["localhost", "127.0.0.1", "[::1]"]
 _SMALLEST: Final = 1_000
+LONGEST_HOST: Final = 100
 LISTS: Final = frozenset({"number", "display_currencies"})
 """The names of which an address or a form may hold several values."""
 _COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/svg+xml")
@@ -75,16 +78,20 @@ def init(app: Flask, settings: Settings) -> None:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.session_interface = Sessions(settings)
+    app.extensions["proxies"] = proxies.Proxies(app.wsgi_app, settings)
+    app.wsgi_app = app.extensions["proxies"]  # type: ignore[method-assign]
     app.extensions["csrf_signer"] = signing.timed(settings, "wtf-csrf-token")
+    app.before_request(name_refused_host)
     app.before_request(refuse_nul)
     csrf.init_app(app)
     app.before_request(refuse_twice)
     app.jinja_env.globals["csrf_token"] = csrf_token
-    headers = security_headers(settings)
+    fixed = security_headers(settings)
 
     @app.after_request
     def finish(response: Response) -> Response:
         known = {name.lower() for name, _ in response.headers}
+        headers = {"Content-Security-Policy": content_policy(gateways.pages()), **fixed}
         response.headers.extend([(name, value) for name, value in headers.items() if name.lower() not in known])
         return compress(vary(response))
 
@@ -107,6 +114,14 @@ def csrf_token() -> str:
             session["csrf_token"] = secrets.token_hex(20)
         g.csrf_token = current_app.extensions["csrf_signer"].dumps(session["csrf_token"])
     return str(g.csrf_token)
+
+
+def name_refused_host() -> None:
+    """Say in the log which Host is not ours: it is a probe, a proxy that rewrites it, or somebody's try."""
+    if isinstance(request.routing_exception, SecurityError):
+        given = request.environ.get("HTTP_HOST", "")
+        host = "".join(c if c.isascii() and c.isprintable() else "?" for c in given[:LONGEST_HOST])
+        logs.security("host_refused", host=host, address=request.remote_addr)
 
 
 def refuse_nul() -> None:
@@ -133,9 +148,8 @@ def trusted_hosts(settings: Settings) -> list[str]:
 
 
 def security_headers(settings: Settings) -> dict[str, str]:
-    """The headers of every answer, errors included."""
+    """The headers of every answer, errors included; the policy of its contents is `content_policy`."""
     headers = {
-        "Content-Security-Policy": content_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "same-origin",
@@ -149,21 +163,11 @@ def security_headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-def content_policy(settings: Settings) -> str:
-    """The content security policy: our own files only, and forms that may lead to the configured processors."""
+def content_policy(pages: Sequence[str]) -> str:
+    """The content security policy: our own files only, and forms that may lead to these pages' origins."""
     sources = "script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'"
-    forms = " ".join(["'self'", *processors(settings)])
+    forms = " ".join(["'self'", *pages])
     return f"default-src 'none'; {sources}; form-action {forms}; frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
-
-
-def processors(settings: Settings) -> list[str]:
-    """Origins of the hosted pages to which a payment form may lead."""
-    if not settings.stripe_secret_key:
-        return []
-    if settings.stripe_api_base.rstrip("/") == _STRIPE:
-        return ["https://checkout.stripe.com"]
-    parts = urlsplit(settings.stripe_api_base)
-    return [f"{parts.scheme}://{parts.netloc}"]
 
 
 def vary(response: Response) -> Response:
