@@ -196,15 +196,14 @@ def test_the_pretend_processors_page_lets_it_all_happen(app, anna, owner):
     assert owner.submit(f"{path}/later", {"happening": "win:sbd_x"}).status_code == 400
 
 
-def test_closed_refunds_are_listed_by_their_end_and_by_pages(app, anna, owner, staff, monkeypatch):
+def test_closed_refunds_are_listed_by_their_end_and_by_pages(app, anna, owner, staff, monkeypatch, vandal):
     monkeypatch.setattr(refunds, "PAGE", 2)
     monkeypatch.setattr(refunds.book, "PAGE", 2)
     for reason in ("one", "two", "three"):
         payment = paid(app, anna, EUR("10"))
         number = refunds.request(anna.customer_id, payment.public_id, EUR("1"), reason)
         refunds.decline(number, actor=SAM, answer="No")
-        with db.transaction():
-            db.execute("update refunds set requested_at = requested_at - interval '2 days'")
+        vandal.execute("update refunds set requested_at = requested_at - interval '2 days'")
     first = staff.get("/staff/refunds?state=declined").text
     assert re.findall(r"RF-\d+(?=</a>)", first) == ["RF-000003", "RF-000002"]
     (older,) = re.findall(r'href="(/staff/refunds\?state=declined&amp;before=\d+)"', first)
