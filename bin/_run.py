@@ -37,6 +37,8 @@ STOP_TIMEOUT_S: Final = 5
 WORKER_STOP_TIMEOUT_S: Final = 2
 POLL_S: Final = 0.02
 UNPRIVILEGED: Final = 1024
+PREPARING: Final = 72011
+"""The lock in the database under which a start prepares it."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG: Final = 1
 
@@ -114,14 +116,35 @@ def _embedded() -> Iterator[Cluster]:
 
 def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
     """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there."""
-    with _connect(settings) as connection:
+    with _connect(settings) as connection, _alone(connection):
         if connection.info.server_version // 10_000 < OLDEST_SERVER:
             raise StartError(f"The database server is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer is needed.")
         if _versions(connection) != _newest_versions():
             _do("Bringing the database to the newest schema", _flask("db", "upgrade"), environ)
-        if settings.sandbox and not _has(connection, "select 1 from users"):
+        origins = _origins(connection)
+        config.refuse_origins(settings, origins)
+        if settings.sandbox and "demo_unfinished" in origins:
+            _do("The demo's history was broken off while it was written; writing it again", _flask("demo", "seed"), environ)
+        elif settings.sandbox and not _has(connection, "select 1 from users"):
             _do("Writing the demo's history", _flask("demo", "seed"), environ)
         return _has(connection, "select 1 from users where login = 'demo'")
+
+
+@contextmanager
+def _alone(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[None]:
+    """Let one start at a time prepare a database; the others wait for it. Whoever is killed lets go of it."""
+    if not _has(connection, f"select 1 where pg_try_advisory_lock({PREPARING})"):
+        print("Another start prepares this database; waiting for it", flush=True)
+        connection.execute(f"select pg_advisory_lock({PREPARING})")
+    try:
+        yield
+    finally:
+        connection.execute(f"select pg_advisory_unlock({PREPARING})")
+
+
+def _origins(connection: "psycopg.Connection[tuple[object, ...]]") -> set[str]:
+    """Where what the database holds came from; its view `origins` says."""
+    return {str(code) for (code,) in connection.execute("select code from origins")}
 
 
 def _connect(settings: config.Settings) -> "psycopg.Connection[tuple[object, ...]]":

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
+from flask.cli import AppGroup, ScriptInfo
 from tqdm import tqdm
 
-from app import audit, customers, db
+from app import audit, customers, db, origin
+from config import ConfigError
 
 DAY = click.DateTime(["%Y-%m-%d"])
 NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -34,6 +35,17 @@ class Commands(AppGroup):
                 return super().invoke(ctx)
         except db.UNREACHABLE as error:
             click.echo(f"The database could not be used: {str(error).partition(chr(10))[0]}", err=True)
+            ctx.exit(2)
+
+
+def refuse_wrong_database(ctx: click.Context) -> None:
+    """Leave with a sentence and exit code 2 where a live start meets the demo, or the sandbox real payments."""
+    app = ctx.ensure_object(ScriptInfo).load_app()
+    with app.app_context():
+        try:
+            origin.refuse()
+        except ConfigError as refused:
+            click.echo(str(refused), err=True)
             ctx.exit(2)
 
 
