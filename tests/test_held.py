@@ -260,7 +260,7 @@ def test_the_commands_list_and_release(app, anna):
 
 
 def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_never_given(app, anna, superuser: psycopg.Connection):
-    (_, credited), (back, sent), _ = (arrived(app, anna, EUR("50"), EUR("60")) for _ in range(3))
+    (_, credited), (back, sent), _ = (arrived(app, anna, EUR("50"), EUR("60"), "other-card") for _ in range(3))
     refunds.release(credited, "credit", actor=SAM, reason="It is hers")
     refunds.release(sent, "return", actor=SAM, reason="It is not hers")
     refunds.send_back(sent)

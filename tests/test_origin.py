@@ -1,15 +1,19 @@
 """Test money and real money: marked by the database, never mixed, and taken out where nothing is real."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
 from flask import Flask
 
 import config
-from app import audit, bank, create_app, customers, db, demo, ledger, origin, payments, refunds
+from app import audit, bank, clock, create_app, customers, db, demo, gateways, ledger, origin, refunds
 from app.customers import User
 from app.web import startup
 from tests.banks import ADVICE, SENDER, Transfer, camt
@@ -25,18 +29,18 @@ LIVE = "select set_config('client_area.mode', 'live', false)"
 @pytest.fixture
 def live(app: Flask, settings: config.Settings) -> Iterator[Flask]:
     """The same database served by live settings."""
-    before = {name: engine for name, engine in db.db.engines.items()}
     house = create_app(replace(settings, base_url="https://billing.example", sandbox=False, mail_url="smtps://mail.example"))
+    gateways.use(gateways.build(settings, processor(app)))  # the tests pay as before; the database says what a live session may
     with house.app_context():
         yield house
+    with house.app_context():
         for engine in db.db.engines.values():
             engine.dispose()
     config.use(settings)
-    assert before
 
 
 def origins(table: str) -> set[str]:
-    return {row.origin for row in db.rows(f"select origin from {table}")}  # noqa: S608 - a constant
+    return {row.origin for row in db.rows(f"select origin from {table}")}
 
 
 def transfer(user: User, minor: int = 100_00) -> str:
@@ -122,7 +126,7 @@ def test_the_sandbox_s_money_goes_back_by_the_sandbox_or_not_at_all(app, demo_cu
         superuser.execute("update refunds set way = 'bank', iban = %s, holder = 'A', approvals_needed = 2", (IBAN,))
     refunds.approve(number, actor=SAM)
     assert refunds.pay_out(number) == "settled"
-    with __import__("app").clock.travel(payment.paid_at + __import__("datetime").timedelta(days=181)):
+    with clock.travel(payment.paid_at + timedelta(days=181)):
         (source,) = refunds.refundable(demo_customer.customer_id)
         assert (source.refundable, source.reason) == (EUR("0"), "The processor sends money back for 180 days only, and test money cannot go to a bank account.")
 
@@ -157,7 +161,7 @@ def test_the_database_keeps_it_out_of_a_file_by_itself(app, demo_customer, super
 
 
 def test_held_test_money_and_a_test_statement_s_line_stay_as_well(app, demo_customer, superuser):
-    take(camt([Transfer(77_00, remittance="who is this")], replace(ADVICE, id="1")))
+    take(camt([Transfer(77_00, "who is this")], replace(ADVICE, id="1")))
     line = bank.unmatched()[0].id
     number = bank.payouts.send_back(line, SENDER, "Ida", actor=SAM, reason="Not ours")
     superuser.execute(LIVE)
@@ -181,7 +185,14 @@ def test_a_live_start_is_refused_while_the_demo_is_here_and_goes_once_it_is_out(
         startup.check(live)
     assert "demo remove" in str(refused.value)
     run = live.test_cli_runner()
-    for command in (["jobs", "once", "mail"], ["jobs", "run"], ["services", "renew-due"], ["bank", "payouts", "--out", os.devnull], ["mail", "stuck"], ["user", "create", "x", "x@x.example"]):
+    for command in (
+        ["jobs", "once", "mail"],
+        ["jobs", "run"],
+        ["services", "renew-due"],
+        ["bank", "payouts", "--out", os.devnull],
+        ["mail", "stuck"],
+        ["user", "create", "x", "x@x.example"],
+    ):
         told = run.invoke(args=command)
         assert (told.exit_code, "flask --app wsgi demo remove" in told.output) == (2, True), told.output
     assert run.invoke(args=["ledger", "check"]).exit_code == 0
@@ -206,6 +217,59 @@ def test_a_renamed_login_of_the_demo_is_found(app, settings):
         db.execute("update users set login = 'boss', email = 'boss@real.test', password_hash = 'x' where login = 'support'")
     assert db.scalar("select demo from users where login = 'boss'")
     assert db.scalar("select count(*) from users where not demo") == 0
+
+
+def test_a_demo_from_before_the_marks_is_recognised(app, superuser):
+    demo.seed(2, 3, processor=processor(app))
+    customers.create_user("bob", "bob@example.org", "", password_hash=PASSWORD_HASH)
+    facts = {
+        "users": "select login, demo from users order by 1",
+        "payments": "select id, origin from payments order by 1",
+        "lines": "select id, origin from bank_lines order by 1",
+        "customers": "select id, origin from customers order by 1",
+        "found": "select code from origins order by 1",
+    }
+
+    def said() -> dict[str, list[tuple[object, ...]]]:
+        return {name: superuser.execute(sql).fetchall() for name, sql in facts.items()}
+
+    before = said()
+    assert ("bob", False) in before["users"]
+    migration = revision("0027_live")
+    with superuser.transaction(force_rollback=True):
+        superuser.execute("update users set login = 'boss', email = 'boss@real.test' where login = 'rita'")
+        superuser.execute(migration.DOWN)
+        superuser.execute(migration.UP)
+        superuser.execute(migration.MARK)
+        superuser.execute(migration.GUARD)
+        after = said()
+    assert ("boss", True) in after.pop("users")
+    assert after == {name: rows for name, rows in before.items() if name != "users"}
+
+
+def test_real_payments_from_before_the_marks_stay_unknown(app, demo_customer, superuser):
+    transfer(demo_customer)
+    migration = revision("0027_live")
+    with superuser.transaction(force_rollback=True):
+        superuser.execute(migration.DOWN)
+        superuser.execute("set local session_replication_role = replica")
+        superuser.execute("update bank_lines set account = 'IE29AIBK93115212345678'")
+        superuser.execute("set local session_replication_role = origin")
+        superuser.execute(migration.UP)
+        superuser.execute(migration.MARK)
+        superuser.execute(migration.GUARD)
+        for table in ("customers", "payments", "bank_lines"):
+            assert superuser.execute(f"select distinct origin from {table}").fetchall() == [("unknown",)]
+
+
+def revision(name: str) -> ModuleType:
+    """A migration as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "migrations" / "versions" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_sandbox_is_refused_where_real_payments_are(live, app, settings):
@@ -244,7 +308,7 @@ def test_nothing_is_taken_out_beside_anything_real(app, demo_customer, live, rea
     if real == "payment":
         transfer(person("carl", profile=BERLIN))
     elif real == "line":
-        take(camt([Transfer(77_00, remittance="who is this")], replace(ADVICE, id="1")))
+        take(camt([Transfer(77_00, "who is this")], replace(ADVICE, id="1")))
     else:
         person("carl", profile=BERLIN)
     before = db.scalar("select count(*) from transfers")
@@ -296,4 +360,3 @@ def break_off(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         demo.seed(1, 1, processor=processor(app), progress=interrupted)
-    assert payments
