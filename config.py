@@ -492,12 +492,15 @@ def _refuse_unfit_for_live(settings: Settings, reason: str) -> None:
         raise ConfigError(f"{reason} needs MAIL_URL: invoices, receipts and links for new passwords are sent by mail.")
 
 
-def refuse_origins(settings: Settings, found: Collection[str]) -> None:
-    """Refuse a database whose rows do not belong to these settings. `found`: codes of the view `origins`. Raises `ConfigError`."""
+def refuse_origins(settings: Settings, found: Collection[str], *, remove: str = "flask --app wsgi demo remove") -> None:
+    """Refuse a database whose rows do not belong to these settings. Raises `ConfigError`.
+
+    `found` are codes of the view `origins`, `remove` is the command that takes the tests out.
+    """
     traces = [_TRACES[code] for code in _TRACES if code in found]
     if (reason := live_because(settings)) and traces:
         raise ConfigError(
-            f"{reason} can move real money, and this database holds {_listed(traces)}: take that out with flask --app wsgi demo remove, or name a fresh database in DATABASE_URL."
+            f"{reason} can move real money, and this database holds {_listed(traces)}: take that out with {remove}, or name a fresh database in DATABASE_URL."
         )
     if settings.sandbox and "live_money" in found:
         raise ConfigError(

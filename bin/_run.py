@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NoReturn
@@ -58,7 +58,7 @@ def start() -> None:
         if cluster:
             environ["DATABASE_URL"] = cluster.url()
         settings = config.load(environ)
-        demo = _prepare(settings, environ)
+        demo = _prepare(settings, environ, f"{'bin/run flask' if cluster else 'flask --app wsgi'} demo remove")
         log = house.enter_context(LOG.open("wb"))
         web = house.enter_context(_running(_web(host, port), environ, log))
         _await_answer(host, port, web)
@@ -114,15 +114,18 @@ def _embedded() -> Iterator[Cluster]:
             kept.unlink(missing_ok=True)
 
 
-def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
-    """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there."""
+def _prepare(settings: config.Settings, environ: Mapping[str, str], remove: str) -> bool:
+    """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there.
+
+    `remove` is the command that takes out what a live start refuses.
+    """
     with _connect(settings) as connection, _alone(connection):
         if connection.info.server_version // 10_000 < OLDEST_SERVER:
             raise StartError(f"The database server is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer is needed.")
         if _versions(connection) != _newest_versions():
             _do("Bringing the database to the newest schema", _flask("db", "upgrade"), environ)
         origins = _origins(connection)
-        config.refuse_origins(settings, origins)
+        config.refuse_origins(settings, origins, remove=remove)
         if settings.sandbox and "demo_unfinished" in origins:
             _do("The demo's history was broken off while it was written; writing it again", _flask("demo", "seed"), environ)
         elif settings.sandbox and not _has(connection, "select 1 from users"):
@@ -181,6 +184,16 @@ def _do(what: str, command: list[str], environ: Mapping[str, str]) -> None:
 
 def _flask(*words: str) -> list[str]:
     return [sys.executable, "-m", "flask", "--app", "wsgi", *words]
+
+
+def _command(words: Sequence[str]) -> int:
+    """Run a flask command on this clone's database, brought up for it where it does not run; its exit code."""
+    given = config.given()
+    with ExitStack() as house:
+        environ = {"SECRET_KEY": _secret_key(), "BASE_URL": _address(config.port(given)), **given}
+        if "DATABASE_URL" not in given:
+            environ["DATABASE_URL"] = house.enter_context(_embedded()).url()
+        return subprocess.run(_flask(*words), env={**os.environ, **environ}, check=False).returncode
 
 
 def _web(host: str, port: int) -> list[str]:
@@ -293,11 +306,13 @@ def _leave(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Start, stay, leave. The exit code: 0 after Ctrl-C, 1 with a sentence when something is wrong."""
     _heed(_leave)
     os.chdir(PROJECT)
     try:
+        if words[:1] == ["flask"]:
+            return _command(words[1:])
         start()
     except KeyboardInterrupt:
         return 0
@@ -311,4 +326,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
