@@ -499,9 +499,7 @@ def refuse_origins(settings: Settings, found: Collection[str], *, remove: str = 
     """
     traces = [_TRACES[code] for code in _TRACES if code in found]
     if (reason := live_because(settings)) and traces:
-        raise ConfigError(
-            f"{reason} can move real money, and this database holds {_listed(traces)}: take that out with {remove}, or name a fresh database in DATABASE_URL."
-        )
+        raise ConfigError(f"{reason} can move real money, and this database holds {_listed(traces)}: take that out with {remove}, or name a fresh database in DATABASE_URL.")
     if settings.sandbox and "live_money" in found:
         raise ConfigError(
             "The sandbox is on, and this database holds real payments: with pretend money anybody could pay here. Set SANDBOX=off, or name another database in DATABASE_URL."
