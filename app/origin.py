@@ -127,7 +127,7 @@ def _refuse_strangers() -> None:
         "select bool_and(pg_has_role(c.relowner, 'usage')) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'public' and c.relkind = 'r'"
     )
     if not owned:
-        raise NotEmptied("This database user does not own the tables: use the one that ran flask db upgrade.")
+        raise NotEmptied("This login does not own the tables: run the command once with DATABASE_URL set to the owner's address, which DATABASE_OWNER_URL holds.")
 
 
 def _refuse_real() -> None:

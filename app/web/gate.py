@@ -11,7 +11,7 @@ from flask_login import LoginManager
 from werkzeug.exceptions import TooManyRequests
 
 import config
-from app import audit, clock, customers
+from app import audit, clock, customers, logs
 from app.web import faults
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -112,6 +112,7 @@ def _load(_request: object) -> customers.SignedIn | None:
 
 def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
     audit.set_actor(audit.Actor("visitor", None, address(), faults.reference()))
+    logs.know(address=address())
     wanted = audience(request.endpoint)
     if wanted == "public" or request.endpoint is None:
         return None
@@ -120,7 +121,9 @@ def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
         return ask_to_sign_in()
     kind = "staff" if me.role == "support" else "customer"
     audit.set_actor(audit.Actor(f"{kind}:{me.login}", me.user_id, address(), faults.reference()))
+    logs.know(user=me.user_id)
     if wanted == "staff" and me.role != "support":
+        logs.security("staff_page_refused", endpoint=request.endpoint)
         abort(404)
     if wanted == "customer" and not me.customer_id:
         abort(403)

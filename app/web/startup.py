@@ -2,7 +2,6 @@
 
 import logging
 
-import click
 from flask import Flask, request
 
 import config
@@ -18,15 +17,15 @@ _PROBES = frozenset({"operations.healthz", "operations.readyz", "operations.metr
 def check(app: Flask) -> None:
     """Refuse a database that these settings must not serve. Raises `config.ConfigError`.
 
-    A database that cannot be asked yet is asked again with every page until it answers. Commands
-    look by themselves, because some of them mend what is refused here.
+    A database that cannot be asked yet is asked again with every page until it answers. Leaves no
+    connection behind, so that it may be called before a process forks.
     """
-    command = click.get_current_context(silent=True)
-    if command is not None and command.info_name != "run":
-        return
     try:
         with app.app_context():
-            origin.refuse()
+            try:
+                origin.refuse()
+            finally:
+                db.forget_connections()
     except (*db.UNREACHABLE, SchemaOlder) as error:
         log.warning("Whether this database may be served is looked at later: %s", str(error).partition("\n")[0])
         app.extensions[_UNCHECKED] = True

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0027"
-down_revision = "0022"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
@@ -65,26 +65,22 @@ where exists (select from users u where u.customer_id = c.id and u.demo)
     and not exists (select from bank_lines where origin <> 'test'));
 
 -- Pretend money that was to go to an account goes back by the pretend processor instead.
+alter table refunds disable trigger user;
 update refunds r set way = 'source', iban = null, holder = null
 from payments p
 where p.id = r.payment_id
   and p.gateway = 'sandbox'
   and r.way = 'bank'
   and r.state in ('requested', 'approved');
+alter table refunds enable trigger user;
 update held h
-set state = 'held', decision = null, way = 'source', iban = null, holder = null, send_key = null
+set state = 'held', decision = null, way = 'source', iban = null, holder = null, send_key = null,
+  round = h.round + 1
 from payments p
 where p.id = h.payment_id
   and p.gateway = 'sandbox'
   and h.way = 'bank'
   and h.state in ('held', 'returning');
-delete from held_approvals a
-using held h, payments p
-where h.id = a.held_id
-  and p.id = h.payment_id
-  and p.gateway = 'sandbox'
-  and h.state = 'held'
-  and h.decision is null;
 """
 
 GUARD = """
@@ -132,20 +128,9 @@ end $$;
 create trigger payments_origin before insert on payments
   for each row execute function note_payment_origin();
 
-create function keep_origin() returns trigger language plpgsql as $$
-begin
-  raise exception 'where % % came from does not change', tg_table_name, old.id
-    using errcode = 'restrict_violation';
-end $$;
-create trigger customers_keep_origin before update of origin on customers
-  for each row when (new.origin <> old.origin) execute function keep_origin();
-create trigger bank_lines_keep_origin before update of origin on bank_lines
-  for each row when (new.origin <> old.origin) execute function keep_origin();
-create trigger payments_keep_origin before update of origin, gateway on payments
-  for each row when (new.origin <> old.origin or new.gateway <> old.gateway)
-  execute function keep_origin();
-create trigger users_keep_demo before update of demo on users
-  for each row when (old.demo and not new.demo) execute function keep_origin();
+-- That a mark never changes is kept with all else that never does: app/guard/tables.py.
+create trigger users_keep_demo after update of demo on users
+  for each row when (old.demo and not new.demo) execute function refuse_late_change();
 
 -- Money that goes to an account: never the pretend processor's, and no other test money either,
 -- unless the installation that asks can move nothing real.
@@ -158,12 +143,12 @@ begin
     raise exception 'payment % is test money: it cannot go to a bank account', paid.public_id
       using errcode = 'check_violation', constraint = 'test_money_stays';
   end if;
-  return new;
+  return null;
 end $$;
-create trigger refunds_test_money_stays before insert or update of way, state, payment_id on refunds
+create trigger refunds_test_money_stays after insert or update of way, state, payment_id on refunds
   for each row when (new.way = 'bank' and new.state not in ('declined', 'failed'))
   execute function test_money_stays();
-create trigger held_test_money_stays before insert or update of way, state, payment_id on held
+create trigger held_test_money_stays after insert or update of way, state, payment_id on held
   for each row when (new.way = 'bank')
   execute function test_money_stays();
 
@@ -175,9 +160,9 @@ begin
     raise exception 'bank line % is of a test statement: it cannot go to a bank account', new.line_id
       using errcode = 'check_violation', constraint = 'test_money_stays';
   end if;
-  return new;
+  return null;
 end $$;
-create trigger bank_returns_test_line_stays before insert or update of state, line_id on bank_returns
+create trigger bank_returns_test_line_stays after insert or update of state, line_id on bank_returns
   for each row when (new.state not in ('withdrawn', 'failed'))
   execute function test_line_stays();
 
@@ -199,9 +184,9 @@ begin
     raise exception 'payout % is %, its file is %', new.number, money, file
       using errcode = 'check_violation', constraint = 'payouts_of_one_kind';
   end if;
-  return new;
+  return null;
 end $$;
-create trigger bank_payouts_of_one_kind before insert on bank_payouts
+create trigger bank_payouts_of_one_kind after insert on bank_payouts
   for each row execute function payouts_of_one_kind();
 
 -- What a start must know of what is here; each part stops at the first row it finds.
@@ -223,6 +208,7 @@ select 'live_money' where exists (select from payments where origin = 'live')
   or exists (select from bank_lines where origin = 'live');
 """
 
+# The triggers that keep the columns go with them; what is left of each is made after the downgrade.
 DOWN = """
 drop view origins;
 drop trigger bank_payouts_of_one_kind on bank_payouts;
@@ -230,22 +216,19 @@ drop trigger bank_returns_test_line_stays on bank_returns;
 drop trigger held_test_money_stays on held;
 drop trigger refunds_test_money_stays on refunds;
 drop trigger users_keep_demo on users;
-drop trigger payments_keep_origin on payments;
-drop trigger bank_lines_keep_origin on bank_lines;
-drop trigger customers_keep_origin on customers;
 drop trigger payments_origin on payments;
 drop trigger bank_payout_files_origin on bank_payout_files;
 drop trigger bank_lines_origin on bank_lines;
 drop trigger customers_origin on customers;
-drop function payouts_of_one_kind, payout_origin, test_line_stays, test_money_stays, keep_origin;
+drop function payouts_of_one_kind, payout_origin, test_line_stays, test_money_stays;
 drop function note_payment_origin, note_origin, installation_mode;
 drop index bills_of_the_demo, users_demo, bank_lines_test, payments_test;
 drop table demo_seeding;
 alter table users drop column demo;
-alter table bank_payout_files drop constraint test_files_say_so, drop column origin;
-alter table bank_lines drop column origin;
-alter table payments drop constraint sandbox_payments_are_test, drop column origin;
-alter table customers drop column origin;
+alter table bank_payout_files drop constraint test_files_say_so, drop column origin cascade;
+alter table bank_lines drop column origin cascade;
+alter table payments drop constraint sandbox_payments_are_test, drop column origin cascade;
+alter table customers drop column origin cascade;
 """
 
 
