@@ -16,6 +16,7 @@ from app.payments import Payment, outages
 from app.refunds import book
 from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account, to_sender
 from app.refunds.book import RefundError, Step
+from app.refunds.sources import PRETEND
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ def _money(row: db.Row) -> Money | None:
 
 def _detour(row: db.Row) -> str:
     """Why this money cannot go back the way it came, or nothing."""
+    if row.gateway == PRETEND:
+        return ""
     days = gateways.way_back(row.gateway, row.method).days
     if not days:
         return f"{row.method_label} cannot send money back where it came from, so it goes to an account its payer names."
