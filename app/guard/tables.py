@@ -126,6 +126,8 @@ TABLES: Final[dict[str, Table]] = {
     "tokens": FREE,
     "rate_limits": FREE,
     "outages": FREE,
+    "unreadable_answers": FREE,
+    "unproven_webhooks": FREE,
     "rate_feeds": FREE,
     # The pretend processor: another company's books.
     "sandbox_sessions": FREE,

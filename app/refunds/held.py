@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock, db, fx, gateways, ledger, payments
-from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused
+from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused, UnreadableAnswer
 from app.money import AmountError, Money
 from app.payments import Payment, outages
 from app.refunds import book
@@ -227,11 +227,12 @@ def send_back(number: str) -> str:
         found = _found_before(gateway, row) or _sent_by(gateway, row, money)
     except Refused as error:
         found = RefundSnapshot("", "failed", money, str(error), row.send_key)
-    except NotNow as error:
+    except (NotNow, UnreadableAnswer) as error:
         with db.transaction():
             db.execute("update held set hindrance = %(why)s where id = %(id)s and state = 'returning'", id=row.id, why=error.detail[:500])
         raise
     with db.transaction():
+        outages.note_found(row.gateway, number)
         return _arrive(_lock(number), found)
 
 
