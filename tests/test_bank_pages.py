@@ -95,7 +95,7 @@ def newcomer(app: Flask) -> Browser:
 
 
 def test_the_details_that_are_missing_are_asked_for_there(newcomer: Browser):
-    assert "/add-funds/invoice" in newcomer.get("/add-funds").text
+    assert 'name="invoice"' in newcomer.get("/add-funds").text
     page = newcomer.get("/add-funds/invoice?amount=50&currency=EUR").text
     assert 'value="50"' in page
     answer = newcomer.submit("/add-funds/invoice", {**BILLING, "amount": "50", "currency": "EUR"})

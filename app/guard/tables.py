@@ -101,7 +101,8 @@ TABLES: Final[dict[str, Table]] = {
     # The bank.
     "bank_lines": _record(
         """
-        state reason rule actor customer_id bill_id payment_id matched_at returned_by payout
+        state reason reason_code rule actor customer_id bill_id payment_id matched_at returned_by
+        payout
         """
     ),
     "bank_statements": HISTORY,
@@ -112,6 +113,7 @@ TABLES: Final[dict[str, Table]] = {
     "bank_return_steps": HISTORY,
     "bank_payout_files": HISTORY,
     "bank_payouts": HISTORY,
+    "bank_payout_statuses": _record("looked_at actor note"),
     # Customers and what they run.
     "customers": _master("id created_at origin"),
     "users": _master("id customer_id created_at"),
@@ -232,6 +234,18 @@ create trigger bank_returns_test_line_stays
 create trigger bank_payouts_of_one_kind
   after insert on bank_payouts
   for each row execute function payouts_of_one_kind();
+create trigger refunds_to_sender
+  before insert or update of iban, way on refunds
+  for each row execute function keep_refund_to_sender();
+create trigger held_to_sender
+  before insert or update of iban, way on held
+  for each row execute function keep_held_to_sender();
+create trigger bank_returns_to_sender
+  before insert or update of iban on bank_returns
+  for each row execute function keep_return_to_sender();
+create trigger bank_payout_statuses_keep_seen
+  after update on bank_payout_statuses
+  for each row when (old.looked_at is not null) execute function refuse_late_change();
 create trigger number_series_forward
   after update on number_series
   for each row when (new.last < old.last) execute function refuse_late_change();
