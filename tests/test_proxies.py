@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import config
+from app import logs
 from app.web import proxies
 from app.web.proxies import Proxies, read_address
 
@@ -38,10 +39,10 @@ def ask(peer: str, trusted: str = "10.0.0.0/24, fd00::/8", path: str = "/", **he
 def lines() -> Iterator[list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
     listener = logging.Handler()
-    listener.emit = lambda record: found.append(json.loads(record.getMessage()))  # type: ignore[method-assign]
-    proxies.log.addHandler(listener)
+    listener.emit = lambda record: found.append(json.loads(logs.JsonLines().format(record)))  # type: ignore[method-assign]
+    logs.log.addHandler(listener)
     yield found
-    proxies.log.removeHandler(listener)
+    logs.log.removeHandler(listener)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_proxy_nobody_named_is_said_once(lines):
     behind = Proxies(lambda environ, start: [], settings(trusted=""))
     for peer in (VISITOR, EDGE, INNER):
         behind({"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_FOR": VISITOR}, print)
-    assert [(line["event"], line["peer"]) for line in lines] == [("proxy", EDGE)]
+    assert [(line["event"], line["peer"]) for line in lines] == [("proxy_not_trusted", EDGE)]
     assert f"set TRUSTED_PROXIES={EDGE}" in behind.advice()
 
 

@@ -166,7 +166,7 @@ def test_a_toast_waits_for_the_next_page_and_is_said_once(visitor: FlaskClient) 
 
 def test_the_frame_shows_who_is_signed_in_and_only_pages_that_exist(owner: FlaskClient, house: Flask) -> None:
     page = take_over(owner, house).get("/t/list").text
-    assert ">AK</summary>" in page
+    assert ">AK</span>" in page
     assert 'id="balance-chip"' in page
     paths = {rule.rule for rule in house.url_map.iter_rules()}
     links = set(re.findall(r'<a href="(/[^"]*)"', page[page.index("<nav") : page.index("</nav>")]))
@@ -295,7 +295,7 @@ def test_a_foreign_host_is_refused_and_named_in_the_log(visitor: FlaskClient, li
     answer = visitor.get("/t/list", headers={"Host": 'evil.test/"\x1b[31m' + "x" * 200}, environ_base={"REMOTE_ADDR": "198.51.100.7"})
     assert answer.status_code == 400
     assert "evil.test" not in answer.text
-    (line,) = [line for line in lines if line["event"] == "host refused"]
+    (line,) = [line for line in lines if line.get("code") == "host_refused"]
     assert line["address"] == "198.51.100.7"
     assert str(line["host"]).startswith('evil.test/"?[31mxxx')
     assert len(str(line["host"])) == safety.LONGEST_HOST
@@ -488,7 +488,7 @@ def test_the_sheet_is_one_small_file_in_layers() -> None:
     sheet = known.by_name["app.css"].body.decode()
     assert sheet.startswith("@layer reset,base,layout,components,utilities;")
     assert known.url("fonts/inter.woff2") in sheet
-    assert len(sheet) < 30_000
+    assert len(sheet) < 32_000
     assert sheet.count("{") == sheet.count("}")
 
 

@@ -45,6 +45,7 @@ class PayerForm(Form):
     def check(self) -> bool:
         """Whether a payment can be made out to this payer; what is missing is marked."""
         ready = bool(self.validate())
+        self._refuse_bait()
         for name, present in self._wanted():
             if not present and name not in self.sentences:
                 self.refuse(name, "Fill this in: it is printed on the receipt.")
@@ -52,6 +53,13 @@ class PayerForm(Form):
         if problem and "email" not in self.sentences:
             self.refuse("email", problem)
         return ready and not self.sentences
+
+    def _refuse_bait(self) -> None:
+        """Refuse names and words that the receiver's mail program would make a link of."""
+        for name in ("name", "company", "said"):
+            problem = customers.name_problem(self[name].data or "", company=name == "company")
+            if problem and name not in self.sentences:
+                self.refuse(name, problem)
 
     def profile(self) -> Profile:
         """The payer as its documents name it."""

@@ -13,7 +13,7 @@ where user_id = %(user_id)s and (%(before)s::bigint is null or id < %(before)s) 
 """
 _CREDENTIALS = """
 select max(e.at) from security_events e join users u on u.id = e.user_id
-where u.customer_id = %(customer_id)s and (e.kind in ('password_changed', 'password_reset') or e.kind = 'email_verified' and (
+where u.customer_id = %(customer_id)s and (e.kind in ('password_changed', 'password_reset', 'email_change_undone') or e.kind = 'email_verified' and (
   select before.kind from security_events before
   where before.user_id = e.user_id and before.id < e.id and before.kind in ('email_change_requested', 'email_verified') order by before.id desc limit 1
 ) = 'email_change_requested')

@@ -28,6 +28,7 @@ def init(app: Flask, ask_to_sign_in: Callable[[], Response]) -> None:
     manager.session_protection = None
     manager.request_loader(_load)
     app.before_request(lambda: _guard(ask_to_sign_in))
+    app.teardown_request(lambda _error: audit.set_actor(audit.SYSTEM))
     app.register_error_handler(customers.RateLimited, _answer_limited)
 
 
@@ -59,10 +60,14 @@ def admit(response: Response, user: customers.User, *, remember: bool = False) -
     A second factor would be asked for before this is called.
     """
     leave()
-    token = customers.open_session(user.id, remember=remember, ip=address(), user_agent=request.user_agent.string)
-    age = int(customers.REMEMBERED.total_seconds()) if remember else None
-    response.set_cookie(cookie_name(), token, max_age=age, path="/", secure=config.current().secure, httponly=True, samesite="Lax")
-    return response
+    stays = remember and user.role != "support"
+    token = customers.open_session(user.id, remember=stays, ip=address(), user_agent=request.user_agent.string)
+    return _give(response, token, int(customers.REMEMBERED.total_seconds()) if stays else None)
+
+
+def renew(response: Response, renewed: customers.Renewed | None) -> Response:
+    """Give the browser the new secret of its session after a change of credentials; its old cookie is dead."""
+    return _give(response, renewed.secret, renewed.stays_s) if renewed else response
 
 
 def dismiss(response: Response) -> Response:
@@ -95,6 +100,11 @@ def cookie_name() -> str:
 def address() -> str:
     """The client's network address, as the trusted proxy tells it."""
     return request.remote_addr or ""
+
+
+def _give(response: Response, secret: str, stays_s: int | None) -> Response:
+    response.set_cookie(cookie_name(), secret, max_age=stays_s, path="/", secure=config.current().secure, httponly=True, samesite="Lax")
+    return response
 
 
 def _mark(view: View, audience: str) -> View:

@@ -6,17 +6,14 @@ X-Forwarded-For is read from its end, where each known proxy wrote who spoke to 
 is no proxy of ours is the visitor. What stands before it the visitor wrote, and is not read.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from app import clock
+from app import logs
 from config import Settings
-
-log = logging.getLogger("client_area")
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked by machines that know our address and not our name: the Host of these says nothing."""
@@ -87,7 +84,7 @@ class Proxies:
     def _warn(self, peer: Address) -> None:
         """Once, so that a log is not filled: all visitors look like this one machine until it is mended."""
         self.untrusted = str(peer)
-        note(logging.WARNING, "proxy", peer=self.untrusted, detail=self.advice())
+        logs.event("proxy_not_trusted", level=logging.WARNING, peer=self.untrusted, detail=self.advice())
 
     def advice(self) -> str:
         """What to do about a proxy that is not known, as a sentence; nothing when there is none."""
@@ -112,12 +109,6 @@ def read_address(text: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def note(level: int, event: str, **facts: object) -> None:
-    """One line in the log of requests."""
-    named = {"level": logging.getLevelName(level).lower(), "event": event, **facts}
-    log.log(level, json.dumps({"at": clock.now().isoformat(timespec="milliseconds"), **named}))
 
 
 def _from_the_end(chain: str) -> list[str]:

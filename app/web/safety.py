@@ -2,7 +2,6 @@
 
 import gzip
 import hmac
-import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import SecurityError
 
-from app import gateways, signing
+from app import gateways, logs, signing
 from app.web import proxies
 from config import Settings
 
@@ -122,7 +121,7 @@ def name_refused_host() -> None:
     if isinstance(request.routing_exception, SecurityError):
         given = request.environ.get("HTTP_HOST", "")
         host = "".join(c if c.isascii() and c.isprintable() else "?" for c in given[:LONGEST_HOST])
-        proxies.note(logging.WARNING, "host refused", host=host, address=request.remote_addr)
+        logs.security("host_refused", host=host, address=request.remote_addr)
 
 
 def refuse_nul() -> None:
