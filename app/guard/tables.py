@@ -204,6 +204,18 @@ create trigger renewals_keep_paid
 create trigger bank_doubts_keep_decided
   after update on bank_doubts
   for each row when (old.state <> 'open') execute function refuse_late_change();
+create trigger refunds_to_sender
+  before insert or update of iban, way on refunds
+  for each row execute function keep_refund_to_sender();
+create trigger held_to_sender
+  before insert or update of iban, way on held
+  for each row execute function keep_held_to_sender();
+create trigger bank_returns_to_sender
+  before insert or update of iban on bank_returns
+  for each row execute function keep_return_to_sender();
+create trigger bank_payout_statuses_keep_seen
+  before update on bank_payout_statuses
+  for each row execute function keep_payout_status();
 create trigger customers_origin
   before insert on customers
   for each row execute function note_origin();
@@ -234,18 +246,6 @@ create trigger bank_returns_test_line_stays
 create trigger bank_payouts_of_one_kind
   after insert on bank_payouts
   for each row execute function payouts_of_one_kind();
-create trigger refunds_to_sender
-  before insert or update of iban, way on refunds
-  for each row execute function keep_refund_to_sender();
-create trigger held_to_sender
-  before insert or update of iban, way on held
-  for each row execute function keep_held_to_sender();
-create trigger bank_returns_to_sender
-  before insert or update of iban on bank_returns
-  for each row execute function keep_return_to_sender();
-create trigger bank_payout_statuses_keep_seen
-  after update on bank_payout_statuses
-  for each row when (old.looked_at is not null) execute function refuse_late_change();
 create trigger number_series_forward
   after update on number_series
   for each row when (new.last < old.last) execute function refuse_late_change();

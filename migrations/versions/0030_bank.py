@@ -128,8 +128,15 @@ create table bank_payout_statuses (
 );
 create index bank_payout_statuses_open on bank_payout_statuses (id)
 where contradiction <> '' and looked_at is null;
-create trigger bank_payout_statuses_keep_seen after update on bank_payout_statuses
-for each row when (old.looked_at is not null) execute function refuse_late_change();
+create function keep_payout_status() returns trigger language plpgsql as $$
+begin
+  if old.looked_at is not null then
+    raise exception 'what the bank said of % was looked at: it does not change', old.number using errcode = 'restrict_violation';
+  end if;
+  return new;
+end $$;
+create trigger bank_payout_statuses_keep_seen before update on bank_payout_statuses
+for each row execute function keep_payout_status();
 
 -- Acceptances of before are known by the notes that they left.
 insert into bank_payout_statuses (number, message, status, said_at)
@@ -152,6 +159,7 @@ order by p.number, f.message, n.at;
 
 DOWN = """
 drop table bank_payout_statuses;
+drop function keep_payout_status;
 drop trigger bank_returns_to_sender on bank_returns;
 drop trigger held_to_sender on held;
 drop trigger refunds_to_sender on refunds;
