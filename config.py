@@ -659,11 +659,9 @@ def _refuse_mail(settings: Settings) -> None:
     if parts.scheme not in _MAIL_SCHEMES or not parts.hostname:
         close = difflib.get_close_matches(parts.scheme, _MAIL_SCHEMES, 1) if parts.netloc else []
         hint = f" Did you mean {close[0]}://?" if close else ""
-        raise ConfigError(f"MAIL_URL must begin with smtps:// or smtp+starttls:// (or smtp:// without a password), then the server's name.{hint}")
+        raise ConfigError(f"MAIL_URL must begin with smtps://, smtp+starttls:// or smtp://, then the server's name.{hint}")
     if not _has_port(settings.mail_url):
         raise ConfigError("MAIL_URL names a port that is none: give a number from 1 to 65535 after the server's name.")
-    if parts.username and parts.scheme == "smtp" and is_public(settings.mail_url):
-        raise ConfigError("MAIL_URL would send its password in clear: write smtp+starttls:// (port 587) or smtps:// (port 465).")
 
 
 _MAIL_SCHEMES: Final = ("smtp", "smtps", "smtp+starttls")

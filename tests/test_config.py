@@ -164,7 +164,7 @@ def test_a_vat_id_of_the_seller_s_country_is_taken(country, vat_id):
     "environ",
     [
         {"MAIL_URL": "smtp://mail.example.com"},
-        {"MAIL_URL": "smtp://me:secret@localhost:1025"},
+        {"MAIL_URL": "smtp://me:secret@mail.example.com:587"},
         {"MAIL_URL": "smtps://me:secret@mail.example.com"},
         {"MAIL_URL": "smtp+starttls://me:secret@mail.example.com:587"},
         {"FX_URL": "http://127.0.0.1:9/"},
@@ -298,7 +298,6 @@ def test_the_seller_is_what_the_environment_says():
         ({**GIVEN, "MAIL_URL": "smpt://mail.example.com"}, "Did you mean smtp://"),
         ({**GIVEN, "MAIL_URL": "smtp://"}, "MAIL_URL must begin with"),
         ({**GIVEN, "MAIL_URL": "smtp://mail.example.com:smtp"}, "MAIL_URL names a port that is none"),
-        ({**GIVEN, "MAIL_URL": "smtp://me:secret@mail.example.com:587"}, "MAIL_URL would send its password in clear"),
         ({**GIVEN, "MAIL_FROM": "not an address"}, "MAIL_FROM=not an address is not an e-mail address"),
         ({**GIVEN, "MAIL_FROM": "Acme <pay@acme.example>"}, "is not an e-mail address"),
         ({**STRIPE, "STRIPE_METHODS": "card,idael"}, "STRIPE_METHODS names idael, which is no method: did you mean ideal"),

@@ -279,7 +279,7 @@ def test_the_sandbox_is_refused_where_real_payments_are(live, app, settings):
         startup.check(app)
 
 
-def test_a_database_that_does_not_answer_is_asked_again_with_each_page(live, monkeypatch, demo_customer, app):
+def test_a_database_that_does_not_answer_is_asked_again_with_each_page(app, demo_customer, live, monkeypatch):
     with app.app_context():
         paid(app, demo_customer, EUR("20"))
 

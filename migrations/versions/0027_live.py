@@ -167,12 +167,14 @@ create trigger bank_returns_test_line_stays after insert or update of state, lin
   execute function test_line_stays();
 
 -- Of a refund, of held money or of what goes back to its sender: where the money came from.
-create function payout_origin(wanted text) returns text language sql stable
-return coalesce(
-  (select p.origin from refunds r join payments p on p.id = r.payment_id where r.number = wanted),
-  (select p.origin from held h join payments p on p.id = h.payment_id where h.number = wanted),
-  (select l.origin from bank_returns b join bank_lines l on l.id = b.line_id where b.number = wanted)
-);
+create function payout_origin(wanted text) returns text language sql stable as $$
+  select coalesce(
+    (select p.origin from refunds r join payments p on p.id = r.payment_id where r.number = wanted),
+    (select p.origin from held h join payments p on p.id = h.payment_id where h.number = wanted),
+    (select l.origin from bank_returns b join bank_lines l on l.id = b.line_id
+      where b.number = wanted)
+  )
+$$;
 
 -- A file for the bank is of one kind, whatever the settings were when its payouts were approved.
 create function payouts_of_one_kind() returns trigger language plpgsql as $$
