@@ -3,7 +3,7 @@
 import click
 
 from app import customers, exchange
-from app.cli._shared import Commands, refusals
+from app.cli._shared import Commands, actor_option, refusals
 
 user_commands = Commands("user", help="Who may log in.")
 
@@ -33,7 +33,7 @@ def user_promote(login: str, role: str) -> None:
 
 @user_commands.command("lift-currency-wait")
 @click.argument("login")
-@click.option("--actor", required=True, help="Who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="Why.")
 def user_lift_currency_wait(login: str, actor: str, reason: str) -> None:
     """Let a customer change the account currency again before the thirty days are over."""

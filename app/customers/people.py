@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 import config
-from app import clock, db
+from app import audit, clock, db
 from app.customers import passwords
 from app.customers.events import record
 
@@ -245,6 +245,7 @@ def create_user(
     with db.transaction():
         user = insert_user(login, email, stored, name=name, role=role, locale=locale, timezone=timezone, verified_at=clock.now() if verified else None)
         record("registered", user.id, details={"by": "operator"})
+        audit.record("user.create", "user", user.login, details={"role": role})
     return user
 
 
@@ -261,6 +262,7 @@ def promote(login: str, role: str) -> User:
         db.execute("update users set role = %(role)s where id = %(id)s", role=role, id=user.id)
         db.execute("update sessions set revoked_at = %(now)s where user_id = %(id)s and revoked_at is null", now=clock.now(), id=user.id)
         record("role_changed", user.id, details={"from": user.role, "to": role})
+        audit.record("user.promote", "user", user.login, details={"from": user.role, "to": role})
     return replace(user, role=role)
 
 

@@ -1,0 +1,196 @@
+"""One table for the voices of people who decide together, and guards that count them."""
+
+from alembic import op
+
+revision = "0025"
+down_revision = "0022"
+branch_labels = None
+depends_on = None
+
+TABLE = """
+create table approvals (
+  id bigint generated always as identity primary key,
+  subject text not null check (
+    subject in ('refund', 'held', 'payout', 'bank_return', 'bank_line', 'bank_doubt', 'bonus')
+  ),
+  subject_id text not null check (subject_id <> ''),
+  decision text not null check (
+    decision in ('approve', 'credit', 'return', 'dismiss', 'failed', 'match', 'separate', 'grant')
+  ),
+  terms text not null default '',
+  actor text not null check (actor <> ''),
+  user_id bigint references users,
+  at timestamptz not null,
+  reason text not null default '',
+  alone boolean not null default false,
+  base_amount bigint not null default 0 check (base_amount >= 0),
+  withdrawn_at timestamptz
+);
+create unique index approvals_one_voice on approvals (subject, subject_id, decision, user_id)
+  where withdrawn_at is null;
+create index approvals_subject on approvals (subject, subject_id, id);
+create index approvals_alone on approvals (user_id, at) where alone;
+create index payments_payer on payments (payer_id) where payer_id <> customer_id;
+create index customers_billing_email on customers (lower(billing_email))
+  where billing_email <> '';
+"""
+
+# The voices there were. A login that no user has keeps its text and counts for nobody any more.
+MOVE = """
+insert into approvals (subject, subject_id, decision, actor, user_id, at)
+select 'refund', r.number, 'approve', a.actor, u.id, a.at
+from refund_approvals a
+join refunds r on r.id = a.refund_id
+left join users u on a.actor = 'staff:' || u.login
+order by a.at, a.refund_id;
+
+insert into approvals (subject, subject_id, decision, terms, actor, user_id, at)
+select 'held', h.number, h.decision, concat_ws('|', h.way, h.iban, h.holder), a.actor, u.id, a.at
+from held_approvals a
+join held h on h.id = a.held_id
+left join users u on a.actor = 'staff:' || u.login
+where h.decision is not null
+order by a.at, a.held_id;
+
+insert into approvals (subject, subject_id, decision, actor, user_id, at, withdrawn_at)
+select 'bank_return', r.number, 'approve', s.actor, u.id, s.at,
+  case when r.state in ('withdrawn', 'failed') then r.updated_at end
+from bank_return_steps s
+join bank_returns r on r.id = s.return_id
+left join users u on s.actor = 'staff:' || u.login
+where s.state in ('requested', 'approved')
+order by s.id;
+
+drop table refund_approvals, held_approvals;
+drop index bank_return_one_voice;
+"""
+
+GUARDS = """
+-- A voice is only ever taken back, and never given in the name of somebody who may not decide.
+create function keep_approval() returns trigger
+language plpgsql set search_path = public, pg_temp as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.actor <> 'system' and not exists (
+      select from users
+      where id = new.user_id
+        and role = 'support'
+        and disabled_at is null
+    ) then
+      raise exception 'an approval needs an enabled user of support'
+        using errcode = 'check_violation', constraint = 'approvals_by_support';
+    end if;
+    return new;
+  end if;
+  if tg_op = 'UPDATE' and old.withdrawn_at is null and new.withdrawn_at is not null then
+    old.withdrawn_at := new.withdrawn_at;
+    if new is not distinct from old then
+      return new;
+    end if;
+  end if;
+  raise exception 'approvals are append-only' using errcode = 'restrict_violation';
+end $$;
+create trigger approvals_keep before insert or update or delete on approvals
+  for each row execute function keep_approval();
+create trigger approvals_no_truncate before truncate on approvals
+  for each statement execute function ledger_append_only();
+
+create function approvals_given(which text, number text, what text) returns bigint
+language sql stable set search_path = public, pg_temp as $$
+  select count(distinct user_id) + count(*) filter (where actor = 'system')
+  from approvals
+  where subject = which
+    and subject_id = number
+    and decision = what
+    and withdrawn_at is null
+$$;
+
+-- Nothing moves on as approved before as many different people said so as it needs.
+create function refund_is_approved() returns trigger
+language plpgsql set search_path = public, pg_temp as $$
+begin
+  if approvals_given('refund', new.number, 'approve') < new.approvals_needed then
+    raise exception 'refund % needs % approvals', new.number, new.approvals_needed
+      using errcode = 'check_violation', constraint = 'refund_is_approved';
+  end if;
+  return new;
+end $$;
+create trigger refund_is_approved before update of state on refunds
+  for each row when (new.state = 'approved' and old.state <> 'approved')
+  execute function refund_is_approved();
+
+create function held_is_approved() returns trigger
+language plpgsql set search_path = public, pg_temp as $$
+begin
+  if approvals_given('held', new.number, new.decision) < new.approvals_needed then
+    raise exception 'held money % needs % approvals', new.number, new.approvals_needed
+      using errcode = 'check_violation', constraint = 'held_is_approved';
+  end if;
+  return new;
+end $$;
+create trigger held_is_approved before update of state on held
+  for each row when (
+    new.state in ('credited', 'returning', 'dismissed') and old.state <> new.state
+  )
+  execute function held_is_approved();
+
+create function bank_return_is_approved() returns trigger
+language plpgsql set search_path = public, pg_temp as $$
+begin
+  if approvals_given('bank_return', new.number, 'approve') < 2 then
+    raise exception 'bank return % needs 2 approvals', new.number
+      using errcode = 'check_violation', constraint = 'bank_return_is_approved';
+  end if;
+  return new;
+end $$;
+create trigger bank_return_is_approved before update of state on bank_returns
+  for each row when (new.state = 'approved' and old.state <> 'approved')
+  execute function bank_return_is_approved();
+"""
+
+DOWN = """
+drop trigger bank_return_is_approved on bank_returns;
+drop trigger held_is_approved on held;
+drop trigger refund_is_approved on refunds;
+drop function bank_return_is_approved, held_is_approved, refund_is_approved, approvals_given;
+
+create table refund_approvals (
+  refund_id bigint not null references refunds,
+  actor text not null,
+  at timestamptz not null,
+  primary key (refund_id, actor)
+);
+create table held_approvals (
+  held_id bigint not null references held,
+  actor text not null,
+  at timestamptz not null,
+  primary key (held_id, actor)
+);
+insert into refund_approvals
+select r.id, a.actor, min(a.at)
+from approvals a
+join refunds r on r.number = a.subject_id
+where a.subject = 'refund' and a.withdrawn_at is null
+group by r.id, a.actor;
+insert into held_approvals
+select h.id, a.actor, min(a.at)
+from approvals a
+join held h on h.number = a.subject_id
+where a.subject = 'held' and a.withdrawn_at is null
+group by h.id, a.actor;
+create unique index bank_return_one_voice on bank_return_steps (return_id, actor)
+  where state in ('requested', 'approved');
+
+drop index payments_payer, customers_billing_email;
+drop table approvals;
+drop function keep_approval;
+"""
+
+
+def upgrade() -> None:
+    for part in (TABLE, MOVE, GUARDS):
+        op.execute(part)
+
+
+def downgrade() -> None:
+    op.execute(DOWN)
