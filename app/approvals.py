@@ -132,15 +132,20 @@ def decide(
     return person
 
 
-def obstacle(user_id: int, customers: Iterable[int] = (), payment: str = "") -> str:
-    """Why this user may not decide about these customers and the payment of this public id.
+def obstacle(user_id: int, customers: Iterable[int] = (), payments: Iterable[int] = ()) -> str:
+    """Why this user may not decide about these customers and payments; empty when it may.
 
-    A sentence for a page, which then offers no button; empty when it may. Reads only.
+    A sentence for a page, which then offers no button. Reads only.
     """
     row = _person(user_id=user_id)
-    found = db.rows("select id from payments where public_id = %(id)s", id=payment)
-    code = _bar(row, customers, [one.id for one in found]) if row else "unknown"
+    code = _bar(row, customers, payments) if row else "unknown"
     return SENTENCES[code] if code else ""
+
+
+def payments_called(public_id: str) -> list[int]:
+    """The ids of the payments with this public id, as `obstacle` takes them: one or none."""
+    found = db.rows("select id from payments where public_id = %(id)s", id=public_id)
+    return [row.id for row in found]
 
 
 def _admitted(actor: str, customers: Iterable[int], payments: Iterable[int]) -> Person:
@@ -160,12 +165,19 @@ def _bar(row: db.Row, customers: Iterable[int], payments: Iterable[int]) -> str:
     return str(db.scalar(_BAR, customer=row.customer_id, email=row.email, **whose) or "")
 
 
-def _record(action: str, subject_id: object, person: Person, reason: str, details: Mapping[str, object]) -> None:
+def _record(
+    action: str,
+    subject_id: object,
+    person: Person,
+    reason: str,
+    details: Mapping[str, object],
+) -> None:
     caller = audit.current_actor()
     facts = dict(details)
     if caller.name.startswith("command:"):  # who sat at the machine, beside who is said to decide
         facts["command"] = caller.name.removeprefix("command:")
-    with audit.acting_as(audit.Actor(person.name, person.user_id, caller.address, caller.request)):
+    actor = audit.Actor(person.name, person.user_id, caller.address, caller.request)
+    with audit.acting_as(actor):
         audit.record(action, ACTIONS[action], subject_id, reason=reason, details=facts)
 
 
@@ -197,15 +209,18 @@ def approve(
 
     The decision is what follows the dot in `action`, to be carried out on `terms` (which account,
     which customer): another decision about the same subject, or other terms, begins the count
-    anew. What one person may decide about `amount` alone is bounded by the day. `about` is what the
+    anew. Who gave a voice and is no support any more, or has become part of the case, does not
+    count. What one person may decide about `amount` alone is bounded by the day. `about` is what the
     audit log names where that is not what the voices are counted for. Raises `NotAllowed`.
     """
+    customers, payments = list(customers), list(payments)
     person = _admitted(actor, customers, payments)
     decision = action.partition(".")[2]
     facts = {"subject": subject, "id": str(subject_id), "now": clock.now()}
     db.execute(_RESTART, decision=decision, terms=terms, **facts)
-    before = {voice.user_id for voice in of(subject, subject_id)} - {None}
-    if person.user_id in before:
+    said_before = {voice.user_id for voice in of(subject, subject_id)}
+    before = {one for one in said_before if one and not obstacle(one, customers, payments)}
+    if person.user_id in said_before:
         return Outcome(person.name, reached=False, given=len(before), needed=max(needed, 2), repeated=True)
     base = _in_base(amount) if amount else Money(0, BASE)
     limited = needed == 1 and not before and amount is not None and _over(person, base)

@@ -28,7 +28,7 @@ from tests.test_bank import balance, take
 from tests.test_bank_payouts import report
 from tests.test_beneficiary import paid_for
 from tests.test_disputes import told
-from tests.test_held import arrived, news
+from tests.test_held import arrived, migration_of, news
 from tests.test_refunds import IBAN, RITA, SAM, anna, paid
 
 __all__ = ["anna"]
@@ -509,6 +509,45 @@ select 'refund', %(number)s, 'approve', 'staff:' || login, id, now() from users 
 """
 
 
+def test_a_first_voice_counts_only_while_its_person_may_decide(app: Flask, anna: User):
+    number = _approved_by_one(app, anna)
+    with db.transaction():
+        db.execute("update users set disabled_at = now() where login = 'sam'")
+    assert refunds.approve(number, actor=RITA) == "requested"
+    with pytest.raises(psycopg.errors.CheckViolation, match="needs 2 approvals"), db.transaction():
+        db.execute("update refunds set state = 'approved' where number = %(number)s", number=number)
+    assert refunds.approve(number, actor=SVEN) == "approved"
+    other = _approved_by_one(app, anna, RITA)
+    with db.transaction():
+        db.execute("update customers set billing_email = 'rita@support.example'")
+    assert refunds.approve(other, actor=SVEN) == "requested"
+
+
+def test_the_voices_of_before_are_kept_both_ways(app: Flask, anna: User, superuser: psycopg.Connection):
+    _approved_by_one(app, anna)
+    _, held = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    refunds.release(held, "return", actor=RITA, reason="Not ours", iban=IBAN, holder="Anna")
+    bank.payouts.send_back(line_of(10_00), SENDER, "Ida", actor=SVEN, reason="Not ours")
+    migration = migration_of("0025_approvals")
+    voices = "select subject, subject_id, decision, terms, actor, user_id, at from approvals order by subject"
+    before = superuser.execute(voices).fetchall()
+    assert len(before) == 3
+    with superuser.transaction(force_rollback=True):
+        superuser.execute(migration.DOWN)
+        assert superuser.execute("select actor from refund_approvals").fetchall() == [(SAM,)]
+        for part in (migration.TABLE, migration.MOVE, migration.GUARDS):
+            superuser.execute(part)
+        assert superuser.execute(voices).fetchall() == before
+
+
+def test_the_list_of_decisions_for_operators_is_whole():
+    text = (BY_ROOT / "docs" / "operations.md").read_text()
+    for action, subject in ACTIONS.items():
+        group, _, verb = action.partition(".")
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{group}.") and (f"`{action}`" in line or f"`.{verb}`" in line)]
+        assert f"`{subject}`" in row, action
+
+
 # How much alone
 
 
@@ -614,11 +653,11 @@ def test_two_people_at_once_carry_it_out_once(app: Flask, anna: User, strict: No
         assert sorted(map(str, said))[1:] == ["approved"]
 
 
-def _approved_by_one(app: Flask, user: User) -> str:
+def _approved_by_one(app: Flask, user: User, who: str = SAM) -> str:
     with db.transaction():
         db.execute("update refunds set requested_at = requested_at - interval '2 days'")
     number = _request(app, user, method="sandbox-crypto")
-    assert refunds.approve(number, actor=SAM) == "requested"
+    assert refunds.approve(number, actor=who) == "requested"
     return number
 
 
@@ -783,7 +822,13 @@ def test_the_page_shows_who_sent_beside_who_gets(app: Flask, anna: User, staff: 
     public_id = db.scalar("select public_id from payments where bill_id = %(id)s", id=bill.id)
     number = refunds.request(anna.customer_id or 0, public_id, EUR("20"), "", iban=SENDER, holder="Anna Kowalska")
     page = " ".join(staff.get(f"/staff/refunds/{number}").text.split())
-    for words in ('KOWALSKA, Anna <span class="badge credit">Same</span>', f'{SENDER} <span class="badge credit">Same</span>', "Confirmed", "never", "by nobody"):
+    for words in (
+        'KOWALSKA, Anna <span class="badge credit">Same as the payee</span>',
+        f'{SENDER} <span class="badge credit">Same as the payee&#39;s account</span>',
+        "Confirmed",
+        "never",
+        "by nobody",
+    ):
         assert words in page, words
     refunds.approve(number, actor=SAM)
     assert "Approve: sam," in staff.get(f"/staff/refunds/{number}").text

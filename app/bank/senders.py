@@ -1,4 +1,4 @@
-"""Who sent a transfer, beside who is to get money: names and accounts compared for people who decide."""
+"""Who sent a transfer beside who is to get money: names and accounts compared for who decides."""
 
 import re
 import unicodedata
@@ -20,7 +20,8 @@ class Sender:
 
 def senders(payment: str) -> Sequence[Sender]:
     """Who sent the transfers of a payment by its public id, each once; none where it was no transfer."""
-    return [Sender(*row) for row in db.rows(_SENDERS, payment=payment)]
+    found = db.rows(_SENDERS, payment=payment)
+    return [Sender(*row) for row in found]
 
 
 def same_account(one: str, other: str) -> str:

@@ -1,4 +1,4 @@
-"""What people of support see before they decide: who sent, who gets, whose account, who said what."""
+"""What support sees before deciding: who sent, who gets, whose account, who decided what."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from app.bank import Sender
 from app.money import Money
 
 MARKS: Final = {
-    "same": ("Same", "credit"),
-    "part": ("Only in part the same", "wait"),
-    "other": ("Different", "danger"),
+    "same": ("Same as the {}", "credit"),
+    "part": ("Similar to the {}", "wait"),
+    "other": ("Not the {}", "danger"),
 }
-"""Word and tone of a comparison; what cannot be compared has no mark."""
+"""Words and tone of a comparison with something; what cannot be compared has no mark."""
 CHOICES: Final = {
     "approve": "Approve",
     "credit": "Credit it",
@@ -30,11 +30,12 @@ CHOICES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A fact beside another one: what it is, and the mark of `MARKS`, or nothing."""
+    """A fact, and the mark of `MARKS` that it has beside another one, if any."""
 
     label: str
     value: str
     mark: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class View:
 
     def said(self, *decisions: str) -> list[str]:
         """The logins of who decided so, the first one first."""
-        return [voice.actor.removeprefix("staff:") for voice in self.voices if voice.decision in decisions]
+        voices = [voice for voice in self.voices if voice.decision in decisions]
+        return [voice.actor.removeprefix("staff:") for voice in voices]
 
     def mine(self, *decisions: str) -> bool:
         """Whether this person has decided so already."""
@@ -82,7 +84,7 @@ def view(
     about = {*concerned, *([customer_id] if customer_id else [])}
     return View(
         user_id=me.user_id,
-        barred=approvals.obstacle(me.user_id, sorted(about), payment),
+        barred=approvals.obstacle(me.user_id, sorted(about), approvals.payments_called(payment)),
         compared=[*_compared(came, holder, iban, owner.title if owner else "")],
         verified=owner.verified if owner and not owner.guest else None,
         changed_at=customers.credentials_changed_at(customer_id) if customer_id else None,
@@ -100,10 +102,12 @@ def words() -> dict[str, Any]:
 def _compared(came: Sequence[Sender], holder: str, iban: str, owner: str) -> Iterable[Compared]:
     for sender in came:
         name, account = sender.name or "not told", sender.account or "not told"
-        yield Compared("Sent by", name, bank.same_name(sender.name, holder or owner))
-        yield Compared("From account", account, bank.same_account(sender.account, iban))
+        mark, beside = bank.same_name(sender.name, holder or owner), "payee" if holder else "customer"
+        yield Compared("Sent by", name, mark, beside)
+        mark = bank.same_account(sender.account, iban)
+        yield Compared("From account", account, mark, "payee's account")
     if holder:
-        yield Compared("Goes to", holder, bank.same_name(holder, owner))
+        yield Compared("Goes to", holder, bank.same_name(holder, owner), "customer")
         yield Compared("To account", iban)
     if owner:
         yield Compared("Customer's name", owner)

@@ -97,12 +97,13 @@ create trigger approvals_no_truncate before truncate on approvals
 
 create function approvals_given(which text, number text, what text) returns bigint
 language sql stable set search_path = public, pg_temp as $$
-  select count(distinct user_id) + count(*) filter (where actor = 'system')
-  from approvals
-  where subject = which
-    and subject_id = number
-    and decision = what
-    and withdrawn_at is null
+  select count(distinct u.id) + count(*) filter (where a.actor = 'system')
+  from approvals a
+  left join users u on u.id = a.user_id and u.role = 'support' and u.disabled_at is null
+  where a.subject = which
+    and a.subject_id = number
+    and a.decision = what
+    and a.withdrawn_at is null
 $$;
 
 -- Nothing moves on as approved before as many different people said so as it needs.
