@@ -41,6 +41,10 @@ ACTIONS: Final[Mapping[str, str]] = {
     "bank.acknowledge": "bank_gap",
     "bonus.grant": "customer",
     "currency.lift_wait": "customer",
+    "customer.close": "customer",
+    "user.disable": "user",
+    "user.enable": "user",
+    "user.sign_out": "user",
 }
 """Every decision of a person by its code in the audit log, with the kind of thing it is about."""
 

@@ -11,7 +11,6 @@ from flask import Flask
 from flask.globals import _cv_app
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
-from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import make_url
 from werkzeug.datastructures import MultiDict
 
@@ -151,7 +150,7 @@ class Browser(FlaskClient):
         """POST a form as its page would: with the session's CSRF token."""
         with self.session_transaction() as session:
             secret = session.setdefault("csrf_token", "c" * 40)
-        signed = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token").dumps(secret)
+        signed = self.application.extensions["csrf_signer"].dumps(secret)
         sent = data.to_dict(flat=False) if isinstance(data, MultiDict) else data or {}
         return self.post(path, data={"csrf_token": signed, **sent}, **options)
 

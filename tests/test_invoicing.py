@@ -347,6 +347,33 @@ class TestList:
         assert self.numbers(anna, q="%") == []
         assert self.numbers(anna, before="nothing") == []
 
+    @pytest.mark.parametrize(
+        ("locale", "asked"),
+        [
+            ("de", "4,00"),
+            ("de", "4,00 €"),
+            ("de", "€ 4.00"),
+            ("en", "€ 4.00"),
+            ("pl", "4,00"),
+            ("en", "\N{MINUS SIGN}4.00"),
+        ],
+    )
+    def test_an_amount_is_found_as_its_reader_writes_it(self, anna, locale, asked):
+        chosen = invoicing.Filter.from_query({"q": asked}, "EUR", locale)
+        found = [entry.number for entry in invoicing.search(anna, chosen).entries]
+        assert found == ["INV-2026-000004"]
+
+    def test_what_stands_on_the_paper_is_found(self, anna):
+        bill = topup(anna, 77_00)
+        reference = bill.payment_reference
+        printed = " ".join(reference[at : at + 4] for at in range(0, len(reference), 4))
+        for asked in (bill.number, bill.number.lower(), reference, printed):
+            assert self.numbers(anna, q=asked) == [bill.number]
+        number = pay(bill)
+        for asked in (number, bill.number, number.replace("INV", "RC"), printed):
+            assert self.numbers(anna, q=asked) == [number]
+        assert self.numbers(person("other"), q=number.replace("INV", "RC")) == []
+
     def test_an_amount_is_found_in_every_currency(self, anna):
         with db.transaction():
             bills = [invoicing.issue_topup_bill(anna, anna, Money.of("40", code)) for code in ("JPY", "KWD", "USD")]

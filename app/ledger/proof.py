@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from app import db
+from app import db, guard
 
 SLICE = 50_000
 """Transfers or accounts in one statement: a hundred thousand entries or so."""
@@ -30,6 +30,8 @@ class Fault:
 def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]:
     """Prove the whole ledger and what must agree with it; yields each fault as it is found, the books' first.
 
+    The last ones, of the kind ``unprotected``, say where history could be changed behind our back.
+
     `progress(done, total)` is called after each slice; the unit is ids walked. The slices are proved two at a time.
     """
     spans = {row.walk: (row.low, row.high) for row in db.rows(_SPANS)}
@@ -46,6 +48,7 @@ def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]
             progress(done, total)
     for statement in (_PAYMENTS, _BILLS, _CONVERSIONS, _NUMBERS):
         yield from _faults(statement)
+    yield from (Fault("unprotected", finding.what) for finding in guard.findings())
 
 
 _Slice = tuple[Sequence[str], int, int]

@@ -400,9 +400,17 @@ def _end_return(row: db.Row, note: str, reference: str, actor: str) -> None:
 def _wait_again(row: db.Row, note: str, actor: str) -> None:
     approvals.withdraw("held", row.number)
     approvals.withdraw("payout", row.number)
-    db.execute("update held set decision = null, way = 'source', iban = null, holder = null, send_key = null where id = %(id)s", id=row.id)
-    _move(row, "held", note, actor)
+    db.execute(_BEGIN_AGAIN, id=row.id, now=clock.now())
+    _step(row.id, "held", note, actor)
     payments.end_review(row.payment_id, "review", note, actor)
+
+
+_BEGIN_AGAIN = """
+update held
+set state = 'held', decision = null, way = 'source', iban = null, holder = null,
+  send_key = null, hindrance = '', updated_at = %(now)s
+where id = %(id)s
+"""
 
 
 def _move(row: db.Row, state: str, note: str, actor: str) -> None:

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0025"
-down_revision = "0022"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
@@ -35,7 +35,8 @@ create index customers_billing_email on customers (lower(billing_email))
   where billing_email <> '';
 """
 
-# The voices there were. A login that no user has keeps its text and counts for nobody any more.
+# The voices that stand. A login that no user has keeps its text and counts for nobody any more;
+# what was said in earlier rounds stays in held_events.
 MOVE = """
 insert into approvals (subject, subject_id, decision, actor, user_id, at)
 select 'refund', r.number, 'approve', a.actor, u.id, a.at
@@ -47,7 +48,7 @@ order by a.at, a.refund_id;
 insert into approvals (subject, subject_id, decision, terms, actor, user_id, at)
 select 'held', h.number, h.decision, concat_ws('|', h.way, h.iban, h.holder), a.actor, u.id, a.at
 from held_approvals a
-join held h on h.id = a.held_id
+join held h on h.id = a.held_id and h.round = a.round
 left join users u on a.actor = 'staff:' || u.login
 where h.decision is not null
 order by a.at, a.held_id;
@@ -62,38 +63,30 @@ where s.state in ('requested', 'approved')
 order by s.id;
 
 drop table refund_approvals, held_approvals;
+alter table held drop column round;
 drop index bank_return_one_voice;
 """
 
 GUARDS = """
--- A voice is only ever taken back, and never given in the name of somebody who may not decide.
-create function keep_approval() returns trigger
+-- Nobody gives a voice who may not decide. That voices are kept is the guard's to see to.
+create function approval_is_by_support() returns trigger
 language plpgsql set search_path = public, pg_temp as $$
 begin
-  if tg_op = 'INSERT' then
-    if new.actor <> 'system' and not exists (
-      select from users
-      where id = new.user_id
-        and role = 'support'
-        and disabled_at is null
-    ) then
-      raise exception 'an approval needs an enabled user of support'
-        using errcode = 'check_violation', constraint = 'approvals_by_support';
-    end if;
-    return new;
+  if new.actor <> 'system' and not exists (
+    select from users
+    where id = new.user_id
+      and role = 'support'
+      and disabled_at is null
+  ) then
+    raise exception 'an approval needs an enabled user of support'
+      using errcode = 'check_violation', constraint = 'approvals_by_support';
   end if;
-  if tg_op = 'UPDATE' and old.withdrawn_at is null and new.withdrawn_at is not null then
-    old.withdrawn_at := new.withdrawn_at;
-    if new is not distinct from old then
-      return new;
-    end if;
-  end if;
-  raise exception 'approvals are append-only' using errcode = 'restrict_violation';
+  return new;
 end $$;
-create trigger approvals_keep before insert or update or delete on approvals
-  for each row execute function keep_approval();
-create trigger approvals_no_truncate before truncate on approvals
-  for each statement execute function ledger_append_only();
+create trigger approvals_by_support before insert on approvals
+  for each row execute function approval_is_by_support();
+create trigger approvals_keep_withdrawn after update on approvals
+  for each row when (old.withdrawn_at is not null) execute function refuse_late_change();
 
 create function approvals_given(which text, number text, what text) returns bigint
 language sql stable set search_path = public, pg_temp as $$
@@ -165,8 +158,10 @@ create table held_approvals (
   held_id bigint not null references held,
   actor text not null,
   at timestamptz not null,
-  primary key (held_id, actor)
+  round integer not null default 1,
+  primary key (held_id, round, actor)
 );
+alter table held add column round integer not null default 1;
 insert into refund_approvals
 select r.id, a.actor, min(a.at)
 from approvals a
@@ -184,7 +179,7 @@ create unique index bank_return_one_voice on bank_return_steps (return_id, actor
 
 drop index payments_payer, customers_billing_email;
 drop table approvals;
-drop function keep_approval;
+drop function approval_is_by_support;
 """
 
 

@@ -146,11 +146,37 @@ async function copyAnswer(form) {
   }
 }
 
-function problem(text) {
+function problem(text, href = "", word = "") {
   const piece = $("#problem-template")?.content.cloneNode(true);
   if (!piece) return;
   $("[data-text]", piece).textContent = text;
+  if (href) $("[data-text]", piece).append(" ", Object.assign(document.createElement("a"), { href, rel: "noopener", className: "link", textContent: word }));
   $("#problem").replaceChildren(piece);
+}
+
+// Leaving for a payment page. A browser that refuses the way, or an address that does not answer, leaves the reader here without
+// a word: say it, with a plain link. The address is asked for with the same form, which opens no second page.
+const LEAVING_MS = 20000;
+let leaving = null;
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || !(form.matches("[data-leaves]") || $("[data-leaves]:checked", form))) return;
+  clearTimeout(leaving?.timer);
+  leaving = { form, data: new FormData(form, event.submitter), timer: setTimeout(stay, LEAVING_MS, "The payment page has not opened yet.") };
+});
+
+document.addEventListener("securitypolicyviolation", (event) => {
+  if (leaving && event.effectiveDirective === "form-action") stay("Your browser did not open the payment page.");
+});
+addEventListener("pagehide", () => clearTimeout(leaving?.timer));
+
+async function stay(text) {
+  const { form, data, timer } = leaving;
+  clearTimeout(timer);
+  const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(data), headers: { Accept: "text/plain" }, redirect: "error" }).catch(() => null);
+  const url = answer?.ok && answer.headers.get("Content-Type")?.startsWith("text/plain") ? await answer.text() : "";
+  problem(`${text} Nothing was charged.${url ? "" : " Choose another way, or try again in a moment."}`, url, "Open it here");
 }
 
 // Menus and the drawer are details elements: close them on a click outside, on Escape and when focus leaves.
