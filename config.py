@@ -163,6 +163,7 @@ class Settings:
     fx_spread_bp: int = 0
     vat_point: str = "on_supply"
     refund_four_eyes: int = 5
+    staff_daily_limit: int | None = None
     refund_unused_days: int = 0
     seller: Seller = field(default_factory=Seller)
     bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
@@ -178,6 +179,11 @@ class Settings:
     def bank_account(self, currency: str) -> BankAccount | None:
         """The account that takes transfers in this currency, or None."""
         return next((account for account in self.bank_accounts if account.currency == currency), None)
+
+    @property
+    def daily_limit_percent(self) -> int:
+        """What one person of support may decide alone within 24 hours, in percent of the largest top-up."""
+        return 2 * self.refund_four_eyes if self.staff_daily_limit is None else self.staff_daily_limit
 
     @property
     def owner_url(self) -> str:
@@ -287,6 +293,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
         refund_four_eyes=_percent(environ.get("REFUND_FOUR_EYES", "5")),
+        staff_daily_limit=_daily_limit(environ.get("STAFF_DAILY_LIMIT", "")),
         refund_unused_days=_days(environ.get("REFUND_UNUSED_DAYS", "0")),
         seller=_seller(environ),
         bank_accounts=_bank_accounts(environ),
@@ -405,6 +412,14 @@ def _days(text: str) -> int:
 def _percent(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 100):
         raise ConfigError(f"REFUND_FOUR_EYES={text} is not a share: give whole percent of the largest top-up, from 0 (always two people) to 100.")
+    return int(text)
+
+
+def _daily_limit(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= 1000):
+        raise ConfigError(f"STAFF_DAILY_LIMIT={text} is not a share: give whole percent of the largest top-up, from 0 (always two people) to 1000.")
     return int(text)
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 import config
-from app import clock, customers, db, fx, mail, payments, refunds, services, wallet
+from app import approvals, clock, customers, db, fx, mail, payments, refunds, services, wallet
 from app.customers import Customer
 from app.formats import Formats, formats
 from app.fx import Change, Offer
@@ -140,7 +140,8 @@ def lift_wait(login: str, *, actor: str, reason: str) -> None:
     if not (actor.strip() and reason.strip()):
         raise CurrencyError("Say who decides this, and why.")
     with db.transaction():
-        if not fx.lift_wait(user.customer_id, actor=actor.strip(), reason=reason.strip()):
+        person = approvals.decide("currency.lift_wait", user.customer_id, actor=actor, customers=[user.customer_id], reason=reason.strip())
+        if not fx.lift_wait(user.customer_id, actor=person.name, reason=reason.strip()):
             raise CurrencyError(f"{login} has never changed the currency, so there is nothing to wait for.")
 
 

@@ -40,7 +40,7 @@ def database_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> config.Settings:
     """The settings of the house under test: sandbox on, no outside world."""
-    return config.Settings(database_url=database_url, secret_key="t" * 48, base_url="http://localhost", testing=True)
+    return config.Settings(database_url=database_url, secret_key="t" * 48, base_url="http://localhost", staff_daily_limit=1000, testing=True)
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +67,27 @@ def _books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
             assert [str(fault) for fault in ledger.check()] == []
 
 
+TEAM = {"sam": "Sam Support", "rita": "Rita Support", "sven": "Sven Support"}
+_JOIN = """
+insert into users (id, login, email, name, password_hash, role, verified_at, created_at)
+overriding system value
+select 1000000 + place, login, login || '@support.example', name, %s, 'support', now(), now()
+from unnest(%s::text[], %s::text[]) with ordinality as t (login, name, place)
+"""
+
+
 @pytest.fixture
-def app(application: Flask) -> Iterator[Flask]:
-    """The application on an empty database, inside an application context."""
+def team() -> dict[str, str]:
+    """Who decides in the tests: logins of support and their names, there before anything else."""
+    return TEAM
+
+
+@pytest.fixture
+def app(application: Flask, team: dict[str, str]) -> Iterator[Flask]:
+    """The application on a database with nobody but `team`, inside an application context."""
     _empty(application)
+    with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
+        connection.execute(_JOIN, (PASSWORD_HASH, list(team), list(team.values())))
     gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))  # a test may have put others in their place
     with application.app_context(), audit.acting_as(audit.SYSTEM):
         yield application
@@ -124,7 +141,8 @@ class Browser(FlaskClient):
     def open(self, *args, **kwargs):
         token = _cv_app.set(None)
         try:
-            return super().open(*args, **{"buffered": True, **kwargs})
+            with audit.acting_as(audit.SYSTEM):  # who asked does not go on acting in the test
+                return super().open(*args, **{"buffered": True, **kwargs})
         finally:
             _cv_app.reset(token)
 
@@ -144,8 +162,9 @@ BERLIN = customers.Profile(name="Anna Kowalska", street="Turmstraße 12", postco
 
 
 def person(login: str, *, role: str = "customer", name: str = "Anna Kowalska", verified: bool = True, profile: customers.Profile | None = None) -> customers.User:
-    """A user made for a test, with a complete billing profile when one is given."""
-    user = customers.create_user(login, f"{login}@example.com", PASSWORD, name=name, role=role, verified=verified, password_hash=PASSWORD_HASH)
+    """A user made for a test, with a complete billing profile when one is given; one of `TEAM` is there already."""
+    known = customers.find_user(login) if role == "support" and login in TEAM else None
+    user = known or customers.create_user(login, f"{login}@example.com", PASSWORD, name=name, role=role, verified=verified, password_hash=PASSWORD_HASH)
     if profile is not None and user.customer_id is not None:
         customers.update_profile(user.id, user.customer_id, profile, locale="en", timezone="Europe/Berlin")
     return user

@@ -274,7 +274,7 @@ def test_what_nobody_can_be_named_for_is_booked_by_hand_with_its_reason(demo_cus
     with pytest.raises(BankError, match="No line"):
         bank.match_by_hand(waiting[0].id, "anna", actor="sven", reason="twice")
     kept = db.rows("select actor, reason, rule from bank_lines where state = 'matched'")[0]
-    assert (tuple(kept), balance(demo_customer)) == (("sven", "she called", "by hand"), 30_00)
+    assert (tuple(kept), balance(demo_customer)) == (("staff:sven", "she called", "by hand"), 30_00)
     assert whole()
 
 

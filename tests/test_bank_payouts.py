@@ -118,6 +118,9 @@ def test_what_the_bank_did_not_carry_out_is_back_and_a_line_that_shows_it_after_
     assert "The bank refused it" in staff.get(page).text
     assert "Write down what the bank said" in staff.submit(page, {"decision": "refused"}).text
     assert staff.submit(page, {"decision": "refused", "answer": "Account closed"}).status_code == 303
+    assert state(payout) == "approved"
+    assert "You said that the bank refused it. A second person must confirm this." in staff.get(page).text
+    assert refunds.refused(payout, "Account closed", actor=RITA)
     assert (state(payout), wallet.state(demo_customer.customer_id).on_hold) == ("failed", 0)
     assert "Account closed" in refunds.case(payout).refund.steps[-1].note
     bank.import_file(camt([out(payout)]), "late.xml")

@@ -125,7 +125,7 @@ def test_what_only_may_be_the_same_waits_and_nobody_is_credited_twice(demo_custo
         assert set(take(data).counts) == {"duplicate"}
     with pytest.raises(DoubtError):
         bank.is_same(sum_.id, actor="sven", reason="again")
-    assert tuple(db.rows("select state, actor, reason from bank_doubts")[0]) == ("same", "sven", "the bank's slip")
+    assert tuple(db.rows("select state, actor, reason from bank_doubts")[0]) == ("same", "staff:sven", "the bank's slip")
     assert whole()
 
 
@@ -136,7 +136,8 @@ def test_two_that_only_look_the_same_are_two_once_a_person_says_so(demo_customer
     for actor, reason in (("", "x"), ("sven", " ")):
         with pytest.raises(DoubtError, match="Say who you are"):
             bank.are_two(sum_.id, actor=actor, reason=reason)
-    bank.are_two(sum_.id, actor="sven", reason="two slips")
+    for actor in ("sven", "rita"):
+        bank.are_two(sum_.id, actor=actor, reason="two slips")
     bank.match_by_hand(sum_.id, "anna", actor="sven", reason="hers")
     assert (credited(), balance(demo_customer)) == ((210_00, 5_00), 205_00)
     for data in (statement([SUM]), advice(SINGLES)):
@@ -291,7 +292,7 @@ def test_what_stays_missing_is_acknowledged_with_a_name_and_a_reason(app: Flask,
     assert run.invoke(args=["bank", "acknowledge", gap.mark, "--actor", "sven", "--reason", "twice"]).exit_code == 2
     assert (bank.gaps(), bank.differences()) == ([], [])
     (kept,) = bank.acknowledged()
-    assert (kept.sentence, kept.actor, kept.reason) == (gap.sentence, "sven", "the bank has none")
+    assert (kept.sentence, kept.actor, kept.reason) == (gap.sentence, "staff:sven", "the bank has none")
     assert "the bank has none" in run.invoke(args=["bank", "gaps"]).output
     assert "the bank has none" in staff.get("/staff/bank").text
     assert take(camt([replace(WHO, day="2026-11-25")], replace(GERMAN, opening=1_130_00, day="2026-11-25", id="3"))).missing != [], "another gap is another thing"
@@ -306,7 +307,7 @@ def test_support_says_that_it_is_the_same_or_that_they_are_two(demo_customer: Us
     (sum_,) = [line for line in bank.unmatched() if line.amount == 105_00]
     at = f"/staff/bank/{sum_.id}"
     page = staff.get(at).text
-    for said in ("Is it the same money?", "It is the same money", "They are two", "100.00", "5.00"):
+    for said in ("Is it the same money?", "It is the same money", "They are separate payments", "100.00", "5.00"):
         assert said in page
     assert 'value="credit"' not in page
     assert staff.submit(at, {"decision": "two", "reason": ""}).status_code == 422
@@ -317,6 +318,10 @@ def test_support_says_that_it_is_the_same_or_that_they_are_two(demo_customer: Us
     take(statement([Transfer(12_00, text="z", sender="", iban="", reference="A3")], id="9"))
     (other,) = [line for line in bank.unmatched() if line.amount == 12_00]
     assert staff.submit(f"/staff/bank/{other.id}", {"decision": "two", "reason": "two slips"}).status_code == 303
+    waits = staff.get(f"/staff/bank/{other.id}").text
+    assert "You said that they are separate payments. A second person must confirm this." in waits
+    assert 'value="two"' not in waits
+    bank.are_two(other.id, actor="rita", reason="two slips")
     assert 'value="credit"' in staff.get(f"/staff/bank/{other.id}").text
 
 

@@ -332,7 +332,8 @@ def test_the_clock_stops_when_told(database_url, app):
 # The demo
 
 
-def test_the_demo_is_written_and_refused_a_second_time(run):
+def test_the_demo_is_written_and_refused_a_second_time(run, superuser):
+    superuser.execute("delete from users")
     told = run("demo", "seed", "--customers", "1", "--months", "1")
     assert told.exit_code == 0, told.output
     assert "demo-client-area" in told.output

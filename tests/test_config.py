@@ -262,6 +262,8 @@ def test_the_seller_is_what_the_environment_says():
         ({**GIVEN, "PORT": "８０００"}, "is not a port"),
         ({**GIVEN, "BASE_URL": "billing.example.com"}, "BASE_URL must begin with https://"),
         ({**GIVEN, "REFUND_UNUSED_DAYS": "366"}, "REFUND_UNUSED_DAYS=366 is no number of days"),
+        ({**GIVEN, "STAFF_DAILY_LIMIT": "1001"}, "STAFF_DAILY_LIMIT=1001 is not a share"),
+        ({**GIVEN, "STAFF_DAILY_LIMIT": "-1"}, "STAFF_DAILY_LIMIT=-1 is not a share"),
         ({**GIVEN, "SANDBOX": "perhaps"}, "SANDBOX=perhaps is not understood"),
         ({**STRIPE, "SANDBOX": "on"}, "SANDBOX is on beside a real processor"),
         ({**STRIPE, "STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is empty"),
@@ -355,3 +357,9 @@ def test_every_name_that_is_read_stands_in_the_example():
     names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
     assert names
     assert [name for name in sorted(names) if f"#{name}=" not in documented] == []
+
+
+def test_what_one_person_may_decide_alone_in_a_day_follows_the_limit_of_one_decision():
+    assert config.load({**GIVEN, "REFUND_FOUR_EYES": "7"}).daily_limit_percent == 14
+    assert config.load({**GIVEN, "STAFF_DAILY_LIMIT": "0"}).daily_limit_percent == 0
+    assert config.load({**GIVEN, "STAFF_DAILY_LIMIT": "30"}).daily_limit_percent == 30

@@ -29,6 +29,12 @@ def facts() -> dict[str, dict[str, list[str]]]:
 
 
 @pytest.fixture
+def team() -> dict[str, str]:
+    """Nobody: the demo brings its own people of support, and is written into an empty database only."""
+    return {}
+
+
+@pytest.fixture
 def told(app: Flask) -> Flask:
     """The demo with three other customers, told once."""
     demo.seed(3, 14, 7, processor=processor(app))

@@ -304,8 +304,9 @@ def test_above_the_limit_two_different_people_approve(app, anna):
     with pytest.raises(RefundError, match="Another person"):
         refunds.approve(number, actor=SAM)
     assert refunds.approve(number, actor=RITA) == "approved"
-    (refund,) = refunds.of_customer(anna.customer_id)
-    assert [(step.state, step.actor) for step in refund.steps[1:]] == [("requested", SAM), ("approved", RITA)]
+    case, (refund,) = refunds.case(number), refunds.of_customer(anna.customer_id)
+    assert [(step.state, step.actor) for step in case.refund.steps[1:]] == [("requested", SAM), ("approved", RITA)]
+    assert [step.state for step in refund.steps] == ["requested", "approved"], "how support comes to its decision is not the customer's"
     assert refunds.pay_out_due() == 1
 
 
@@ -339,7 +340,7 @@ def test_a_payout_by_hand_needs_two_people_and_the_banks_reference(app, anna):
     with pytest.raises(RefundError, match="settled"):
         refunds.mark_paid(number, reference="TX-77", actor=SAM)
     (refund,) = refunds.of_customer(anna.customer_id)
-    assert ([step.state for step in refund.steps], refund.steps[-2].note) == (["requested", "requested", "approved", "sent", "settled"], "Bank's reference TX-77")
+    assert ([step.state for step in refund.steps], refund.steps[-2].note) == (["requested", "approved", "sent", "settled"], "Bank's reference TX-77")
     assert (book("suspense", "EUR", "bank"), wallet.state(anna.customer_id).on_hold, again(payment).state) == (30_00, 0, "refunded")
     assert books_there() == 0
 

@@ -12,7 +12,7 @@ from datetime import date
 import psycopg
 
 import config
-from app import clock, customers, db, invoicing, ledger, payments
+from app import approvals, clock, customers, db, invoicing, ledger, payments
 from app.bank import booking, camt, candidates, continuity, doubts, following, known, mt940, payouts, reasons, repeats, reports, told
 from app.bank.booking import Booked
 from app.bank.continuity import Gap, NoSuchGap, Unexplained, acknowledge, acknowledged, differences, gaps
@@ -22,6 +22,7 @@ from app.bank.keys import Booking, Line
 from app.bank.known import Memory
 from app.bank.matching import BY_HAND, Match
 from app.bank.payouts import PayoutError, Return
+from app.bank.senders import Sender, same_account, same_name, senders
 from app.bank.statements import FileRefused, Statement, clean, cleaned, compact
 from app.money import Money
 from config import BankAccount
@@ -38,6 +39,7 @@ __all__ = [
     "PayoutError",
     "Report",
     "Return",
+    "Sender",
     "Unexplained",
     "Waiting",
     "acknowledge",
@@ -54,6 +56,9 @@ __all__ = [
     "payouts",
     "read",
     "reports",
+    "same_account",
+    "same_name",
+    "senders",
     "unmatched",
     "waiting",
 ]
@@ -345,7 +350,8 @@ def waiting(line_id: int) -> Waiting | None:
 def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: str = "") -> str:
     """Credit a line in suspense to a customer, for the bill of that number if one is given; what became of it, as a sentence. Opens the transaction.
 
-    Raises BankError. `actor` and `reason` stay with the line.
+    Above the limit of refunds, and of the day, a second person has to say the same. Raises BankError, NotAllowed. `actor` and `reason` stay with
+    the line.
     """
     with db.transaction():
         known.lock()
@@ -356,12 +362,27 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
             raise BankError("It is on its way back to its sender.")
         if doubts.of(line_id):
             raise BankError(UNDECIDED)
-        whose = _named(login, number)
-        (outcome,) = payments.take_in([booking.arrival(line_id, Money(line.amount, line.currency), whose, line.deducted)])
+        whose, money = _named(login, number), Money(line.amount, line.currency)
+        said = approvals.approve(
+            "bank.match",
+            "bank_line",
+            line_id,
+            actor=actor,
+            needed=approvals.needed(money),
+            amount=money,
+            terms=f"{login} {number}".strip(),
+            customers=[*doubts.concerned([line_id]), whose.customer_id, customers.find_logins([login])[login]],
+            reason=reason.strip()[:500],
+        )
+        if said.repeated:
+            raise BankError("You have decided so already. A second person must confirm this.")
+        if not said.reached:
+            return f"Your decision is kept. A second person must confirm this.{f' {approvals.ALONE}' if said.limited else ''}"
+        (outcome,) = payments.take_in([booking.arrival(line_id, money, whose, line.deducted)])
         if isinstance(outcome, str):
             raise BankError(outcome)
-        booking.mark([(line_id, outcome, whose.rule)], actor, reason)
-    return f"{Money(line.amount, line.currency)} is {f'credited for {number}' if number else f'on the balance of {login}'}."
+        booking.mark([(line_id, outcome, whose.rule)], said.by, reason)
+    return f"{money} is {f'credited for {number}' if number else f'on the balance of {login}'}."
 
 
 def _named(login: str, number: str) -> Match:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from app import clock, db
+from app import approvals, clock, db
 from app.bank.statements import Statement
 from app.money import Money
 from config import BankAccount
@@ -69,7 +69,7 @@ def differences() -> list[Gap]:
 def acknowledge(mark: str, *, actor: str, reason: str) -> str:
     """Say of a gap or a difference that it stays, with a name and a reason that are kept; what it was, as a sentence. Opens the transaction.
 
-    It is hidden from then on, and told again when another amount is missing. Raises NoSuchGap, Unexplained.
+    It is hidden from then on, and told again when another amount is missing. Raises NoSuchGap, Unexplained, NotAllowed.
     """
     if not actor.strip() or not reason.strip():
         raise Unexplained("Say who you are and why.")
@@ -77,7 +77,8 @@ def acknowledge(mark: str, *, actor: str, reason: str) -> str:
         found = next((gap for gap in (*gaps(), *differences()) if gap.mark == mark), None)
         if found is None:
             raise NoSuchGap(f"Nothing that is missing is called {mark}.")
-        db.execute(_ACKNOWLEDGE, mark=mark, sentence=found.sentence, actor=actor.strip(), reason=reason.strip()[:500], now=clock.now())
+        person = approvals.decide("bank.acknowledge", mark, actor=actor, reason=reason.strip()[:500])
+        db.execute(_ACKNOWLEDGE, mark=mark, sentence=found.sentence, actor=person.name, reason=reason.strip()[:500], now=clock.now())
     return found.sentence
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from app import clock, db, ledger
+from app import approvals, clock, db, ledger
 from app.bank import known
 from app.money import Money
 
@@ -81,14 +81,31 @@ def still_wait(lines: Sequence[int]) -> set[int]:
 
 
 def are_two(line_id: int, *, actor: str, reason: str) -> str:
-    """Say that a line is other money than what it may be: it waits like any other from then on. Opens the transaction. Raises DoubtError."""
+    """Say that a line is other money than what it may be; once a second person says so too, it waits like any other. Opens the transaction.
+
+    What became of it, as a sentence. Raises DoubtError, NotAllowed.
+    """
     _explained(actor, reason)
     with db.transaction():
         known.lock()
         found = of(line_id)
         if found is None:
             raise DoubtError(f"There is no doubt about line {line_id}.")
-        _decide(found.id, "two", actor, reason)
+        said = approvals.approve(
+            "bank.separate",
+            "bank_doubt",
+            found.id,
+            about=line_id,
+            actor=actor,
+            needed=2,
+            customers=concerned([line.id for line in found.lines]),
+            reason=reason.strip()[:500],
+        )
+        if said.repeated:
+            raise DoubtError("You have said so already. A second person must confirm this.")
+        if not said.reached:
+            return "Your decision is kept. A second person must confirm this."
+        _decide(found.id, "two", said.by, reason)
         db.execute("update bank_lines set reason = %(why)s, reason_code = '' where id = any(%(ids)s) and state = 'suspense'", why=f"It is other money: {reason.strip()[:200]}",
                    ids=[line.id for line in found.waiting])  # fmt: skip
     return "They are two. It waits for its customer now."
@@ -97,7 +114,7 @@ def are_two(line_id: int, *, actor: str, reason: str) -> str:
 def is_same(line_id: int, others: Sequence[int] = (), *, actor: str, reason: str) -> str:
     """Say that a line in suspense is money that is booked already: as its doubt says, or as `others`. Opens the transaction.
 
-    Every line that waits with it leaves suspense the way it came. Raises DoubtError where the amounts are not the same.
+    Every line that waits with it leaves suspense the way it came. Raises DoubtError where the amounts are not the same, NotAllowed.
     """
     _explained(actor, reason)
     with db.transaction():
@@ -106,10 +123,25 @@ def is_same(line_id: int, others: Sequence[int] = (), *, actor: str, reason: str
         if found is None:
             raise DoubtError(f"Say which lines {line_id} is the same money as.")
         _check(found)
+        person = approvals.decide(
+            "bank.same",
+            line_id,
+            actor=actor,
+            customers=concerned([line.id for line in found.lines]),
+            reason=reason.strip()[:500],
+            details={"lines": [line.id for line in found.lines]},
+        )
+        approvals.withdraw("bank_doubt", found.id)
         for line in found.waiting:
-            _undo(line, actor)
-        _decide(found.id, "same", actor, reason)
+            approvals.withdraw("bank_line", line.id)
+            _undo(line, person.name)
+        _decide(found.id, "same", person.name, reason)
     return f"{_sum(found.waiting)} counts once."
+
+
+def concerned(lines: Sequence[int]) -> list[int]:
+    """The customers whom lines are known to be about: who was credited for them, or for others of the same sender's account."""
+    return [row.customer_id for row in db.rows(_CONCERNED, lines=list(lines))]
 
 
 def _explained(actor: str, reason: str) -> None:
@@ -121,6 +153,8 @@ def _named(line_id: int, others: Sequence[int]) -> Doubt:
     """A doubt that a person has, about these lines."""
     if (standing := of(line_id)) is not None:
         _decide(standing.id, "two", "system", "A person names other lines.")
+        if rest := [line.id for line in standing.waiting if line.id != line_id]:  # of these nobody said anything
+            raise_for([(line, [other.id for other in standing.others], True) for line in rest])
     if line_id in others or db.scalar("select count(*) from bank_lines where id = any(%(ids)s)", ids=[line_id, *others]) != 1 + len(set(others)):
         raise DoubtError("These lines are not in the books.")
     doubt = db.rows("insert into bank_doubts (opened_at) values (%(now)s) returning id", now=clock.now())[0].id
@@ -176,4 +210,11 @@ select id from bank_lines l where id = any(%(lines)s) and state = 'suspense'
 """
 _DECIDE = """
 update bank_doubts set state = %(state)s, actor = %(actor)s, reason = %(reason)s, decided_at = %(now)s where id = %(id)s
+"""
+_CONCERNED = """
+select distinct o.customer_id
+from bank_lines l
+join bank_lines o on o.id = l.id or (l.sender_account <> '' and o.sender_account = l.sender_account)
+where l.id = any(%(lines)s)
+  and o.customer_id is not null
 """

@@ -13,7 +13,7 @@ from config import BankAccount
 SPACE = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.09"
 LONGEST_NAME, LONGEST_TEXT = 70, 140
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-?:().,'+ ")
-_SPELLED = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D",
+SPELLED = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D",
                            "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "ı": "i", "&": "+", "_": "-", "’": "'", "–": "-"})  # fmt: skip
 
 
@@ -30,7 +30,7 @@ class Order:
 
 def latin(text: str, longest: int) -> str:
     """A text in the letters every bank takes: spelled out where that is usual, without accents, a point for what has no such letter."""
-    plain = unicodedata.normalize("NFKD", text.translate(_SPELLED))
+    plain = unicodedata.normalize("NFKD", text.translate(SPELLED))
     letters = (letter if letter in _ALLOWED else "." for letter in plain if not unicodedata.combining(letter))
     return " ".join("".join(letters).split()).lstrip("/")[:longest].strip() or "."
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import config
-from app import audit, clock, db, payments, refunds
+from app import approvals, audit, clock, db, payments, refunds
 from app.bank import doubts, known, pain
 from app.bank.reasons import CAME_BACK
 from app.bank.statements import compact
@@ -101,6 +101,7 @@ def export(currency: str) -> File | None:
                 [{"file": file.id, "number": order.number, "amount": order.amount.minor} for order in orders])  # fmt: skip
         refunds.hold_payouts([order.number for order in orders])
         refunds.commission([order.number for order in orders if not order.number.startswith("BR-")], message)
+        audit.record("payout.file", "payout_file", message, details={"count": len(orders), "total": Money(total, currency)})
         return File(message, account.number, len(orders), Money(total, currency), content)
 
 
@@ -190,6 +191,7 @@ def reject(number: str, message: str, why: str) -> str:
         _step(number, "failed", f"The bank rejected it: {why}", "bank")
     else:
         refunds.came_back(number, f"The bank rejected it: {why}")
+    audit.record("payout.reject", "payout", number, reason=why, details={"file": message})
     return ""
 
 
@@ -275,6 +277,7 @@ def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
             db.execute(_SENT_BACK, number=payout.number, own=line.id)
         else:
             refunds.left(payout.number, reference)
+        audit.record("payout.confirm", "payout", payout.number, reason=f"Bank's reference {reference}")
     _book(line.id, " ".join(payout.number for payout in paid), "payout")
     return ""
 
@@ -306,8 +309,11 @@ def send_back(line_id: int, iban: str, holder: str, *, actor: str, reason: str) 
             raise PayoutError("It is on its way back already.")
         if doubts.of(line_id):
             raise PayoutError("It may be money that is booked already. Say first whether it is.")
+        person = approvals.decide("bank.return", line_id, actor=actor, customers=doubts.concerned([line_id]), reason=reason.strip()[:500])
+        approvals.withdraw("bank_line", line_id)
         made = db.rows(_SEND_BACK, line=line_id, amount=line.amount, currency=line.currency, iban=number, holder=name, reason=reason.strip()[:500], now=clock.now())[0]
-        _step(made.number, "requested", reason.strip()[:500], actor)
+        approvals.count_in("bank_return", made.number, "approve", person, reason.strip()[:500])
+        _step(made.number, "requested", reason.strip()[:500], person.name)
         return str(made.number)
 
 
@@ -315,9 +321,10 @@ def approve(number: str, *, actor: str) -> None:
     """The second voice for money that goes back. Opens the transaction. Raises PayoutError."""
     with db.transaction():
         found = _held(number, "requested")
-        if actor in {row.actor for row in db.rows("select actor from bank_return_steps where return_id = %(id)s and state = 'requested'", id=found.id)}:
+        said = approvals.approve("bank.approve", "bank_return", number, actor=actor, needed=2, customers=doubts.concerned([found.line_id]))
+        if said.repeated:
             raise PayoutError("You asked for it. Another person has to approve it.")
-        _step(number, "approved", "", actor)
+        _step(number, "approved", "", said.by)
 
 
 def withdraw(number: str, *, actor: str, reason: str) -> None:
@@ -325,10 +332,12 @@ def withdraw(number: str, *, actor: str, reason: str) -> None:
     if not reason.strip():
         raise PayoutError("Say why.", "reason")
     with db.transaction():
-        _held(number, "requested", "approved")
+        found = _held(number, "requested", "approved")
         if db.scalar("select exists (select from bank_payouts where number = %(number)s)", number=number):
             raise PayoutError(f"{number} stands in a file for the bank.")
-        _step(number, "withdrawn", reason.strip()[:500], actor)
+        person = approvals.decide("bank.withdraw", number, actor=actor, customers=doubts.concerned([found.line_id]), reason=reason.strip()[:500])
+        approvals.withdraw("bank_return", number)
+        _step(number, "withdrawn", reason.strip()[:500], person.name)
 
 
 def standing(line_id: int) -> Return | None:

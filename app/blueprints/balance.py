@@ -9,8 +9,8 @@ from flask import Blueprint, Response
 
 from app import clock, fx, ledger, services, wallet, web
 from app.formats import Formats
+from app.limits import at_least
 from app.money import Money
-from app.payments.limits import at_least
 from app.services import Renewal
 
 balance = Blueprint("balance", __name__)

@@ -5,8 +5,8 @@ from datetime import date
 from flask import Blueprint, Response, abort, request
 
 from app import clock, payments, services, web
+from app.limits import at_least
 from app.money import Money
-from app.payments.limits import at_least
 from app.services import Service
 
 pages = Blueprint("services", __name__)

@@ -4,8 +4,10 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, request
 
-from app import bank, services, web
-from app.bank import BankError, DoubtError, PayoutError
+from app import approvals, bank, customers, services, web
+from app.approvals import NotAllowed
+from app.bank import BankError, DoubtError, PayoutError, Sender
+from app.blueprints import staff_view
 from app.web.forms import Form, Line
 from app.web.gate import staff_required
 
@@ -55,7 +57,7 @@ def acknowledge(mark: str) -> Response:
         return _gap(mark, form, 422)
     try:
         bank.acknowledge(mark, actor=f"staff:{web.reader().login}", reason=form.reason.data or "")
-    except bank.Unexplained as refused:
+    except (bank.Unexplained, NotAllowed) as refused:
         form.refuse("reason", str(refused))
         return _gap(mark, form, 422)
     except bank.NoSuchGap:
@@ -89,7 +91,7 @@ def decide(line_id: int) -> Response:
         return _show(line_id, form, 422)
     try:
         said = _decide(line_id, request.form.get("decision", ""), form, f"staff:{web.reader().login}")
-    except DoubtError as refused:
+    except (DoubtError, NotAllowed) as refused:
         form.refuse("reason", str(refused))
         return _show(line_id, form, 422)
     except PayoutError as refused:
@@ -112,7 +114,7 @@ def _decide(line_id: int, decision: str, form: Decision, actor: str) -> str:
         return said
     if decision == "return":
         number = bank.payouts.send_back(line_id, form.iban.data or "", form.holder.data or "", actor=actor, reason=reason)
-        return f"{number} waits for another person."
+        return f"{number} is asked for. A second person must confirm this."
     if decision in {"same", "two"}:
         return bank.is_same(line_id, actor=actor, reason=reason) if decision == "same" else bank.are_two(line_id, actor=actor, reason=reason)
     standing = bank.payouts.standing(line_id)
@@ -129,17 +131,33 @@ def _show(line_id: int, form: Decision, status_code: int = 200) -> Response:
     line = bank.waiting(line_id)
     if line is None:
         abort(404)
-    standing = bank.payouts.standing(line_id)
-    mine = standing is not None and f"staff:{web.reader().login}" in standing.approvals
+    standing, doubt = bank.payouts.standing(line_id), bank.doubts.of(line_id)
     return web.page(
         "bank/line.html",
         status_code=status_code,
         line=line,
-        doubt=bank.doubts.of(line_id),
-        candidates=bank.candidates.of_line(line_id),
+        doubt=doubt,
         standing=standing,
-        mine=mine,
+        candidates=bank.candidates.of_line(line_id),
+        view=_view(line, doubt, standing),
         words=WORDS,
         entered=form.values,
         errors=form.sentences,
+        **staff_view.words(),
+    )
+
+
+def _view(line: bank.Waiting, doubt: bank.Doubt | None, standing: bank.Return | None) -> staff_view.View:
+    """What is known of a line: beside the customer whom a first person named, and the account it goes back to."""
+    subjects: list[tuple[str, object]] = [("bank_line", line.id)]
+    subjects += [("bank_doubt", doubt.id)] if doubt else []
+    subjects += [("bank_return", standing.number)] if standing else []
+    chosen = next((voice.terms.partition(" ")[0] for voice in approvals.of("bank_line", line.id)), "")
+    return staff_view.view(
+        customer_id=customers.find_logins([chosen]).get(chosen),
+        concerned=bank.doubts.concerned([each.id for each in doubt.lines] if doubt else [line.id]),
+        sent=[Sender(line.sender, line.sender_account)],
+        holder=standing.holder if standing else "",
+        iban=standing.iban if standing else "",
+        subjects=subjects,
     )

@@ -5,6 +5,8 @@ from typing import Final
 from flask import Blueprint, Response, abort, request
 
 from app import payments, refunds, services, web
+from app.approvals import NotAllowed
+from app.blueprints import staff_view
 from app.gateways.base import GatewayError
 from app.refunds import RefundError
 from app.web.forms import Form, Line
@@ -22,7 +24,8 @@ STATES: Final = {
 }
 """Word and tone of what became of held money."""
 SAID: Final = {
-    "held": "{} has your decision and waits for another person's.",
+    "held": "{} has your decision. A second person must confirm this.",
+    "unconfirmed": "{} has your decision. A second person must confirm this.",
     "credited": "{} is credited. The receipt is on its way.",
     "returning": "{} goes back to its payer.",
     "returned": "{} is sent back. Its payer is told by mail.",
@@ -75,6 +78,9 @@ def decide(number: str) -> Response:
     except RefundError as refused:
         form.refuse(refused.field if refused.field in FIELDS else "reason", web.writer().sentence(str(refused)))
         return _show(number, form, 422)
+    except NotAllowed as refused:
+        form.refuse("reason", str(refused))
+        return _show(number, form, 422)
     services.settle_waiting()
     web.toast(SAID[state].format(number))
     return web.go("/staff/held")
@@ -85,8 +91,7 @@ def _decide(number: str, decision: str, form: Decision, actor: str) -> str:
         refunds.mark_returned(number, reference=form.reference.data or "", actor=actor)
         return "returned"
     if decision == "refused":
-        refunds.refused(number, form.reason.data or "", actor=actor)
-        return "failed"
+        return "failed" if refunds.refused(number, form.reason.data or "", actor=actor) else "unconfirmed"
     if decision not in ("credit", "return", "dismiss"):
         abort(400)
     state = refunds.release(number, decision, actor=actor, reason=form.reason.data or "", iban=form.iban.data or "", holder=form.holder.data or "")
@@ -100,5 +105,5 @@ def _show(number: str, form: Decision, status_code: int = 200) -> Response:
     case = refunds.held_case(number)
     if case is None:
         abort(404)
-    mine = f"staff:{web.reader().login}" in case.approvals
-    return web.page("held/case.html", status_code=status_code, case=case, mine=mine, states=STATES, entered=form.values, errors=form.sentences)
+    known = staff_view.view(customer_id=case.customer_id, payment=case.public_id, holder=case.holder, iban=case.iban, subjects=[("held", number), ("payout", number)])
+    return web.page("held/case.html", status_code=status_code, case=case, view=known, states=STATES, entered=form.values, errors=form.sentences, **staff_view.words())

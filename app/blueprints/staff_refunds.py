@@ -5,6 +5,8 @@ from typing import Final
 from flask import Blueprint, Response, abort, request
 
 from app import payments, refunds, web
+from app.approvals import NotAllowed
+from app.blueprints import staff_view
 from app.blueprints.refunds import DISPUTES, NEXT, STATES
 from app.money import AmountError, Money
 from app.refunds import RefundError
@@ -92,6 +94,8 @@ def open_refund(payment: str) -> Response:
             form.refuse("amount", str(error))
         except RefundError as refused:
             form.refuse(refused.field if refused.field == "reason" else "amount", web.writer().sentence(str(refused)))
+        except NotAllowed as refused:
+            form.refuse("reason", str(refused))
         else:
             web.toast(f"{number} is opened and waits for its approval.")
             return web.go(f"/staff/refunds/{number}")
@@ -105,7 +109,18 @@ def _show_origin(payment: str, form: Opening, status_code: int = 200) -> Respons
     whole = web.writer().amount(origin.source.refundable.minor, origin.source.refundable.currency)
     entered = {**form.values, "amount": form.amount.data or whole}
     quiet = refunds.quiet_until(origin.customer_id)
-    return web.page("refunds/open.html", status_code=status_code, origin=origin, source=origin.source, quiet_until=quiet, entered=entered, errors=form.sentences)
+    known = staff_view.view(customer_id=origin.customer_id, payment=payment)
+    return web.page(
+        "refunds/open.html",
+        status_code=status_code,
+        origin=origin,
+        source=origin.source,
+        quiet_until=quiet,
+        view=known,
+        entered=entered,
+        errors=form.sentences,
+        **staff_view.words(),
+    )
 
 
 @staff_refunds.get("/staff/refunds/<number>")
@@ -129,6 +144,9 @@ def decide(number: str) -> Response:
     except RefundError as refused:
         form.refuse(refused.field if refused.field == "reference" else "answer", web.writer().sentence(str(refused)))
         return _show(number, form, 422)
+    except NotAllowed as refused:
+        form.refuse("answer", str(refused))
+        return _show(number, form, 422)
     web.toast(said)
     return web.go("/staff/refunds")
 
@@ -140,7 +158,8 @@ def _decide(number: str, decision: str, form: Decision, actor: str) -> str:
         refunds.decline(number, actor=actor, answer=form.answer.data or "")
         return f"{number} is declined. The money is back on the customer's balance."
     if decision == "refused":
-        refunds.refused(number, form.answer.data or "", actor=actor)
+        if not refunds.refused(number, form.answer.data or "", actor=actor):
+            return "Your decision is kept. A second person must confirm this."
         return f"{number} has failed. The money is back on the customer's balance."
     if decision != "paid":
         abort(400)
@@ -152,17 +171,20 @@ def _show(number: str, form: Decision, status_code: int = 200) -> Response:
     case = refunds.case(number)
     if case is None:
         abort(404)
-    mine = f"staff:{web.reader().login}" in case.refund.approvals
+    refund = case.refund
+    subjects = [("refund", number), ("payout", number)]
+    known = staff_view.view(customer_id=case.customer_id, payment=case.payment, holder=refund.holder, iban=refund.iban, subjects=subjects)
     return web.page(
         "refunds/case.html",
         status_code=status_code,
         case=case,
-        refund=case.refund,
-        mine=mine,
+        refund=refund,
+        view=known,
         states=STATES,
         following=NEXT,
         entered=form.values,
         errors=form.sentences,
         disputes=refunds.disputes_of_payment(case.payment),
         contested=DISPUTES,
+        **staff_view.words(),
     )

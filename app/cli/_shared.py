@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from flask.cli import AppGroup, ScriptInfo
 from tqdm import tqdm
 
-from app import audit, customers, db, logs, origin
+from app import approvals, audit, customers, db, logs, origin
 from config import ConfigError
 
+_Command = TypeVar("_Command", bound=Callable[..., object])
 DAY = click.DateTime(["%Y-%m-%d"])
 NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -60,10 +62,11 @@ def refuse_wrong_database(ctx: click.Context) -> None:
 
 @contextmanager
 def refusals(*kinds: type[Exception]) -> Iterator[None]:
-    """A refusal is a sentence and exit code 2, never a trace."""
+    """A refusal is a sentence and exit code 2, never a trace; so is a decision that this person may not take."""
+    expected: tuple[type[Exception], ...] = (approvals.NotAllowed, *kinds)
     try:
         yield
-    except kinds as refusal:
+    except expected as refusal:
         click.echo(str(refusal).capitalize() if isinstance(refusal, LookupError) else str(refusal), err=True)
         sys.exit(2)
 
@@ -86,6 +89,11 @@ def staff_actor(login: str) -> str:
     if user is None or user.role != "support":
         raise click.BadParameter(f"{login} is no login of support.")
     return f"staff:{user.login}"
+
+
+def actor_option(says: str) -> Callable[[_Command], _Command]:
+    """The option ``--actor``: the support login of the person who decides; others are refused before anything is read."""
+    return click.option("--actor", required=True, metavar="LOGIN", callback=lambda _context, _option, login: staff_actor(login), help=says)
 
 
 def _system_user() -> str:

@@ -9,6 +9,7 @@ from app import bank, remittance, services
 from app.cli._shared import (
     NEW_FILE,
     Commands,
+    actor_option,
     in_writable_folder,
     progress_bar,
     refusals,
@@ -77,7 +78,7 @@ def bank_gaps() -> None:
 
 @bank_commands.command("acknowledge")
 @click.argument("mark")
-@click.option("--actor", required=True, help="Who says so.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="Why it will not come.")
 def bank_acknowledge(mark: str, actor: str, reason: str) -> None:
     """Say of a gap or a difference of “bank gaps” that it stays; it is told no more, and kept with your name."""
@@ -88,7 +89,7 @@ def bank_acknowledge(mark: str, actor: str, reason: str) -> None:
 @bank_commands.command("same")
 @click.argument("line", type=int)
 @click.option("--as", "others", type=int, multiple=True, help="A line it is the same money as, several of them if it is their sum; without, the ones it waits for.")
-@click.option("--actor", required=True, help="Who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="How it is known.")
 def bank_same(line: int, others: tuple[int, ...], actor: str, reason: str) -> None:
     """Say that a line in suspense is money that other lines tell already, so that it counts once."""
@@ -98,7 +99,7 @@ def bank_same(line: int, others: tuple[int, ...], actor: str, reason: str) -> No
 
 @bank_commands.command("two")
 @click.argument("line", type=int)
-@click.option("--actor", required=True, help="Who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="How it is known.")
 def bank_two(line: int, actor: str, reason: str) -> None:
     """Say that a line in suspense is other money than what it may be the same as."""
@@ -110,7 +111,7 @@ def bank_two(line: int, actor: str, reason: str) -> None:
 @click.argument("line", type=int)
 @click.option("--customer", "login", required=True, help="Whose money it is, by login.")
 @click.option("--bill", "number", default="", help="The bill it pays, if it is for one.")
-@click.option("--actor", required=True, help="Who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="How it is known.")
 def bank_match(line: int, login: str, number: str, actor: str, reason: str) -> None:
     """Credit a line in suspense by hand."""

@@ -5,7 +5,7 @@ import sys
 import click
 
 from app import clock, payments, refunds, services
-from app.cli._shared import Commands, progress_bar, refusals, staff_actor
+from app.cli._shared import Commands, actor_option, progress_bar, refusals
 from app.gateways.base import GatewayError
 from app.money import AmountError, Money
 
@@ -53,7 +53,7 @@ def payments_held(*, over: bool) -> None:
 @click.option("--paid", "reference", help="A return by hand has left: the bank's reference of the transfer.")
 @click.option("--iban", default="", help="Where to, if it cannot go back the way it came.")
 @click.option("--holder", default="", help="Whose account that is.")
-@click.option("--actor", required=True, callback=lambda _context, _option, login: staff_actor(login), help="Login of the person of support who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", default="", help="Why.")
 def payments_release(number: str, *, decision: str | None, reference: str | None, iban: str, holder: str, actor: str, reason: str) -> None:
     """Decide what becomes of held money. A second person confirms large sums and payouts by hand with the same words."""
@@ -71,7 +71,7 @@ def payments_release(number: str, *, decision: str | None, reference: str | None
 @payments_commands.command("take-dispute")
 @click.argument("reference")
 @click.argument("amount")
-@click.option("--actor", required=True, callback=lambda _context, _option, login: staff_actor(login), help="Login of the person of support who decides this.")
+@actor_option("Login of the person of support who decides this.")
 def payments_take_dispute(reference: str, amount: str, actor: str) -> None:
     """Take the AMOUNT of a dispute that did not fit its payment, in the currency that was paid; until then nothing of the payment goes back.
 

@@ -5,7 +5,7 @@ import sys
 import click
 
 from app import customers, exchange
-from app.cli._shared import Commands, refusals, staff_actor
+from app.cli._shared import Commands, actor_option, refusals
 from app.money import Money
 
 user_commands = Commands("user", help="Who may log in.")
@@ -24,18 +24,12 @@ _OBSTACLES = {
 """Code of what keeps a customer from being closed → the words for it."""
 
 
-def _actor(_context: click.Context, _option: click.Parameter, login: str) -> str:
-    """Who decides: a login of support, as it stands in the audit log."""
-    return staff_actor(login)
-
-
 def _given(_context: click.Context, _option: click.Parameter, text: str) -> str:
     if not text.strip():
         raise click.BadParameter("Say why, in a few words.")
     return text.strip()
 
 
-actor_option = click.option("--actor", required=True, callback=_actor, help="The login of support that decides this.")
 reason_option = click.option("--reason", required=True, callback=_given, help="Why; kept in the audit log.")
 
 
@@ -79,7 +73,7 @@ def user_promote(login: str, role: str) -> None:
 
 @user_commands.command("disable")
 @click.argument("login")
-@actor_option
+@actor_option("Login of the person of support who decides this.")
 @reason_option
 def user_disable(login: str, actor: str, reason: str) -> None:
     """Switch a login off: signed out at once, and told a wrong password from then on."""
@@ -90,7 +84,7 @@ def user_disable(login: str, actor: str, reason: str) -> None:
 
 @user_commands.command("enable")
 @click.argument("login")
-@actor_option
+@actor_option("Login of the person of support who decides this.")
 @reason_option
 def user_enable(login: str, actor: str, reason: str) -> None:
     """Switch a login on again."""
@@ -101,7 +95,7 @@ def user_enable(login: str, actor: str, reason: str) -> None:
 
 @user_commands.command("sign-out")
 @click.argument("login")
-@actor_option
+@actor_option("Login of the person of support who decides this.")
 @reason_option
 def user_sign_out(login: str, actor: str, reason: str) -> None:
     """End every session and mailed link of a user; who knows the password can log in again."""
@@ -112,7 +106,7 @@ def user_sign_out(login: str, actor: str, reason: str) -> None:
 
 @user_commands.command("lift-currency-wait")
 @click.argument("login")
-@click.option("--actor", required=True, help="Who decides this.")
+@actor_option("Login of the person of support who decides this.")
 @click.option("--reason", required=True, help="Why.")
 def user_lift_currency_wait(login: str, actor: str, reason: str) -> None:
     """Let a customer change the account currency again before the thirty days are over."""
@@ -123,7 +117,7 @@ def user_lift_currency_wait(login: str, actor: str, reason: str) -> None:
 
 @customer_commands.command("close")
 @click.argument("login")
-@actor_option
+@actor_option("Login of the person of support who decides this.")
 @reason_option
 def customer_close(login: str, actor: str, reason: str) -> None:
     """Close the customer of a login and switch its logins off; its documents stay.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from app import audit, clock, db
+from app import approvals, clock, db
 from app.customers import credentials
 from app.customers.events import record
 
@@ -71,14 +71,14 @@ class NotClosable(Exception):
 def disable(login: str, *, actor: str, reason: str) -> int:
     """Switch a login off and end its sessions and links; how many sessions ended.
 
-    Raises LookupError. Opens its own transaction.
+    Raises LookupError, `approvals.NotAllowed`. Opens its own transaction.
     """
     change = partial(credentials.set_disabled, disabled=True)
     return _switch(login, change, "disabled", "user.disable", actor, reason)
 
 
 def enable(login: str, *, actor: str, reason: str) -> None:
-    """Switch a login on again. Raises LookupError; ValueError while its customer is closed.
+    """Switch a login on again. Raises LookupError, `approvals.NotAllowed`; ValueError while its customer is closed.
 
     Opens its own transaction.
     """
@@ -89,7 +89,7 @@ def enable(login: str, *, actor: str, reason: str) -> None:
 def sign_out(login: str, *, actor: str, reason: str) -> int:
     """End a user's sessions and mailed links; how many sessions ended.
 
-    Raises LookupError. Opens its own transaction.
+    Raises LookupError, `approvals.NotAllowed`. Opens its own transaction.
     """
     change = credentials.changed
     return _switch(login, change, "signed_out_by_support", "user.sign_out", actor, reason)
@@ -98,8 +98,8 @@ def sign_out(login: str, *, actor: str, reason: str) -> int:
 def close(login: str, *, actor: str, reason: str) -> int:
     """Close the customer of a login and switch its logins off; documents stay. How many logins.
 
-    Raises LookupError, `NotClosable`, and ValueError when it is closed already. Opens its own
-    transaction.
+    Raises LookupError, `NotClosable`, `approvals.NotAllowed`, and ValueError when it is closed
+    already. Opens its own transaction.
     """
     with db.transaction():
         customer_id = _user(login).customer_id
@@ -109,19 +109,13 @@ def close(login: str, *, actor: str, reason: str) -> int:
             raise ValueError(f"The customer of {login} is closed already.")
         if found := obstacles(customer_id):
             raise NotClosable(found)
+        whose = [customer_id]
+        approvals.decide("customer.close", login, actor=actor, customers=whose, reason=reason)
         db.execute(_CLOSE, id=customer_id, now=clock.now())
         users = [row.id for row in db.rows(_USERS, id=customer_id)]
         for user_id in users:
             credentials.set_disabled(user_id, disabled=True)
             record("disabled", user_id)
-        audit.record(
-            "customer.close",
-            "customer",
-            login,
-            reason=reason,
-            details={"logins": len(users)},
-            actor=actor,
-        )
     return len(users)
 
 
@@ -145,9 +139,10 @@ def _switch(
             closed_at = db.scalar(_HOLD, id=user.customer_id)
             if event == "enabled" and closed_at is not None:
                 raise ValueError(f"The customer of {login} is closed.")
+        whose = [user.customer_id] if user.customer_id else []
+        approvals.decide(action, user.login, actor=actor, customers=whose, reason=reason)
         ended = change(user.id).ended
         record(event, user.id)
-        audit.record(action, "user", user.login, reason=reason, actor=actor)
     return ended
 
 

@@ -56,10 +56,9 @@ TABLES: Final[dict[str, Table]] = {
     "security_events": HISTORY,
     "payment_events": HISTORY,
     "refund_events": HISTORY,
-    "refund_approvals": HISTORY,
     "held_events": HISTORY,
-    "held_approvals": HISTORY,
     "dispute_events": HISTORY,
+    "approvals": _record("withdrawn_at"),
     "card_consents": Table("history", triggered=True),
     # Bills and papers.
     "number_series": _record("last"),
@@ -81,10 +80,10 @@ TABLES: Final[dict[str, Table]] = {
         """
     ),
     "webhooks": _record("state tries error due_at processed_at"),
-    "refunds": _record("state hindrance gateway_reference attempted_at updated_at"),
+    "refunds": _record("state hindrance approvals_needed gateway_reference attempted_at updated_at"),
     "held": _record(
         """
-        state decision way iban holder approvals_needed round tries send_key attempted_at
+        state decision way iban holder approvals_needed tries send_key attempted_at
         gateway_reference hindrance updated_at
         """
     ),
@@ -246,6 +245,25 @@ create trigger bank_returns_test_line_stays
 create trigger bank_payouts_of_one_kind
   after insert on bank_payouts
   for each row execute function payouts_of_one_kind();
+create trigger approvals_by_support
+  before insert on approvals
+  for each row execute function approval_is_by_support();
+create trigger approvals_keep_withdrawn
+  after update on approvals
+  for each row when (old.withdrawn_at is not null) execute function refuse_late_change();
+create trigger refund_is_approved
+  before update of state on refunds
+  for each row when (new.state = 'approved' and old.state <> 'approved')
+  execute function refund_is_approved();
+create trigger held_is_approved
+  before update of state on held
+  for each row when (
+    new.state in ('credited', 'returning', 'dismissed') and old.state <> new.state)
+  execute function held_is_approved();
+create trigger bank_return_is_approved
+  before update of state on bank_returns
+  for each row when (new.state = 'approved' and old.state <> 'approved')
+  execute function bank_return_is_approved();
 create trigger number_series_forward
   after update on number_series
   for each row when (new.last < old.last) execute function refuse_late_change();

@@ -4,6 +4,7 @@ A payment is written before the processor is called, with its id as the key; wha
 return page and the reconciling job are three ways to the same place: `look up`, then `apply`, and only there money moves, once.
 """
 
+from app.limits import LIMITS, Limits, limits
 from app.payments import cards, outages
 from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, still_due, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
@@ -11,7 +12,6 @@ from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_revie
 from app.payments.cards import Card, CardError
 from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import parked, process, process_due, receive, replay
-from app.payments.limits import LIMITS, Limits, limits
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.senders import NOT_THE_SENDER, Sender, sender_of
 from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held

@@ -12,12 +12,12 @@ from app.customers import Beneficiary, Customer
 from app.formats import Formats, formats
 from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructions, Method, NoAnswer, Redirect
 from app.invoicing import Bill
+from app.limits import limits
 from app.money import AmountError, Money
 from app.payments import book, cards, outages, watching
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
-from app.payments.limits import limits
 from app.payments.links import Link, told_at
 
 log = logging.getLogger(__name__)

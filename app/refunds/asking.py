@@ -1,12 +1,14 @@
 """Asking for money back, and support's answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from stdnum import iban as ibans
 from stdnum.exceptions import ValidationError
 
 import config
-from app import clock, customers, db, payments, wallet
+from app import approvals, clock, customers, db, payments, wallet
 from app.money import Money
 from app.refunds import book
 from app.refunds.book import RefundError
@@ -27,7 +29,7 @@ def request(customer_id: int, public_id: str, amount: Money, reason: str, *, iba
 
     The same request again while it is open is the same refund. `iban` and `holder` are needed where the money cannot go back the way it came.
     """
-    with db.transaction():
+    with _enough(public_id), db.transaction():
         row = _own_payment(customer_id, public_id)
         if row.by_another:
             raise RefundError(ANOTHERS, "payment")
@@ -50,13 +52,32 @@ def open_by_support(public_id: str, amount: Money, reason: str, *, actor: str) -
     """
     if not reason.strip():
         raise RefundError("Write down why.", "reason")
-    with db.transaction():
+    with _enough(public_id), db.transaction():
         row = _own_payment(db.scalar("select customer_id from payments where public_id = %(public_id)s", public_id=public_id), public_id)
         if standing := _standing(row, amount):
             return standing
         found = source_for_support(row)
         _refuse(found, amount)
-        return _open(row, found, amount, reason.strip(), actor)
+        person = approvals.decide(
+            "refund.open",
+            public_id,
+            actor=actor,
+            payments=[row.payment_id],
+            reason=reason.strip()[:MOST_WORDS],
+            details={"amount": amount},
+        )
+        return _open(row, found, amount, reason.strip(), person.name)
+
+
+@contextmanager
+def _enough(public_id: str) -> Iterator[None]:
+    """A sum that was spent since it was looked at is refused with what is left, like any other."""
+    try:
+        yield
+    except wallet.InsufficientFunds:
+        left = max((Money(row.remaining, row.currency) for row in db.rows(_LEFT, public_id=public_id)), default=None)
+        says = f"Some of it was spent just now: at most {left} of this payment can be refunded." if left else "It was spent just now: nothing of this payment is left."
+        raise RefundError(says) from None
 
 
 def _unused(row: db.Row, found: Source, amount: Money) -> bool:
@@ -67,7 +88,7 @@ def _unused(row: db.Row, found: Source, amount: Money) -> bool:
 
 def _approve_itself(number: str) -> None:
     row = book.lock(number)
-    db.execute(_APPROVE, id=row.id, actor="system", now=clock.now())
+    approvals.approve_itself("refund", number, "approve")
     book.move(row, "approved", note="Nothing of it was used, and it was asked for in time.", actor="system")
     book.tell(row, "approved")
 
@@ -103,15 +124,32 @@ def approve(number: str, *, actor: str, note: str = "") -> str:
             raise RefundError("The payment is disputed: it cannot go back twice.", "answer")
         if opens_at := waits_until(row):
             raise RefundError(f"Its bank can still take the payment back. It can be refunded from {opens_at:%Y-%m-%d} on.", "answer")
-        if not db.execute(_APPROVE, id=row.id, actor=actor, now=clock.now()):
-            raise RefundError("You have approved it already. Another person has to approve it too.", "answer")
-        given = db.scalar("select count(*) from refund_approvals where refund_id = %(id)s", id=row.id)
-        if given < row.approvals_needed:
-            book.write_step(row.id, "requested", f"Approved by one of {row.approvals_needed} people", actor)
+        said = _voice(row, actor, note)
+        if not said.reached:
+            limited = f". {approvals.ALONE}" if said.limited else ""
+            book.write_step(row.id, "requested", f"Approved by one of {said.needed} people{limited}", said.by)
             return "requested"
-        book.move(row, "approved", note=note, actor=actor)
+        book.move(row, "approved", note=note, actor=said.by)
         book.tell(row, "approved", answer=note)
         return "approved"
+
+
+def _voice(row: db.Row, actor: str, note: str) -> approvals.Outcome:
+    """Count one more person in, and keep how many it takes: never fewer than were needed before."""
+    said = approvals.approve(
+        "refund.approve",
+        "refund",
+        row.number,
+        actor=actor,
+        needed=row.approvals_needed,
+        amount=Money(row.amount, row.currency),
+        payments=[row.payment_id],
+        reason=note,
+    )
+    if said.repeated:
+        raise RefundError("You have approved it already. Another person has to approve it too.", "answer")
+    db.execute("update refunds set approvals_needed = greatest(approvals_needed, %(needed)s) where id = %(id)s", needed=min(said.needed, 2), id=row.id)
+    return said
 
 
 def decline(number: str, *, actor: str, answer: str) -> None:
@@ -120,11 +158,11 @@ def decline(number: str, *, actor: str, answer: str) -> None:
         raise RefundError("Tell the customer why.", "answer")
     with db.transaction():
         row = book.lock(number)
-        if row.state == "approved" and row.attempted_at is None:
-            give_back(row, "declined", answer.strip()[:MOST_WORDS], actor, answered=True)
-            return
-        book.require(row, "requested")
-        give_back(row, "declined", answer.strip()[:MOST_WORDS], actor, answered=True)
+        if row.state != "approved" or row.attempted_at is not None:
+            book.require(row, "requested")
+        person = approvals.decide("refund.decline", number, actor=actor, payments=[row.payment_id], reason=answer.strip()[:MOST_WORDS])
+        approvals.withdraw("refund", number)
+        give_back(row, "declined", answer.strip()[:MOST_WORDS], person.name, answered=True)
 
 
 def decline_unsent(payment_id: int, why: str) -> None:
@@ -213,14 +251,12 @@ def checked_account(iban: str, holder: str) -> tuple[str, str]:
 
 def approvals_needed(way: str, amount: Money) -> int:
     """Two people for a payout by hand and above the limit: the set share of the largest top-up of the currency; else one."""
-    largest = payments.limits(amount.currency)
-    limit = largest.maximum * config.current().refund_four_eyes // 100 if largest else 0
-    return 2 if way == "bank" or amount.minor > limit else 1
+    return 2 if way == "bank" else approvals.needed(amount)
 
 
 _OPEN = """
 select number, amount, currency from refunds r where payment_id = %(payment)s and (state = 'requested'
-  or state in ('approved', 'sent') and exists (select from refund_approvals a where a.refund_id = r.id and a.actor = 'system'))
+  or state in ('approved', 'sent') and exists (select from approvals a where a.subject = 'refund' and a.subject_id = r.number and a.actor = 'system'))
 """
 _UNSENT = "select number from refunds where payment_id = %(payment)s and state in ('requested', 'approved') and attempted_at is null"
 _REQUEST = """
@@ -232,4 +268,9 @@ select id, 'RF-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(paymen
   %(holder)s, %(margin)s, %(needed)s, %(now)s, %(now)s
 from taken returning id, number
 """
-_APPROVE = "insert into refund_approvals (refund_id, actor, at) values (%(id)s, %(actor)s, %(now)s) on conflict do nothing"
+_LEFT = """
+select l.remaining, l.currency
+from lots l
+join payments p on p.id = l.payment_id
+where p.public_id = %(public_id)s and l.remaining > 0
+"""

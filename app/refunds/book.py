@@ -89,6 +89,7 @@ class Case:
     remaining: Money
     refunds_before: int
     disputes_before: int
+    customer_id: int
 
 
 PAGE = 50
@@ -98,7 +99,7 @@ _FIELDS = """
 r.id, r.number, coalesce(b.invoice_number, b.proforma_number) as document,
   p.method_label, r.customer_id, p.payer_id, r.amount, r.currency, r.payout, r.payout_currency, r.state, r.reason, r.answer, r.way,
   coalesce(r.iban, '') as iban, coalesce(r.holder, '') as holder, r.requested_at,
-  r.attempted_at, r.hindrance, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.at), '{}') from refund_approvals a where a.refund_id = r.id) as approvals,
+  r.attempted_at, r.hindrance, r.approvals_needed, (select coalesce(array_agg(a.actor order by a.id), '{}') from approvals a where a.subject = 'refund' and a.subject_id = r.number and a.withdrawn_at is null) as approvals,
   coalesce((select d.number from documents d where d.refund_id = r.id and d.customer_id = p.payer_id), '') as receipt,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from refund_events e where e.refund_id = r.id) as steps
 """
@@ -132,6 +133,8 @@ def _side(row: db.Row, reader: int) -> str:
 
 def _seen(refund: Refund) -> Refund:
     """The refund without what is the other's: the owner sees what its balance gave, the payer what comes back; what support wrote down is for neither."""
+    first, *rest = refund.steps
+    refund = replace(refund, steps=[first, *(step for step in rest if step.state != "requested")])  # who else of support said what is not theirs
     if refund.side == "own":
         return refund
     if refund.side == "owner":
@@ -159,7 +162,7 @@ def case(number: str) -> Case | None:
 def _case(row: db.Row) -> Case:
     return Case(
         _refund(row, "support"), row.payer or ("somebody without a name" if row.payer_id != row.customer_id else ""), row.login or "", row.customer or row.login or "", row.since, row.public_id, row.payment_state, row.gateway_reference, row.gateway,
-        Money(row.paid, row.paid_currency), row.paid_at, Money(row.remaining, row.currency), row.refunds_before, row.disputes_before,
+        Money(row.paid, row.paid_currency), row.paid_at, Money(row.remaining, row.currency), row.refunds_before, row.disputes_before, row.customer_id,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app import clock, db, payments, wallet
+from app import approvals, clock, db, payments, wallet
 from app.gateways.base import RefundSnapshot
 from app.money import Money
 from app.refunds import book, held, paying
@@ -69,21 +69,27 @@ def left(number: str, reference: str) -> None:
         held.paid(number, reference, "bank")
 
 
-def refused(number: str, why: str, *, actor: str) -> None:
-    """The bank did not carry out a payout that was handed to it, so none of it left: the customer has the money again, held money waits again.
+def refused(number: str, why: str, *, actor: str) -> bool:
+    """A person says that the bank did not carry out a payout that was handed to it, so none of it left; whether that counts now.
 
-    Opens the transaction. Raises `RefundError` for one that is not with the bank, or without a reason.
+    Two people have to say so of one that stands in a file for the bank, for it can be paid twice; then the customer has the money again, or
+    held money waits again. Opens the transaction. Raises `RefundError` for one that is not with the bank, or without a reason; `NotAllowed`.
     """
     if not why.strip():
         raise RefundError("Write down what the bank said.", "answer")
     with db.transaction():
         if not number.startswith("RF-"):
-            held.refused(number, why.strip()[:MOST_WORDS], actor)
-            return
+            return held.refused(number, why.strip()[:MOST_WORDS], actor)
         row = book.lock(number)
         if row.way != "bank" or row.state != "approved" or row.attempted_at is None:
             raise RefundError(f"{number} is not with the bank.", "answer")
-        give_back(row, "failed", f"The bank did not carry it out: {why.strip()[:MOST_WORDS]}", actor)
+        said = approvals.approve("refund.failed", "payout", number, actor=actor, needed=2, payments=[row.payment_id], reason=why.strip()[:MOST_WORDS])
+        if said.repeated:
+            raise RefundError("You have said so already. A second person must confirm this.", "answer")
+        if not said.reached:
+            return False
+        give_back(row, "failed", f"The bank did not carry it out: {why.strip()[:MOST_WORDS]}", said.by)
+        return True
 
 
 def came_back(number: str, why: str) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 
 import config
-from app import clock, customers, db, ledger, mail, payments, wallet
+from app import approvals, clock, customers, db, ledger, mail, payments, wallet
 from app.formats import formats
 from app.gateways.base import DisputeSnapshot
 from app.languages import N_
@@ -82,7 +82,8 @@ def take_by_hand(reference: str, minor: int, *, actor: str) -> Money:
             raise RefundError(f"No dispute {reference} waits.")
         row = of_payment(dispute.customer_id, dispute.payment_id)[0]
         amount = Money(minor, row.paid_currency)
-        _open(row, amount, reference, dispute.reason, actor)
+        person = approvals.decide("dispute.take", reference, actor=actor, payments=[dispute.payment_id], details={"amount": amount})
+        _open(row, amount, reference, dispute.reason, person.name)
         return amount
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app import clock, db, fx, gateways, ledger, payments
+from app import approvals, clock, db, fx, gateways, ledger, payments
 from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused, UnreadableAnswer
 from app.money import AmountError, Money
 from app.payments import Payment, outages
@@ -54,6 +54,7 @@ class Held:
     approvals_needed: int
     approvals: Sequence[str]
     steps: Sequence[Step]
+    customer_id: int
 
 
 _ROW = """
@@ -62,7 +63,7 @@ select h.id, h.number, h.payment_id, h.transfer_id, h.amount, h.currency, h.reas
   p.currency as asked_currency, p.payer_id, p.customer_id, p.created_at, coalesce(b.invoice_number, b.proforma_number) as document,
   (select login from users u where u.customer_id = p.customer_id order by u.id limit 1) as owner,
   exists (select from held_events e where e.held_id = h.id and e.state = 'failed') as refused,
-  (select coalesce(array_agg(a.actor order by a.at), '{}') from held_approvals a where a.held_id = h.id and a.round = h.round) as approvals,
+  (select coalesce(array_agg(a.actor order by a.id), '{}') from approvals a where a.subject = 'held' and a.subject_id = h.number and a.withdrawn_at is null) as approvals,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from held_events e where e.held_id = h.id) as steps
 from held h join payments p on p.id = h.payment_id join bills b on b.id = p.bill_id
 """
@@ -89,7 +90,7 @@ def _held(row: db.Row) -> Held:
     return Held(
         row.id, row.number, row.public_id, row.gateway, row.gateway_reference or "", row.method_label, row.document, row.owner or "", row.payer_id != row.customer_id,
         Money(row.asked, row.asked_currency), _money(row), row.reason, row.held_at, row.state, row.decision or "", row.way, row.iban or "", row.holder or "", _detour(row),
-        row.way == "bank" and row.attempted_at is not None, row.hindrance, row.approvals_needed, row.approvals, steps,
+        row.way == "bank" and row.attempted_at is not None, row.hindrance, row.approvals_needed, row.approvals, steps, row.customer_id,
     )  # fmt: skip
 
 
@@ -128,12 +129,10 @@ def release(number: str, decision: str, *, actor: str, reason: str, iban: str = 
         opens_at = row.held_at + timedelta(days=wait)
         if decision == "return" and wait and opens_at > clock.now():
             raise RefundError(f"Its bank can still take the payment back. It can be sent back from {opens_at:%Y-%m-%d} on.", "decision")
-        row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
-        needed = row.approvals_needed if decision == "return" else _needed(row, "source")
-        _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}", actor)
-        if db.scalar(_VOICES, id=row.id) < needed:
-            return "held"
-        return _DO[decision](row, actor)
+        row, said = _agree(row, decision, actor, reason.strip()[:MOST_WORDS], *_account(row, decision, iban, holder))
+        limited = f" {approvals.ALONE}" if said.limited else ""
+        _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}{limited}", said.by)
+        return _DO[decision](row, said.by) if said.reached else "held"
 
 
 _WANTS = {"credit": "Credit it", "return": "Send it back", "dismiss": "Put it aside"}
@@ -155,25 +154,25 @@ def _account(row: db.Row, decision: str, iban: str, holder: str) -> tuple[str, s
     return "bank", *(to_sender(sender, iban, holder) if sender else checked_account(iban, holder))
 
 
-def _agree(row: db.Row, decision: str, actor: str, way: str, iban: str | None, holder: str | None) -> db.Row:
+def _agree(row: db.Row, decision: str, actor: str, reason: str, way: str, iban: str | None, holder: str | None) -> tuple[db.Row, approvals.Outcome]:
     """Count this person in. Another decision than the one before, or another account, begins anew."""
-    if (row.decision, row.way, row.iban, row.holder) != (decision, way, iban, holder):
-        db.execute("update held set round = round + 1 where id = %(id)s", id=row.id)
-    db.execute(_DECIDE, id=row.id, decision=decision, way=way, iban=iban, holder=holder, needed=_needed(row, way), now=clock.now())
-    if not db.execute(_AGREE, id=row.id, actor=actor, now=clock.now()):
+    said = approvals.approve(
+        f"held.{decision}",
+        "held",
+        row.number,
+        actor=actor,
+        needed=_needed(row, way),
+        amount=_money(row),
+        terms="|".join(part for part in (way, iban, holder) if part),
+        payments=[row.payment_id],
+        reason=reason,
+    )
+    if said.repeated:
         raise RefundError("You have decided so already. Another person has to confirm it.", "decision")
-    return _lock(row.number)
+    db.execute(_DECIDE, id=row.id, decision=decision, way=way, iban=iban, holder=holder, needed=said.needed, now=clock.now())
+    return _lock(row.number), said
 
 
-_VOICES = """
-select count(*) from held_approvals a join held h on h.id = a.held_id and h.round = a.round
-where h.id = %(id)s
-"""
-_AGREE = """
-insert into held_approvals (held_id, round, actor, at)
-select id, round, %(actor)s, %(now)s from held where id = %(id)s
-on conflict do nothing
-"""
 _DECIDE = """
 update held set decision = %(decision)s, way = %(way)s, iban = %(iban)s, holder = %(holder)s, approvals_needed = %(needed)s, updated_at = %(now)s where id = %(id)s
 """
@@ -265,7 +264,9 @@ def mark_returned(number: str, *, reference: str, actor: str) -> None:
     if not reference.strip():
         raise RefundError("Enter the bank's reference of the transfer.", "reference")
     with db.transaction():
-        paid(number, reference.strip(), actor)
+        row = _lock(number)
+        person = approvals.decide("held.paid", number, actor=actor, payments=[row.payment_id], reason=f"Bank's reference {reference.strip()[:70]}")
+        paid(number, reference.strip(), person.name)
 
 
 def paid(number: str, reference: str, actor: str) -> None:
@@ -276,13 +277,31 @@ def paid(number: str, reference: str, actor: str) -> None:
     _leave(row, ledger.account("suspense", row.currency, key=payments.SUSPENSE), f"Bank's reference {reference[:70]}", reference[:70], actor)
 
 
-def refused(number: str, why: str, actor: str) -> None:
-    """The bank did not carry a payout by hand out: the money waits for a decision again. Raises `RefundError` for none that is under way. Within a transaction."""
+def refused(number: str, why: str, actor: str) -> bool:
+    """A person says that the bank did not carry a payout by hand out: the money waits for a decision again; whether it does.
+
+    Two people have to say so of one that stands in a file for the bank. Raises `RefundError` for none that is under way. Within a transaction.
+    """
     row = _lock(number)
     if row.way != "bank" or row.state != "returning":
         raise RefundError(f"{number} is not with the bank.", "reference")
-    _step(row.id, "failed", f"The bank did not carry it out: {why}", actor)
-    _wait_again(row, "It could not be sent back; a person looks at it again.", actor)
+    said = approvals.approve(
+        "held.failed",
+        "payout",
+        number,
+        actor=actor,
+        needed=2 if row.attempted_at else 1,
+        terms=str(row.tries),
+        payments=[row.payment_id],
+        reason=why,
+    )
+    if said.repeated:
+        raise RefundError("You have said so already. A second person must confirm this.", "reason")
+    if not said.reached:
+        return False
+    _step(row.id, "failed", f"The bank did not carry it out: {why}", said.by)
+    _wait_again(row, "It could not be sent back; a person looks at it again.", said.by)
+    return True
 
 
 def commission(number: str, message: str) -> None:
@@ -384,16 +403,17 @@ def _end_return(row: db.Row, note: str, reference: str, actor: str) -> None:
 
 
 def _wait_again(row: db.Row, note: str, actor: str) -> None:
-    db.execute(_BEGIN_ANEW, id=row.id, now=clock.now())
+    approvals.withdraw("held", row.number)
+    approvals.withdraw("payout", row.number)
+    db.execute(_BEGIN_AGAIN, id=row.id, now=clock.now())
     _step(row.id, "held", note, actor)
     payments.end_review(row.payment_id, "review", note, actor)
 
 
-# Who decided last time decided about that try alone.
-_BEGIN_ANEW = """
+_BEGIN_AGAIN = """
 update held
 set state = 'held', decision = null, way = 'source', iban = null, holder = null,
-  send_key = null, hindrance = '', round = round + 1, updated_at = %(now)s
+  send_key = null, hindrance = '', updated_at = %(now)s
 where id = %(id)s
 """
 

@@ -3,7 +3,7 @@
 import logging
 from datetime import datetime
 
-from app import clock, db, gateways, ledger, payments, wallet
+from app import approvals, clock, db, gateways, ledger, payments, wallet
 from app.gateways.base import Gateway, GatewayError, NotNow, RefundSnapshot, Refused, Snapshot, UnreadableAnswer
 from app.money import Money
 from app.payments import Payment, outages
@@ -118,7 +118,9 @@ def mark_paid(number: str, *, reference: str, actor: str) -> None:
             raise RefundError(f"{number} goes back by its processor.", "reference")
         if row.disputed and row.attempted_at is None:
             raise RefundError("The payment is disputed: it cannot go back twice.", "reference")
-        paid(row, reference, actor)
+        book.require(row, "approved")
+        person = approvals.decide("refund.paid", number, actor=actor, payments=[row.payment_id], reason=f"Bank's reference {reference.strip()[:70]}")
+        paid(row, reference, person.name)
 
 
 def paid(row: db.Row, reference: str, actor: str) -> None:
