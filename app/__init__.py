@@ -3,7 +3,7 @@
 from flask import Flask
 
 import config
-from app import cli, db, gateways, payments, refunds, web
+from app import cli, db, gateways, logs, payments, refunds, web
 from app.blueprints import refunds as refunds_pages
 from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
@@ -54,10 +54,11 @@ BLUEPRINTS = (
 def create_app(settings: config.Settings) -> Flask:
     """The application for these settings."""
     config.use(settings)
+    logs.hide(config.secrets_of(settings))
     app = Flask(__name__, template_folder="../templates", static_folder=None)
     app.config["SECRET_KEY"] = settings.secret_key
     app.config["TESTING"] = settings.testing
-    db.init(app, settings.database_url)
+    db.init(app, settings.database_url, live=bool(config.live(settings)))
     web.init(app, settings)
     gate.init(app, web.sign_in)
     processor = PretendProcessor(settings.secret_key, settings.base_url)

@@ -8,6 +8,7 @@ Statements are constants with ``%(name)s`` placeholders; rows are psycopg named 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, cast
 
 import click
@@ -15,17 +16,17 @@ import psycopg
 from flask import Flask, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolEmpty
 from sqlalchemy.pool import PoolProxiedConnection
 
+import config
+
 Row = Any
 """One psycopg named tuple; its fields are the statement's column names."""
-
-APP_ROLE = "client_area_app"
-"""The role the app acts as when it exists: it may insert into the ledger, never update or delete there."""
 
 db = SQLAlchemy()
 _open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
@@ -38,8 +39,12 @@ class TransactionError(RuntimeError):
     """A write outside `transaction()`, or a transaction inside another one: a mistake in the program."""
 
 
-def init(app: Flask, database_url: str) -> None:
-    """Bind the two engines: the default one for writes, ``read`` for everything else."""
+def init(app: Flask, database_url: str, *, live: bool = False) -> None:
+    """Bind the two engines: the default one for writes, ``read`` for everything else.
+
+    `live` is whether this installation can move real money: its sessions say so to the database,
+    which marks what they write and keeps test money from banks.
+    """
     pool = {"pool_size": 4, "max_overflow": 8, "pool_timeout": 10, "pool_recycle": 1800}
     app.config["SQLALCHEMY_DATABASE_URI"] = database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
@@ -49,8 +54,9 @@ def init(app: Flask, database_url: str) -> None:
         migrations(app)
     app.teardown_appcontext(_release)
     with app.app_context():
-        event.listen(db.engine, "connect", _prepare)
-        event.listen(db.engines["read"], "connect", _prepare_read)
+        mode = "live" if live else "test"
+        event.listen(db.engine, "connect", partial(_prepare, mode))
+        event.listen(db.engines["read"], "connect", partial(_prepare_read, mode))
 
 
 def migrations(app: Flask) -> None:
@@ -60,20 +66,49 @@ def migrations(app: Flask) -> None:
     Migrate(app, db)
 
 
-def _prepare(connection: Any, _record: object) -> None:
+_MAY_ACT_AS = """
+select 1
+from pg_roles
+where rolname = %s and pg_has_role(
+  oid, case when current_setting('server_version_num')::integer < 160000 then 'MEMBER' else 'SET' end)
+"""
+
+
+def _prepare(mode: str, connection: Any, _record: object) -> None:
+    """Say what the settings are, and act as the app's role where that can be: `app.guard` says what it may and when it is not."""
+    role = config.current().database_role
     with connection.cursor() as cursor:
         cursor.execute("set time zone 'UTC'")
-        cursor.execute("select 1 from pg_roles where rolname = %s and pg_has_role(oid, 'member')", (APP_ROLE,))
+        cursor.execute("select set_config('client_area.mode', %s, false)", (mode,))
+        cursor.execute(_MAY_ACT_AS, (role,))
         if cursor.fetchone():
-            cursor.execute(f"set role {APP_ROLE}")
+            cursor.execute(SQL("set role {}").format(Identifier(role)))
     if not connection.autocommit:
         connection.commit()
 
 
-def _prepare_read(connection: Any, record: object) -> None:
+def _prepare_read(mode: str, connection: Any, record: object) -> None:
     connection.autocommit = True
-    _prepare(connection, record)
+    _prepare(mode, connection, record)
     connection.execute("set default_transaction_read_only = on")
+
+
+@contextmanager
+def owner(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of its own as the tables' owner; what the block did is committed at its end.
+
+    For migrations' neighbours alone: rights, triggers, roles. ``url`` as the settings have it.
+    """
+    plain = url.replace("+psycopg", "", 1)
+    with psycopg.connect(plain, connect_timeout=10, row_factory=namedtuple_row) as connection:
+        yield connection
+
+
+def forget_connections() -> None:
+    """Let every statement from here on use new connections, with the rights of now."""
+    _release()
+    for engine in db.engines.values():
+        engine.dispose()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from email.header import Header
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -104,6 +105,10 @@ _ONE_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and id = 
 _NEWEST: Final = _LIST + "order by id desc limit %(limit)s"
 _ONE: Final = _LIST + "where id = %(id)s"
 _STUCK: Final = _LIST + "where sent_at is null and tries > 0 order by id limit %(limit)s"
+
+
+class InClear(smtplib.SMTPException):
+    """A password that would travel readable: it is not sent."""
 
 
 class MailError(ValueError):
@@ -296,6 +301,8 @@ def deliver(limit: int = 100) -> int:
                 if outcome is None:
                     break
                 sent += outcome
+    except InClear as error:
+        log.error("No mail was sent, all of it waits: %s", error)  # noqa: TRY400 - the sentence says it all
     except (OSError, smtplib.SMTPException) as error:
         log.warning("the mail server cannot be reached: %s", error)
     return sent
@@ -427,15 +434,36 @@ def _kept(file: Attachment | Stored) -> dict[str, str]:
 
 @contextmanager
 def _server(mail_url: str) -> Iterator[smtplib.SMTP]:
-    """A signed-in connection. ``smtps`` is TLS from the first byte, ``smtp+starttls`` insists on STARTTLS, ``smtp`` stays plain."""
+    """A signed-in connection, encrypted wherever that can be had; certificates are checked. Raises `InClear`.
+
+    ``smtps`` is TLS from the first byte, ``smtp+starttls`` insists on STARTTLS, ``smtp`` takes it where
+    it is offered. A password leaves this machine only encrypted. To a server on this machine itself, mail
+    without a password stays plain: there is no line to listen to, and its certificate is often its own.
+    """
     url = urlsplit(mail_url)
     context = ssl.create_default_context()
     with _connect(url, context) as server:
-        if url.scheme == "smtp+starttls":
-            server.starttls(context=context)
+        _encrypt(server, url, context)
         if url.username:
             server.login(unquote(url.username), unquote(url.password or ""))
         yield server
+
+
+def _encrypt(server: smtplib.SMTP, url: SplitResult, context: ssl.SSLContext) -> None:
+    here = _is_here(server)
+    server.ehlo_or_helo_if_needed()
+    if url.scheme == "smtps" or (url.scheme == "smtp" and here and not url.username):
+        return
+    if url.scheme == "smtp+starttls" or server.has_extn("starttls"):
+        server.starttls(context=context)
+    elif url.username and not here:
+        said = f"{url.hostname} offers no STARTTLS, and MAIL_URL has a password that would travel readable"
+        raise InClear(f"{said}. Use smtps:// where the server speaks it, or a server that encrypts.")
+
+
+def _is_here(server: smtplib.SMTP) -> bool:
+    """Whether the server that answered is on this machine."""
+    return server.sock is not None and ip_address(server.sock.getpeername()[0]).is_loopback
 
 
 def _connect(url: SplitResult, context: ssl.SSLContext) -> smtplib.SMTP:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from flask import Blueprint, Response, request
 
-from app import customers, payments
+from app import customers, logs, payments
 from app.gateways.base import BadSignature, GatewayError
 from app.web import csrf
 from app.web.gate import address, public
@@ -20,7 +20,9 @@ BAD_SIGNATURES = (60, timedelta(hours=1))
 @webhooks.post("/webhooks/<gateway>")
 @public
 def receive(gateway: str) -> Response:
-    """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured, 503 while that cannot be told.
+    """200 once it is kept (also when it was before, and whatever it says), 400 unless the processor signed it now, 404 for one that is not configured.
+
+    503 while that cannot be told.
 
     After many unproven ones their sender hears 429; a proven one is kept whatever its address sent before.
     """
@@ -30,6 +32,7 @@ def receive(gateway: str) -> Response:
     try:
         payments.receive(gateway, body, {name.lower(): value for name, value in request.headers})
     except BadSignature as error:
+        logs.security("bad_signature", gateway=gateway)
         return _unproven(str(error))
     except GatewayError as error:
         return _say(str(error), 503)

@@ -7,6 +7,7 @@ from flask import Flask
 
 from app.cli.audit import audit_commands
 from app.cli.bank import bank_commands
+from app.cli.database import database_commands
 from app.cli.demo import demo_commands
 from app.cli.jobs import jobs_commands
 from app.cli.ledger import ledger_commands
@@ -34,6 +35,7 @@ def init(app: Flask) -> None:
         user_commands,
         customer_commands,
         audit_commands,
+        database_commands,
     )
     for group in groups:
         app.cli.add_command(group)

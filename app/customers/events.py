@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from app import clock, db
+from app import clock, db, logs
 
 _RECORD = "insert into security_events (user_id, at, kind, ip, details) values (%(user_id)s, %(at)s, %(kind)s, %(ip)s, %(details)s)"
 _HISTORY = """
@@ -32,7 +32,8 @@ class Event:
 
 
 def record(kind: str, user_id: int | None = None, *, ip: str = "", details: dict[str, object] | None = None) -> None:
-    """Write one event. Within a transaction."""
+    """Write one event, here and in the log. Within a transaction."""
+    logs.security(kind, **({"user": user_id} if user_id else {}), **({"address": ip} if ip else {}))
     db.execute(_RECORD, user_id=user_id, at=clock.now(), kind=kind, ip=ip, details=json.dumps(details or {}))
 
 

@@ -11,7 +11,7 @@ from flask_login import LoginManager
 from werkzeug.exceptions import TooManyRequests
 
 import config
-from app import audit, clock, customers
+from app import audit, clock, customers, logs
 from app.web import faults
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -28,6 +28,7 @@ def init(app: Flask, ask_to_sign_in: Callable[[], Response]) -> None:
     manager.session_protection = None
     manager.request_loader(_load)
     app.before_request(lambda: _guard(ask_to_sign_in))
+    app.teardown_request(lambda _error: audit.set_actor(audit.SYSTEM))
     app.register_error_handler(customers.RateLimited, _answer_limited)
 
 
@@ -121,6 +122,7 @@ def _load(_request: object) -> customers.SignedIn | None:
 
 def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
     audit.set_actor(audit.Actor("visitor", None, address(), faults.reference()))
+    logs.know(address=address())
     wanted = audience(request.endpoint)
     if wanted == "public" or request.endpoint is None:
         return None
@@ -129,7 +131,9 @@ def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
         return ask_to_sign_in()
     kind = "staff" if me.role == "support" else "customer"
     audit.set_actor(audit.Actor(f"{kind}:{me.login}", me.user_id, address(), faults.reference()))
+    logs.know(user=me.user_id)
     if wanted == "staff" and me.role != "support":
+        logs.security("staff_page_refused", endpoint=request.endpoint)
         abort(404)
     if wanted == "customer" and not me.customer_id:
         abort(403)
