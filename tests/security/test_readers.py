@@ -41,7 +41,7 @@ def test_no_xml_makes_a_reader_expand_or_fetch_anything(app: Flask, reader: str,
         text = HOSTILE[attack].replace("{address}", address)
         for data in (text.encode(), text.encode("utf-16"), b"\xef\xbb\xbf" + text.encode()):
             began = time.process_time()
-            with pytest.raises((FileRefused, fx.FeedRefused)) as refused:
+            with pytest.raises((FileRefused, fx.FeedRefused), match=r"document type|damaged|not readable") as refused:
                 READERS[reader](data)
             assert time.process_time() - began < 1
             assert "root:" not in str(refused.value)
@@ -73,7 +73,7 @@ def test_the_deepest_json_is_refused_and_not_an_error(app: Flask, anonymous: Fla
     assert db.scalar("select count(*) from webhooks where state = 'done'") == 0
 
 
-INJECTED = "Anna\r\nBcc: evil@example.com\r\n\r\n<b>{{7*7}}</b> {0.__class__} %s ${7*7}"
+INJECTED = "Anna\u2028\x85 x\r\nBcc: evil@example.com\r\n\r\n<b>{{7*7}}</b> {0.__class__} %s ${7*7}"
 EXPECTED = {
     *("from", "to", "reply-to", "subject", "date", "message-id", "auto-submitted", "x-auto-response-suppress"),
     *("content-language", "content-type", "content-transfer-encoding", "mime-version"),
