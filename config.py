@@ -2,17 +2,19 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from stdnum import iban
 
 PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
 SECRET_BYTES: Final = 32
+METRICS_TOKEN_BYTES: Final = 16
 STRIPE_API: Final = "https://api.stripe.com"
 PAYPAL_API: Final = "https://api-m.paypal.com"
 NOWPAYMENTS_API: Final = "https://api.nowpayments.io"
@@ -99,6 +101,9 @@ class Settings:
 
     database_url: str
     secret_key: str
+    secret_key_fallbacks: tuple[str, ...] = ()
+    database_owner_url: str = ""
+    database_role: str = "client_area_app"
     base_url: str = "http://localhost:8000"
     stripe_secret_key: str = ""
     stripe_webhook_secret: str = ""
@@ -127,12 +132,22 @@ class Settings:
     seller: Seller = field(default_factory=Seller)
     bank_accounts: tuple[BankAccount, ...] = field(default_factory=lambda: read_accounts(DEMO_ACCOUNTS))
     mark: str = ""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    metrics_token: str = ""
+    web_workers: int = 2
+    web_threads: int = 3
+    request_timeout_s: int = 20
     currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
     testing: bool = False
 
     def bank_account(self, currency: str) -> BankAccount | None:
         """The account that takes transfers in this currency, or None."""
         return next((account for account in self.bank_accounts if account.currency == currency), None)
+
+    @property
+    def owner_url(self) -> str:
+        """The database as its tables' owner: for migrations and the rights of the app's role."""
+        return self.database_owner_url or self.database_url
 
     @property
     def secure(self) -> bool:
@@ -159,6 +174,18 @@ def current() -> Settings:
     if _current is None:
         raise ConfigError("Settings were asked for before config.use() was called.")
     return _current
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """What no log line may hold: every key, and the passwords within addresses."""
+    yield from (settings.secret_key, *settings.secret_key_fallbacks)
+    yield settings.stripe_secret_key
+    yield from (secret.strip() for secret in settings.stripe_webhook_secret.split(","))
+    yield from (settings.paypal_secret, settings.btcpay_api_key, settings.btcpay_webhook_secret)
+    yield from (settings.nowpayments_api_key, settings.nowpayments_ipn_secret)
+    for url in (settings.database_url, settings.database_owner_url, settings.mail_url):
+        password = urlsplit(url).password or ""
+        yield from (password, unquote(password))
 
 
 def environment() -> dict[str, str]:
@@ -195,6 +222,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         database_url=_database(environ.get("DATABASE_URL", "")),
         secret_key=_secret(environ.get("SECRET_KEY", "")),
+        secret_key_fallbacks=_old_secrets(environ),
+        database_owner_url=_owner_database(environ.get("DATABASE_OWNER_URL", "")),
+        database_role=_role(environ.get("DATABASE_ROLE", "client_area_app")),
         base_url=environ.get("BASE_URL", f"http://localhost:{port(environ)}").rstrip("/"),
         stripe_secret_key=environ.get("STRIPE_SECRET_KEY", ""),
         stripe_webhook_secret=environ.get("STRIPE_WEBHOOK_SECRET", ""),
@@ -221,6 +251,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         seller=_seller(environ),
         bank_accounts=_bank_accounts(environ),
         mark=_mark(environ.get("SELLER_MARK", "")),
+        trusted_proxies=_proxies(environ.get("TRUSTED_PROXIES", "")),
+        metrics_token=_metrics_token(environ.get("METRICS_TOKEN", "")),
+        web_workers=_count(environ, "WEB_WORKERS", 2, 64),
+        web_threads=_count(environ, "WEB_THREADS", 3, 64),
+        request_timeout_s=_count(environ, "REQUEST_TIMEOUT", 20, 60),
     )
     _refuse_contradictions(settings, environ)
     return settings
@@ -234,19 +269,69 @@ def port(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _database(url: str) -> str:
+def _count(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
+        raise ConfigError(f"{name}={text} is not possible: give a whole number from 1 to {most}.")
+    return int(text)
+
+
+def _proxies(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of TRUSTED_PROXIES. One that holds every address would believe every visitor."""
+    networks = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            said = f"TRUSTED_PROXIES: {entry} is not an address or network, such as 10.0.0.0/24."
+            raise ConfigError(said) from None
+        if network.prefixlen == 0:
+            said = f"TRUSTED_PROXIES={entry} would believe everybody: name your proxies alone."
+            raise ConfigError(said)
+        networks.append(network)
+    return tuple(networks)
+
+
+def _metrics_token(token: str) -> str:
+    if token and len(token.encode()) < METRICS_TOKEN_BYTES:
+        raise ConfigError(f"METRICS_TOKEN needs at least {METRICS_TOKEN_BYTES} bytes.")
+    return token
+
+
+def _database(url: str, name: str = "DATABASE_URL") -> str:
     if not url:
         raise ConfigError("DATABASE_URL is not set: start with bin/run, which brings its own PostgreSQL, or name a server.")
     for prefix in ("postgres://", "postgresql://", "postgresql+psycopg://"):
         if url.startswith(prefix):
             return "postgresql+psycopg://" + url.removeprefix(prefix)
-    raise ConfigError("DATABASE_URL must begin with postgresql://: the ledger's guarantees live in PostgreSQL (15 or newer).")
+    raise ConfigError(f"{name} must begin with postgresql://: the ledger's guarantees live in PostgreSQL (15 or newer).")
+
+
+def _owner_database(url: str) -> str:
+    return _database(url, "DATABASE_OWNER_URL") if url else ""
+
+
+def _role(name: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
+        raise ConfigError(f"DATABASE_ROLE={name} is no name for a role: small letters, digits and _, up to 63.")
+    return name
 
 
 def _secret(key: str) -> str:
     if len(key.encode()) < SECRET_BYTES:
         raise ConfigError("SECRET_KEY needs at least 32 bytes: python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes one.")
     return key
+
+
+def _old_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Keys that signed before the present one, the newest first."""
+    text = environ.get("SECRET_KEY_FALLBACKS", "")
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    if any(len(key.encode()) < SECRET_BYTES for key in keys):
+        raise ConfigError("SECRET_KEY_FALLBACKS holds a key of less than 32 bytes: give whole old keys, by comma.")
+    if environ.get("SECRET_KEY") in keys:
+        raise ConfigError("SECRET_KEY stands among SECRET_KEY_FALLBACKS, too: give SECRET_KEY a new key.")
+    return keys
 
 
 def _sandbox(environ: Mapping[str, str]) -> bool:

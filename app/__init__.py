@@ -3,7 +3,7 @@
 from flask import Flask
 
 import config
-from app import cli, db, gateways, payments, refunds, web
+from app import cli, db, gateways, logs, payments, refunds, web
 from app.blueprints import refunds as refunds_pages
 from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
@@ -54,6 +54,7 @@ BLUEPRINTS = (
 def create_app(settings: config.Settings) -> Flask:
     """The application for these settings."""
     config.use(settings)
+    logs.hide(config.secrets_of(settings))
     app = Flask(__name__, template_folder="../templates", static_folder=None)
     app.config["SECRET_KEY"] = settings.secret_key
     app.config["TESTING"] = settings.testing

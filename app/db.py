@@ -15,17 +15,17 @@ import psycopg
 from flask import Flask, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolEmpty
 from sqlalchemy.pool import PoolProxiedConnection
 
+import config
+
 Row = Any
 """One psycopg named tuple; its fields are the statement's column names."""
-
-APP_ROLE = "client_area_app"
-"""The role the app acts as when it exists: it may insert into the ledger, never update or delete there."""
 
 db = SQLAlchemy()
 _open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
@@ -60,12 +60,22 @@ def migrations(app: Flask) -> None:
     Migrate(app, db)
 
 
+_MAY_ACT_AS = """
+select 1
+from pg_roles
+where rolname = %s and pg_has_role(
+  oid, case when current_setting('server_version_num')::integer < 160000 then 'MEMBER' else 'SET' end)
+"""
+
+
 def _prepare(connection: Any, _record: object) -> None:
+    """Act as the app's role where that can be: `app.guard` says what it may and when it is not."""
+    role = config.current().database_role
     with connection.cursor() as cursor:
         cursor.execute("set time zone 'UTC'")
-        cursor.execute("select 1 from pg_roles where rolname = %s and pg_has_role(oid, 'member')", (APP_ROLE,))
+        cursor.execute(_MAY_ACT_AS, (role,))
         if cursor.fetchone():
-            cursor.execute(f"set role {APP_ROLE}")
+            cursor.execute(SQL("set role {}").format(Identifier(role)))
     if not connection.autocommit:
         connection.commit()
 
@@ -74,6 +84,24 @@ def _prepare_read(connection: Any, record: object) -> None:
     connection.autocommit = True
     _prepare(connection, record)
     connection.execute("set default_transaction_read_only = on")
+
+
+@contextmanager
+def owner(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of its own as the tables' owner; what the block did is committed at its end.
+
+    For migrations' neighbours alone: rights, triggers, roles. ``url`` as the settings have it.
+    """
+    plain = url.replace("+psycopg", "", 1)
+    with psycopg.connect(plain, connect_timeout=10, row_factory=namedtuple_row) as connection:
+        yield connection
+
+
+def forget_connections() -> None:
+    """Let every statement from here on use new connections, with the rights of now."""
+    _release()
+    for engine in db.engines.values():
+        engine.dispose()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ and `kiosk`, give support something true in each of its lists; the others are dr
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from heapq import heappop, heappush
@@ -210,7 +210,8 @@ def _sign_up(year: _Year, login: str, email: str, profile: Profile, password_has
     user = customers.create_user(login, email, "", name=profile.name, locale=locale, timezone=timezone, password_hash=password_hash)
     if user.customer_id is None or profile.currency is None:
         raise TypeError(f"{login} is no customer with a currency")
-    customers.update_profile(user.id, user.customer_id, profile, locale=locale, timezone=timezone)
+    customers.update_profile(user.id, user.customer_id, replace(profile, billing_email=""), locale=locale, timezone=timezone)
+    customers.seed_billing_email(user.customer_id, profile.billing_email)
     return _Person(user.customer_id, profile.currency, year)
 
 

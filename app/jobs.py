@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from app import audit, customers, db, exchange, fx, invoicing, ledger, mail, payments, refunds, services
+from app import audit, customers, db, exchange, fx, invoicing, ledger, logs, mail, payments, refunds, services
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,15 @@ def run(app: Flask, jobs: Sequence[Job], stop: threading.Event) -> None:
 
 
 def _attempt(job: Job) -> tuple[bool, object]:
+    with logs.knowing(job=job.name):
+        return _try(job)
+
+
+def _try(job: Job) -> tuple[bool, object]:
     try:
         ran, result = _alone(job)
     except db.UNREACHABLE as error:  # for as long as it lasts, so in a line
-        log.error("The job %s could not use the database; it runs again in %g seconds: %s", job.name, job.every_s, str(error).partition("\n")[0])  # noqa: TRY400
+        log.error("The job %s could not use the database; it runs again in %g seconds: %s", job.name, job.every_s, logs.summary(error))  # noqa: TRY400
         return True, error
     except Exception as error:
         log.exception("The job %s failed; it runs again in %g seconds.", job.name, job.every_s)

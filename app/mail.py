@@ -24,6 +24,7 @@ from email.header import Header
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -44,10 +45,20 @@ BELIEVED: Final = 14
 """At which try a refusal for good is believed: a day and a half after the first, as a server that is wrongly set up refuses everybody."""
 PATIENCE: Final = timedelta(hours=1)
 """How long a mail waits for a document of its own to be printed; then it leaves without, as its text has the way to it."""
-SECRET_KINDS: Final = frozenset({"verify", "reset"})
+SECRET_KINDS: Final = frozenset({"verify", "reset", "email_changed", "billing_verify"})
 """Kinds that hold a one-time link: their text is not shown in the archive and not kept once a mail server has taken it."""
 _ADDRESS: Final = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.IGNORECASE)
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_TOP_LEVEL: Final = (
+    "com net org info biz name pro dev app page site online shop store xyz top club live life cloud agency email digital world today news link click"
+    " media tech space website work zone studio design group team solutions services support company center network systems software consulting"
+    " example test invalid localhost onion mobi tel asia travel jobs museum aero coop int gov edu mil bank credit loan money cash finance fund pay"
+)
+_DOMAIN: Final = re.compile(rf"(?<![\w.-])(?:[\w-]+\.)*[\w-]{{3,}}\.(?:[a-z]{{2}}|{'|'.join(_TOP_LEVEL.split())})(?![\w-])", re.IGNORECASE)
+_ADDRESS_MARK: Final = re.compile(r"://|\bwww\d?\.|@|\b(?:https?|mailto|ftp|javascript|data):\S", re.IGNORECASE)
+_INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+_WRITTEN_BY_USERS: Final = frozenset({"name", "login", "said"})
+"""Values of mails that somebody chose for himself and others read."""
 TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "mail"
 
 _ENQUEUE: Final = """
@@ -94,6 +105,10 @@ _ONE_OF_CUSTOMER: Final = _LIST + "where customer_id = %(customer_id)s and id = 
 _NEWEST: Final = _LIST + "order by id desc limit %(limit)s"
 _ONE: Final = _LIST + "where id = %(id)s"
 _STUCK: Final = _LIST + "where sent_at is null and tries > 0 order by id limit %(limit)s"
+
+
+class InClear(smtplib.SMTPException):
+    """A password that would travel readable: it is not sent."""
 
 
 class MailError(ValueError):
@@ -162,6 +177,19 @@ def is_address(text: str) -> bool:
     return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None and ".." not in text
 
 
+def looks_like_link(text: str) -> bool:
+    """Whether a mail program could make a link of a part of this text: an address of the web or of a mailbox, or a domain."""
+    return bool(_ADDRESS_MARK.search(text) or _DOMAIN.search(text))
+
+
+def harmless(text: str) -> str:
+    """A text in one line of which no mail program makes a link: what would be one loses its dots and marks."""
+    line = " ".join(_INVISIBLE.sub(" ", text).split())
+    if not looks_like_link(line):
+        return line
+    return " ".join(re.sub(r"[.:/@\\]+(?=\S)|[:/@\\]+", " ", line).split())
+
+
 def send(kind: str, to: str, *, locale: str, key: str, customer_id: int | None = None, attachments: Sequence[Attachment | Stored] = (), **context: object) -> None:
     """Compose ``templates/mail/<kind>`` in the language of the reader's locale and put it into the outbox. Within a transaction."""
     db.execute(_ENQUEUE, **_row(Letter(kind, to, locale, key, customer_id, context, attachments)))
@@ -201,8 +229,14 @@ def _row_or_none(letter: Letter) -> dict[str, object] | None:
 
 
 def _row(letter: Letter) -> dict[str, object]:
-    composed = compose(letter.kind, letter.locale, attachments=letter.attachments, **letter.context)
+    context = {name: _presented(name, value, letter.to) for name, value in letter.context.items()}
+    composed = compose(letter.kind, letter.locale, attachments=letter.attachments, **context)
     return _outgoing(letter.kind, letter.to, *composed, letter.customer_id, letter.key, letter.attachments)
+
+
+def _presented(name: str, value: object, to: str) -> object:
+    """A value as a mail shows it; who has no name is greeted by the address the mail goes to."""
+    return harmless(value) if name in _WRITTEN_BY_USERS and isinstance(value, str) and value != to else value
 
 
 def compose(template: str, locale: str, **context: object) -> Composed:
@@ -267,6 +301,8 @@ def deliver(limit: int = 100) -> int:
                 if outcome is None:
                     break
                 sent += outcome
+    except InClear as error:
+        log.error("No mail was sent, all of it waits: %s", error)  # noqa: TRY400 - the sentence says it all
     except (OSError, smtplib.SMTPException) as error:
         log.warning("the mail server cannot be reached: %s", error)
     return sent
@@ -398,15 +434,36 @@ def _kept(file: Attachment | Stored) -> dict[str, str]:
 
 @contextmanager
 def _server(mail_url: str) -> Iterator[smtplib.SMTP]:
-    """A signed-in connection. ``smtps`` is TLS from the first byte, ``smtp+starttls`` insists on STARTTLS, ``smtp`` stays plain."""
+    """A signed-in connection, encrypted wherever that can be had; certificates are checked. Raises `InClear`.
+
+    ``smtps`` is TLS from the first byte, ``smtp+starttls`` insists on STARTTLS, ``smtp`` takes it where
+    it is offered. A password leaves this machine only encrypted. To a server on this machine itself, mail
+    without a password stays plain: there is no line to listen to, and its certificate is often its own.
+    """
     url = urlsplit(mail_url)
     context = ssl.create_default_context()
     with _connect(url, context) as server:
-        if url.scheme == "smtp+starttls":
-            server.starttls(context=context)
+        _encrypt(server, url, context)
         if url.username:
             server.login(unquote(url.username), unquote(url.password or ""))
         yield server
+
+
+def _encrypt(server: smtplib.SMTP, url: SplitResult, context: ssl.SSLContext) -> None:
+    here = _is_here(server)
+    server.ehlo_or_helo_if_needed()
+    if url.scheme == "smtps" or (url.scheme == "smtp" and here and not url.username):
+        return
+    if url.scheme == "smtp+starttls" or server.has_extn("starttls"):
+        server.starttls(context=context)
+    elif url.username and not here:
+        said = f"{url.hostname} offers no STARTTLS, and MAIL_URL has a password that would travel readable"
+        raise InClear(f"{said}. Use smtps:// where the server speaks it, or a server that encrypts.")
+
+
+def _is_here(server: smtplib.SMTP) -> bool:
+    """Whether the server that answered is on this machine."""
+    return server.sock is not None and ip_address(server.sock.getpeername()[0]).is_loopback
 
 
 def _connect(url: SplitResult, context: ssl.SSLContext) -> smtplib.SMTP:

@@ -6,6 +6,7 @@ Two currencies never mix: adding or ordering them raises `CurrencyMismatch`.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from fractions import Fraction
@@ -167,6 +168,21 @@ class Money:
         write it, and nothing else whatever the text is.
         """
         return cls(_read(text, currency, _writing(locale)), currency)
+
+    @classmethod
+    def searched(cls, text: str, currency: str, locale: str) -> Self | None:
+        """The amount somebody looks for, without its sign; None where the text is no amount.
+
+        Read as the locale writes it, else with a point, as exports and addresses do.
+        """
+        unsigned = text.strip().lstrip("+-\N{MINUS SIGN}").strip()
+        sign = r"(?:[A-Z]{3}|[^\w\s.,-]{1,3})?"
+        amount = re.fullmatch(rf"{sign}\s*([0-9.,]+)\s*{sign}", unsigned)
+        with suppress(AmountError):
+            return cls.parse(unsigned, currency, locale)
+        with suppress(AmountError):
+            return cls.of(amount[1], currency) if amount else None
+        return None
 
     @classmethod
     def total(cls, amounts: Iterable[Self], currency: str) -> Self:

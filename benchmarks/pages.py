@@ -311,17 +311,17 @@ def serving(url: str, workers: int = 1) -> Iterator[int]:
         "-m",
         "granian",
         "--interface",
-        "wsgi",
+        "rsgi",
+        "--http",
+        "1",
         "--port",
         str(port),
         "--workers",
         str(workers),
-        "--blocking-threads",
-        "3",
         "--no-access-log",
         "--log-level",
         "error",
-        "wsgi:app",
+        "wsgi:server",
     ]
     server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -7,13 +7,15 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
@@ -24,10 +26,14 @@ sys.path.insert(0, str(PROJECT))
 import config
 
 INSTANCE: Final = PROJECT / "instance"
-LOG: Final = INSTANCE / "house.log"
-WEB_WORKERS: Final = 2
-WEB_THREADS: Final = 3
-"""One works, the others wait: for the press of a PDF, for a processor. None of them computes meanwhile."""
+LOG: Final = INSTANCE / "log" / "client-area.log"
+"""Names and addresses of customers may stand in it: only its owner reads it."""
+LARGEST_LOG: Final = 20 * 1024 * 1024
+"""Bytes at which the log becomes an older one and begins anew; the oldest is thrown away."""
+OLDER_LOGS: Final = 5
+LOG_CHECK_S: Final = 60
+PARTS: Final = ("web", "jobs")
+USAGE: Final = "bin/run starts everything, bin/run web or bin/run jobs one part of it."
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
 MOST_ENDS: Final = 3
@@ -45,11 +51,12 @@ class StartError(RuntimeError):
     """Why the house cannot start or go on, as one sentence for the person at the keyboard."""
 
 
-def start() -> None:
+def start(parts: Sequence[str] = PARTS) -> None:
     """Everything in order; what was started is stopped in the opposite order."""
     given = config.given()
     host, port = given.get("HOST", "127.0.0.1"), config.port(given)
-    _refuse_busy(host, port)
+    if "web" in parts:
+        _refuse_busy(host, port)
     with ExitStack() as house:
         environ = {"SECRET_KEY": _secret_key(), "BASE_URL": _address(port), **given}
         cluster = None if "DATABASE_URL" in given else house.enter_context(_embedded())
@@ -57,12 +64,19 @@ def start() -> None:
             environ["DATABASE_URL"] = cluster.url()
         settings = config.load(environ)
         demo = _prepare(settings, environ)
-        log = house.enter_context(LOG.open("wb"))
-        web = house.enter_context(_running(_web(host, port), environ, log))
-        _await_answer(host, port, web)
-        clock = house.enter_context(_running(_flask("jobs", "run"), environ, log))
-        _greet(settings, demo=demo)
-        _stay(web, clock, cluster, lambda: house.enter_context(_running(_flask("jobs", "run"), environ, log)))
+        log = house.enter_context(_open_log())
+
+        def begin(command: list[str]) -> subprocess.Popen[bytes]:
+            return house.enter_context(_running(command, environ, log))
+
+        web = jobs = None
+        if "web" in parts:
+            web = begin(_web(host, port, settings))
+            _await_answer(host, port, web)
+        if "jobs" in parts:
+            jobs = begin(_flask("jobs", "run"))
+        _greet(settings, parts, demo=demo)
+        _stay(web, jobs, cluster, lambda: begin(_flask("jobs", "run")))
 
 
 def _refuse_busy(host: str, port: int) -> None:
@@ -117,7 +131,10 @@ def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
     with _connect(settings) as connection:
         if connection.info.server_version // 10_000 < OLDEST_SERVER:
             raise StartError(f"The database server is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer is needed.")
-        if _versions(connection) != _newest_versions():
+        found = _versions(connection)
+        if found - _known_versions():
+            print("The database is newer than this program and is left as it is.", flush=True)
+        elif found != _newest_versions():
             _do("Bringing the database to the newest schema", _flask("db", "upgrade"), environ)
         if settings.sandbox and not _has(connection, "select 1 from users"):
             _do("Writing the demo's history", _flask("demo", "seed"), environ)
@@ -139,10 +156,18 @@ def _versions(connection: "psycopg.Connection[tuple[object, ...]]") -> set[objec
 
 def _newest_versions() -> set[str]:
     """The migrations that no other one follows; read from their text, because asking Alembic costs more than all the rest of a start."""
+    return _known_versions() - _named_in_migrations("down_revision")
+
+
+def _known_versions() -> set[str]:
+    """Every migration this program has."""
+    return _named_in_migrations("revision")
+
+
+def _named_in_migrations(name: str) -> set[str]:
     texts = [file.read_text() for file in (PROJECT / "migrations" / "versions").glob("*.py")]
-    made = {match[1] for text in texts for match in re.finditer(r'^revision = "(.+)"', text, re.MULTILINE)}
-    followed = {match[1] for text in texts for match in re.finditer(r'^down_revision = "(.+)"', text, re.MULTILINE)}
-    return made - followed
+    line = re.compile(rf'^{name} = "(.+)"', re.MULTILINE)
+    return {match[1] for text in texts for match in line.finditer(text)}
 
 
 def _has(connection: "psycopg.Connection[tuple[object, ...]]", query: str) -> bool:
@@ -160,9 +185,44 @@ def _flask(*words: str) -> list[str]:
     return [sys.executable, "-m", "flask", "--app", "wsgi", *words]
 
 
-def _web(host: str, port: int) -> list[str]:
-    workers = ["--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S), "--respawn-failed-workers"]
-    return [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port), *workers, "--no-access-log", "--log-level", "warning", "wsgi:app"]
+def _web(host: str, port: int, settings: config.Settings) -> list[str]:
+    """The web server. Plain HTTP/1.1: TLS and HTTP/2 are the proxy's, and only here are heads timed."""
+    return [
+        *(sys.executable, "-m", "granian", "--interface", "rsgi", "--http", "1", "--no-ws"),
+        *("--host", host, "--port", str(port), "--workers", str(settings.web_workers)),
+        *("--http1-header-read-timeout", str(settings.request_timeout_s * 1000)),
+        *("--workers-kill-timeout", str(WORKER_STOP_TIMEOUT_S), "--respawn-failed-workers"),
+        *("--no-access-log", "--log-level", "warning", "wsgi:server"),
+    ]
+
+
+def _open_log() -> IO[bytes]:
+    """The log, to be written at its end, in a folder of its own."""
+    LOG.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    LOG.parent.chmod(0o700)
+    stream = os.fdopen(os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    LOG.chmod(0o600)
+    _rotate()
+    return stream
+
+
+def _rotate() -> None:
+    """Put a log that has grown large beside the older ones.
+
+    Its text is copied and cut off, not renamed: the processes that write to it keep it open. A line
+    that is written in between is lost; for as long as it grows, the copy goes on.
+    """
+    if LOG.stat().st_size < LARGEST_LOG:
+        return
+    older = [LOG.with_name(f"{LOG.name}.{number}") for number in range(1, OLDER_LOGS + 1)]
+    for younger, place in reversed(list(pairwise(older))):
+        if younger.exists():
+            younger.replace(place)
+    target = os.open(older[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with LOG.open("rb") as source, os.fdopen(target, "wb") as copy:
+        while source.tell() < LOG.stat().st_size:
+            shutil.copyfileobj(source, copy)
+        os.truncate(LOG, 0)
 
 
 @contextmanager
@@ -230,33 +290,50 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _greet(settings: config.Settings, *, demo: bool) -> None:
-    lines = [f"Client Area is open at {settings.base_url}   (Ctrl-C closes it)"]
-    if demo:
+def _greet(settings: config.Settings, parts: Sequence[str], *, demo: bool) -> None:
+    said = f"Client Area is open at {settings.base_url}" if "web" in parts else "The jobs are running"
+    lines = [f"{said}   (Ctrl-C ends it)"]
+    if demo and "web" in parts:
         lines += ["", "    customer   demo      demo-client-area", "    support    support   demo-client-area"]
-    if settings.sandbox:
+    if settings.sandbox and "web" in parts:
         lines += ["", f"    its mail   {settings.base_url}/sandbox/mail"]
-    lines += ["    its log    instance/house.log"]
+    lines += [f"    its log    {LOG.relative_to(PROJECT)}"]
     print("\n".join(["", *lines, ""]), flush=True)
 
 
-def _stay(web: subprocess.Popen[bytes], clock: subprocess.Popen[bytes], cluster: Cluster | None, again: Callable[[], subprocess.Popen[bytes]]) -> NoReturn:
+def _stay(
+    web: subprocess.Popen[bytes] | None,
+    jobs: subprocess.Popen[bytes] | None,
+    cluster: Cluster | None,
+    again: Callable[[], subprocess.Popen[bytes]],
+) -> NoReturn:
     """Stay until a signal asks us to leave, or a part ends that cannot begin anew.
 
-    The jobs process and our own PostgreSQL are started again: whoever killed them, the kernel for want of memory say, shall not close the house.
+    The jobs process and our own PostgreSQL are started again: whoever killed them, the kernel for want
+    of memory say, shall not end the rest. Meanwhile the log is kept from growing for ever.
     """
+    signal.signal(signal.SIGALRM, _look_at_log)
+    signal.setitimer(signal.ITIMER_REAL, LOG_CHECK_S, LOG_CHECK_S)
     ends: list[float] = []
     while True:
         pid, _status = os.wait()
-        if pid == web.pid:
+        if web and pid == web.pid:
             raise StartError(f"The web server ended by itself, so everything is stopped:\n{_last_words()}")
         if cluster and cluster.postmaster() is None:
             cluster.start()
-        if pid == clock.pid:
+        if jobs and pid == jobs.pid:
             ends = [*(at for at in ends if at > time.monotonic() - WITHIN_S), time.monotonic()]
             if len(ends) > MOST_ENDS:
                 raise StartError(f"The jobs process keeps ending by itself, so everything is stopped:\n{_last_words()}")
-            clock = again()
+            jobs = again()
+
+
+def _look_at_log(_number: int, _frame: object) -> None:
+    """A log that cannot be rotated, on a full disk say, is no reason to end."""
+    try:
+        _rotate()
+    except OSError as error:
+        print(f"The log cannot be rotated: {error}", file=sys.stderr)
 
 
 def _heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
@@ -270,12 +347,15 @@ def _leave(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Start, stay, leave. The exit code: 0 after Ctrl-C, 1 with a sentence when something is wrong."""
+def main(words: Sequence[str]) -> int:
+    """Start, stay, leave. The exit code: 0 after Ctrl-C, 1 with a sentence when something is wrong, 2 for words nobody knows."""
+    if words and (len(words) > 1 or words[0] not in PARTS):
+        print(USAGE, file=sys.stderr)
+        return 2
     _heed(_leave)
     os.chdir(PROJECT)
     try:
-        start()
+        start(words or PARTS)
     except KeyboardInterrupt:
         return 0
     except (StartError, PostgresError, config.ConfigError) as error:
@@ -288,4 +368,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

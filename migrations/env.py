@@ -1,17 +1,26 @@
-"""Alembic's environment: hand-written SQL, one transaction, the settings' database."""
+"""Alembic's environment: hand-written SQL, one transaction, the settings' database as its owner.
+
+After a migration the triggers and rights of every table follow the classification again.
+"""
 
 from alembic import context
-from flask import current_app
 from sqlalchemy import create_engine, pool
+
+import config
+from app import guard
 
 
 def run() -> None:
-    engine = create_engine(current_app.config["SQLALCHEMY_DATABASE_URI"], poolclass=pool.NullPool)
+    settings = config.current()
+    engine = create_engine(settings.owner_url, poolclass=pool.NullPool)
     with engine.connect() as connection:
         context.configure(connection=connection, transaction_per_migration=False)
         with context.begin_transaction():
             connection.exec_driver_sql("select pg_advisory_xact_lock(72010)")
+            before = context.get_context().get_current_heads()
             context.run_migrations()
+            if context.get_context().get_current_heads() != before:
+                guard.apply(connection.connection.driver_connection, settings.database_role)
 
 
 run()

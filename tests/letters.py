@@ -88,7 +88,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
     "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "This card cannot be charged any more."}],
     "transfer_returned": [_TAKEN_BACK, _TAKEN_BACK | {"owed": "€\xa08.10", "service": True}, _TAKEN_BACK | {"open_bill": True}, _TAKEN_BACK | {"own": False, "taken": ""}],
-    **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed")},
+    **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed", "email_change_undone", "billing_verify", "billing_changed")},
 }
 
 

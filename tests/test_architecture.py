@@ -39,6 +39,8 @@ PUBLIC = {
     "auth.login": "the login itself",
     "auth.register": "a new customer",
     "auth.verify": "the link of a mail",
+    "auth.undo_email": "the link of a mail to an address that was replaced",
+    "auth.billing_email": "the link of a mail to a billing address",
     "auth.reset": "who cannot log in",
     "auth.new_password": "the link of a mail",
     "webhooks.receive": "processors sign what they send",

@@ -134,6 +134,8 @@ WITHOUT_FIELDS = {
     "invoices.share",
     "invoices.unshare",
     "auth.verify",
+    "auth.undo_email",
+    "auth.billing_email",
     "profile.sign_out",
     "profile.sign_out_others",
     "webhooks.receive",

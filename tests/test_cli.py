@@ -13,11 +13,12 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import cli, clock, customers, db, jobs, payments, services
+from app import audit, cli, clock, customers, db, jobs, payments, services
 from app.gateways.sandbox import SIGNATURE_HEADER, sign
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, person, sign_in
 from tests.money_helpers import EUR
-from tests.pay import begin, choose, processor, topup
+from tests.pay import begin, carry, choose, processor, topup
+from tests.test_customers import newest_link
 from tests.test_web import closed
 from tests.trade import customer, offer_plans, on
 
@@ -100,13 +101,131 @@ def test_a_day_that_is_none_is_misuse(run, day):
 
 
 def test_a_user_is_made_and_promoted(run):
-    made = run("user", "create", "nora", "nora@example.com", "--name", "Nora", "--password", PASSWORD)
+    words = ("user", "create", "nora", "nora@example.com", "--name", "Nora", "--password-stdin")
+    made = run(*words, input=f"{PASSWORD}\n")
     assert (made.exit_code, made.output) == (0, "nora can log in (customer).\n")
     assert customers.authenticate("nora", PASSWORD) is not None
     assert run("user", "promote", "nora").output == "nora is support now.\n"
-    again = run("user", "create", "nora", "other@example.com", "--password", PASSWORD)
+    again = run("user", "create", "nora", "o@example.com", "--password-stdin", input=f"{PASSWORD}\r\n")
     assert (again.exit_code, again.output) == (2, "This login is taken. Choose another one.\n")
     assert run("user", "promote", "nobody").exit_code == 2
+    assert [entry.action for entry in audit.entries(subject="user")] == ["user.promote", "user.create"]
+
+
+def test_a_password_is_asked_for_twice_and_never_taken_from_the_command_line(run):
+    asked = run("user", "create", "nora", "nora@example.com", input=f"{PASSWORD}\n{PASSWORD}\n")
+    assert asked.exit_code == 0
+    assert PASSWORD not in asked.output
+    assert run("user", "create", "otto", "otto@example.com", "--password", PASSWORD).exit_code == 2
+    assert customers.find_user("otto") is None
+
+
+@pytest.mark.parametrize(
+    ("login", "email", "password", "said"),
+    [
+        ("nora", "nora@example.com", "Summer2026!!!", "easy to guess"),
+        ("nora", "nora@example.com", "a", "at least 12"),
+        ("inv-2026-000269", "nora@example.com", PASSWORD, "cannot be used"),
+        ("No Ra", "nora@example.com", PASSWORD, "small letters"),
+        ("nora", "nora", PASSWORD, "one full e-mail address"),
+    ],
+)
+def test_the_rules_of_registering_hold_for_the_operator(run, login, email, password, said):
+    told = run("user", "create", login, email, "--password-stdin", input=f"{password}\n")
+    assert told.exit_code == 2
+    assert said in told.output
+    assert db.scalar("select count(*) from users") == 0
+
+
+def test_support_may_be_called_like_an_office(run):
+    words = ("user", "create", "support", "s@example.com", "--role", "support", "--password-stdin")
+    assert run(*words, input=f"{PASSWORD}\n").exit_code == 0
+
+
+def test_a_password_that_is_no_text_is_refused(run):
+    words = ("user", "create", "nora", "nora@example.com", "--password-stdin")
+    told = run(*words, input=b"\xff\xfe quiet harbour lamp\n")
+    assert told.exit_code == 2
+    assert "not UTF-8" in told.output
+
+
+DECIDED = ("--actor", "rita", "--reason", "asked on the phone")
+
+
+def test_a_login_is_disabled_and_enabled_with_the_next_request(app, run, anonymous):
+    person("rita", role="support")
+    sign_in(anonymous, person("nora"))
+    assert run("user", "disable", "nora", *DECIDED).output == "nora cannot log in any more. Sessions ended: 1.\n"
+    assert anonymous.get("/security").status_code == 303
+    answer = anonymous.submit("/login", {"login": "nora", "password": PASSWORD})
+    assert (answer.status_code, "do not belong together" in answer.text) == (422, True)
+    assert run("user", "enable", "nora", *DECIDED).exit_code == 0
+    assert anonymous.submit("/login", {"login": "nora", "password": PASSWORD}).status_code == 303
+    entries = audit.entries(subject="user", subject_id="nora")
+    assert [(entry.action, entry.actor, entry.reason) for entry in entries] == [
+        ("user.enable", "staff:rita", "asked on the phone"),
+        ("user.disable", "staff:rita", "asked on the phone"),
+    ]
+
+
+def test_a_user_is_signed_out_everywhere(app, run, anonymous):
+    person("rita", role="support")
+    nora = sign_in(anonymous, person("nora"))
+    customers.request_reset("nora")
+    link = newest_link("reset")
+    assert run("user", "sign-out", "nora", *DECIDED).exit_code == 0
+    assert nora.get("/security").status_code == 303
+    assert customers.peek_link(link, "reset") is None
+    assert customers.authenticate("nora", PASSWORD)
+    assert audit.entries(subject="user")[0].action == "user.sign_out"
+
+
+@pytest.mark.parametrize("words", [("user", "disable"), ("user", "enable"), ("user", "sign-out"), ("customer", "close")])
+def test_a_decision_wants_a_person_of_support_and_a_reason(app, run, words):
+    person("rita", role="support")
+    person("nora")
+    for told in (
+        run(*words, "nora", "--actor", "nora", "--reason", "x"),
+        run(*words, "nora", "--actor", "anybody", "--reason", "x"),
+        run(*words, "nora", "--actor", "rita", "--reason", " "),
+        run(*words, "nora", "--actor", "rita"),
+        run(*words, "nobody", *DECIDED),
+    ):
+        assert told.exit_code == 2
+        assert isinstance(told.exception, SystemExit)
+    assert audit.entries() == []
+    assert customers.authenticate("nora", PASSWORD)
+
+
+def test_a_customer_is_closed_and_its_documents_stay(app, run, owner, demo_customer):
+    person("rita", role="support")
+    pay = begin(topup(demo_customer, EUR("30")))
+    blocked = run("customer", "close", "anna", *DECIDED)
+    assert blocked.exit_code == 2
+    assert "a payment for PF-" in blocked.output
+    choose(app, pay, "approve")
+    carry(app)
+    blocked = run("customer", "close", "anna", *DECIDED)
+    assert "on the balance: refund it first" in blocked.output
+    assert owner.get("/security").status_code == 200
+    offer_plans()
+    services.order(demo_customer.customer_id, "vps-4", 1, label="shop", auto_renew=False)
+    blocked = run("customer", "close", "anna", *DECIDED)
+    assert "service shop runs: end it first" in blocked.output
+    assert audit.entries(subject="customer") == []
+
+
+def test_an_empty_customer_is_closed_once(app, run, owner, demo_customer):
+    person("rita", role="support")
+    told = run("customer", "close", "anna", *DECIDED)
+    assert (told.exit_code, told.output) == (0, "The customer of anna is closed. Logins switched off: 1.\n")
+    assert owner.get("/security").status_code == 303
+    assert customers.authenticate("anna", PASSWORD) is None
+    assert not customers.is_open(demo_customer.customer_id)
+    assert run("customer", "close", "anna", *DECIDED).output == "The customer of anna is closed already.\n"
+    assert run("user", "enable", "anna", *DECIDED).exit_code == 2
+    assert run("customer", "close", "rita", *DECIDED).exit_code == 2
+    assert [entry.action for entry in audit.entries(subject="customer")] == ["customer.close"]
 
 
 # Payments and webhooks
@@ -187,7 +306,7 @@ def test_every_job_runs_on_an_empty_house(run, monkeypatch):
 def test_a_job_that_fails_is_exit_code_one(run, monkeypatch):
     monkeypatch.setattr(jobs, "JOBS", [jobs.Job("broken", 1, lambda: 1 // 0, "")])
     told = run("jobs", "once")
-    assert (told.exit_code, told.output) == (1, "broken: failed: ZeroDivisionError('integer division or modulo by zero')\n")
+    assert (told.exit_code, told.output) == (1, "broken: failed: ZeroDivisionError: integer division or modulo by zero\n")
 
 
 def test_the_clock_stops_when_told(database_url, app):

@@ -21,6 +21,32 @@ def test_a_local_start_needs_a_database_and_a_key_only():
     assert not settings.secure
 
 
+def test_keys_of_before_and_the_owner_of_the_tables_are_optional():
+    settings = config.load(GIVEN)
+    assert settings.secret_key_fallbacks == ()
+    assert settings.owner_url == settings.database_url
+    more = {"SECRET_KEY_FALLBACKS": f" {'a' * 40} ,{'b' * 40},", "DATABASE_OWNER_URL": "postgres://o@h/x"}
+    settings = config.load({**GIVEN, **more, "DATABASE_ROLE": "second_app"})
+    assert settings.secret_key_fallbacks == ("a" * 40, "b" * 40)
+    assert settings.owner_url == "postgresql+psycopg://o@h/x"
+    assert settings.database_role == "second_app"
+
+
+def test_every_key_and_password_is_named_for_the_log_to_hide():
+    settings = config.load({
+        **STRIPE, "PAYPAL_CLIENT_ID": "c", "PAYPAL_SECRET": "paypal-secret", "PAYPAL_WEBHOOK_ID": "w",
+        "BTCPAY_URL": "https://b.example", "BTCPAY_STORE_ID": "s", "BTCPAY_API_KEY": "btcpay-key",
+        "BTCPAY_WEBHOOK_SECRET": "btcpay-secret", "NOWPAYMENTS_API_KEY": "now-key", "NOWPAYMENTS_IPN_SECRET": "now-secret",
+        "SECRET_KEY_FALLBACKS": "f" * 40, "DATABASE_URL": "postgresql://u:data%40base@h/x",
+        "DATABASE_OWNER_URL": "postgresql://u:owner-pw@h/x", "MAIL_URL": "smtp://u:mail-pw@h:587",
+        "PAYPAL_API_BASE": "https://api-m.sandbox.paypal.com", "NOWPAYMENTS_API_BASE": "https://n.example",
+        "SELLER_LEGAL_NAME": "Acme", "BASE_URL": "https://x.example",
+    })  # fmt: skip
+    hidden = set(config.secrets_of(settings))
+    assert {"paypal-secret", "btcpay-key", "btcpay-secret", "now-key", "now-secret", "f" * 40, "k" * 32, "sk_test_1", "whsec_1"} <= hidden
+    assert {"data@base", "data%40base", "owner-pw", "mail-pw"} <= hidden
+
+
 def test_a_processor_switches_the_sandbox_off_unless_forced():
     assert not config.load(STRIPE).sandbox
     assert config.load({**STRIPE, "SANDBOX": "force"}).sandbox
@@ -42,6 +68,10 @@ def test_the_seller_is_what_the_environment_says():
         ({**GIVEN, "DATABASE_URL": "sqlite:///x.db"}, "DATABASE_URL must begin with postgresql://"),
         ({**GIVEN, "SECRET_KEY": ""}, "SECRET_KEY needs at least 32 bytes"),
         ({**GIVEN, "SECRET_KEY": "short"}, "SECRET_KEY needs at least 32 bytes"),
+        ({**GIVEN, "SECRET_KEY_FALLBACKS": f"{'o' * 48},short"}, "holds a key of less than 32 bytes"),
+        ({**GIVEN, "SECRET_KEY_FALLBACKS": "k" * 32}, "give SECRET_KEY a new key"),
+        ({**GIVEN, "DATABASE_OWNER_URL": "mysql://x"}, "DATABASE_OWNER_URL must begin with"),
+        ({**GIVEN, "DATABASE_ROLE": "Client Area"}, "DATABASE_ROLE=Client Area is no name"),
         ({**GIVEN, "PORT": "eighty"}, "PORT=eighty is not a port"),
         ({**GIVEN, "PORT": "70000"}, "PORT=70000 is not a port"),
         ({**GIVEN, "PORT": "８０００"}, "is not a port"),

@@ -1,9 +1,12 @@
 """The demo: a year told by the verbs of real life."""
 
+import io
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from beancount import loader
+from beancount.core.data import Transaction
 from flask import Flask
 
 import config
@@ -142,3 +145,13 @@ def test_progress_ends_at_the_last_day(app):
     told: list[tuple[int, int]] = []
     demo.seed(1, 2, processor=processor(app), progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] == len(told)
+
+
+def test_beancount_accepts_the_demos_export(told):
+    out = io.StringIO()
+    ledger.export_beancount(out)
+    entries, errors, _ = loader.load_string(out.getvalue())
+    assert [error.message for error in errors] == []
+    links = {link for entry in entries if isinstance(entry, Transaction) for link in entry.links}
+    paid = db.rows("select invoice_number from bills where paid_at is not null and kind = 'service'")
+    assert {row.invoice_number for row in paid} <= links

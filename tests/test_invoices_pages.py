@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app import customers, db, invoicing
 from app.invoicing import Draft, Line, press
-from tests.test_invoicing import card, pay, topup
+from tests.test_invoicing import card, enter, pay, topup
 
 FRAGMENT = {"HX-Request": "true", "HX-Request-Type": "partial"}
 
@@ -251,4 +251,7 @@ def many(customer_id: int, count: int) -> None:
     lines = (Line("VPS NVMe-4 · vps-7", 20_00),)
     with db.transaction():
         bills = invoicing.issue_many([Draft(customer_id, f"vps-{n} · VPS NVMe-4", "EUR", lines, months=1) for n in range(count)])
-        invoicing.settle_many([(bill, card()) for bill in bills[: count * 4 // 5]])
+        paid = bills[: count * 4 // 5]
+        for bill in paid:
+            enter(bill)
+        invoicing.settle_many([(bill, card()) for bill in paid])

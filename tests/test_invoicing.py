@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from app import clock, db, invoicing
+from app import clock, db, invoicing, ledger, wallet
 from app.formats import formats
 from app.invoicing import Draft, Line, Settlement, series
 from app.money import Money
@@ -58,13 +58,40 @@ def card(**more: object) -> Settlement:
     return Settlement(**{"paid_at": clock.now(), "method_label": "Visa ···· 4242", "reference": "ch_1", **more})  # type: ignore[arg-type]
 
 
+def enter(bill: invoicing.Bill) -> None:
+    """The ledger's side of a paid bill: money in, and for a service out again. Within a transaction."""
+    gateway = ledger.account("gateway", bill.currency, key="test")
+    topup = bill.kind == "topup"
+    wallet.credit(
+        bill.customer_id,
+        bill.amount,
+        reference=f"paid:{bill.id}",
+        kind="topup",
+        counter=[(gateway, -bill.total)],
+        bill_id=bill.id if topup else None,
+    )
+    if not topup:
+        earned = (ledger.account("revenue", bill.currency), bill.net)
+        taxed = (ledger.account("vat", bill.currency, key="PL"), bill.tax)
+        counter = [line for line in (earned, taxed) if line[1]]
+        wallet.spend(
+            bill.customer_id,
+            bill.amount,
+            reference=f"charge:{bill.id}",
+            counter=counter,
+            bill_id=bill.id,
+        )
+
+
 def pay(bill: invoicing.Bill, settlement: Settlement | None = None) -> str:
     with db.transaction():
+        enter(bill)
         return invoicing.settle(bill, settlement or card())
 
 
 def settle_and_fall(bill: invoicing.Bill) -> None:
     with db.transaction():
+        enter(bill)
         invoicing.settle(bill, card())
         raise ZeroDivisionError
 
@@ -197,6 +224,8 @@ def test_many_bills_cost_as_many_statements_as_one(app, statements):
         bills = invoicing.issue_many(drafts)
         numbers = invoicing.settle_many([(bill, card()) for bill in bills])
         assert len(statements) - before == 5
+        for bill in bills:
+            enter(bill)
     assert numbers == [f"INV-{clock.now().year}-{n:06d}" for n in range(1, 41)]
     assert [invoicing.find(bill.customer_id, number).title for bill, number in zip(bills, numbers, strict=True)] == [d.title for d in drafts]  # type: ignore[union-attr]
 
@@ -318,6 +347,33 @@ class TestList:
         assert self.numbers(anna, q="%") == []
         assert self.numbers(anna, before="nothing") == []
 
+    @pytest.mark.parametrize(
+        ("locale", "asked"),
+        [
+            ("de", "4,00"),
+            ("de", "4,00 €"),
+            ("de", "€ 4.00"),
+            ("en", "€ 4.00"),
+            ("pl", "4,00"),
+            ("en", "\N{MINUS SIGN}4.00"),
+        ],
+    )
+    def test_an_amount_is_found_as_its_reader_writes_it(self, anna, locale, asked):
+        chosen = invoicing.Filter.from_query({"q": asked}, "EUR", locale)
+        found = [entry.number for entry in invoicing.search(anna, chosen).entries]
+        assert found == ["INV-2026-000004"]
+
+    def test_what_stands_on_the_paper_is_found(self, anna):
+        bill = topup(anna, 77_00)
+        reference = bill.payment_reference
+        printed = " ".join(reference[at : at + 4] for at in range(0, len(reference), 4))
+        for asked in (bill.number, bill.number.lower(), reference, printed):
+            assert self.numbers(anna, q=asked) == [bill.number]
+        number = pay(bill)
+        for asked in (number, bill.number, number.replace("INV", "RC"), printed):
+            assert self.numbers(anna, q=asked) == [number]
+        assert self.numbers(person("other"), q=number.replace("INV", "RC")) == []
+
     def test_an_amount_is_found_in_every_currency(self, anna):
         with db.transaction():
             bills = [invoicing.issue_topup_bill(anna, anna, Money.of("40", code)) for code in ("JPY", "KWD", "USD")]
@@ -382,7 +438,7 @@ def test_the_timeline_tells_every_step(app):
     bill = topup(anna)
     number = pay(bill)
     steps = invoicing.timeline(invoicing.find(anna, number))  # type: ignore[arg-type]
-    assert [step.what for step in steps] == ["Issued", "Paid by Visa ···· 4242"]
+    assert [step.what for step in steps] == ["Issued", "Credited to the balance", "Paid by Visa ···· 4242"]
     cancelled = invoicing.cancel(anna, topup(anna).number)
     assert [step.what for step in invoicing.timeline(cancelled)] == ["Issued", "Cancelled"]  # type: ignore[arg-type]
 
@@ -402,6 +458,7 @@ def test_who_waited_for_a_number_over_midnight_gets_its_day(app, demo_customer, 
             bill = invoicing.issue_topup_bill(demo_customer.customer_id, demo_customer.customer_id, Money(25_00, "EUR"))
         monkeypatch.setattr("app.invoicing.bills.series.take", wait)
         with db.transaction():
+            enter(bill)
             number = invoicing.settle(bill, Settlement(clock.now(), "Card"))
     found = db.row("select number, content from documents where kind = 'invoice'")
     assert (found.number, found.content["issued_on"]) == (number, dated)

@@ -2,9 +2,11 @@
 
 import pytest
 
-from app import clock, db, ledger, wallet
+from app import clock, db, invoicing, ledger, wallet
 from app.money import Money
 from tests import books
+from tests.test_invoicing import card, enter, service, topup
+from tests.test_invoicing import person as invoiced
 
 
 @pytest.fixture
@@ -153,3 +155,56 @@ def test_the_check_stops_when_asked_to(trade, vandal):
     faults = ledger.check()
     assert next(faults).kind == "unbalanced"
     faults.close()
+
+
+def _settled_without_money(bill):
+    invoicing.settle(bill, card())
+
+
+def _charged_and_not_settled(bill):
+    enter(bill)
+
+
+def _charged_twice(bill):
+    enter(bill)
+    invoicing.settle(bill, card())
+    wallet.credit(bill.customer_id, bill.amount, reference="more", kind="correction", counter=_from(bill))
+    counter = [(ledger.account("revenue", "EUR"), bill.total)]
+    wallet.spend(bill.customer_id, bill.amount, reference="again", counter=counter, bill_id=bill.id)
+
+
+def _vat_kept_as_revenue(bill):
+    wallet.credit(bill.customer_id, bill.amount, reference="in", kind="topup", counter=_from(bill))
+    counter = [(ledger.account("revenue", "EUR"), bill.total)]
+    wallet.spend(bill.customer_id, bill.amount, reference="out", counter=counter, bill_id=bill.id)
+    invoicing.settle(bill, card())
+
+
+def _from(bill):
+    return [(ledger.account("gateway", "EUR", key="test"), -bill.total)]
+
+
+@pytest.mark.parametrize(
+    ("issue", "work"),
+    [
+        (topup, _settled_without_money),
+        (service, _settled_without_money),
+        (service, _charged_and_not_settled),
+        (service, _charged_twice),
+        (service, _vat_kept_as_revenue),
+    ],
+)
+def test_a_bill_that_the_ledger_does_not_bear_out_is_named(app, vandal, issue, work):
+    bill = issue(invoiced(vat_id="", vat_id_state="none"))
+    with db.transaction():
+        work(bill)
+    assert [kind for kind, _ in found()] == ["bill"]
+
+
+@pytest.mark.parametrize("issue", [topup, service])
+def test_a_bill_that_the_ledger_bears_out_is_right(app, issue):
+    bill = issue(invoiced(vat_id="", vat_id_state="none"))
+    with db.transaction():
+        enter(bill)
+        invoicing.settle(bill, card())
+    assert found() == []

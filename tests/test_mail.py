@@ -3,7 +3,7 @@
 import smtplib
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -16,6 +16,7 @@ import pytest
 import config
 from app import clock, db, mail
 from app.cli.mail import mail_commands
+from tests import certificates
 
 
 class Server:
@@ -23,6 +24,7 @@ class Server:
 
     def __init__(self):
         self.taken, self.raw, self.refuse, self.drop, self.logins = Queue(), [], {}, set(), []
+        self.tls, self.at_once, self.heard = None, False, []
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.thread = Thread(target=self._serve, daemon=True)
@@ -34,24 +36,34 @@ class Server:
                 connection, _ = self.socket.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as stream:
-                self._talk(stream)
+            with connection, suppress(ssl.SSLError, ConnectionError):
+                line = self.tls.wrap_socket(connection, server_side=True) if self.at_once else connection
+                with line, line.makefile("rwb") as stream:
+                    line.sendall(b"220 test\r\n")
+                    self._talk(stream, line)
 
-    def _talk(self, stream):
+    def _offers(self, connection):
+        starttls = "250-STARTTLS\r\n" if self.tls and not isinstance(connection, ssl.SSLSocket) else ""
+        return f"250-test\r\n{starttls}250-AUTH PLAIN\r\n250 SMTPUTF8"
+
+    def _talk(self, stream, connection):
         def say(line):
             stream.write(line.encode() + b"\r\n")
             stream.flush()
 
-        say("220 test")
         recipient = ""
         for raw in stream:
             line = raw.decode().strip()
             verb = line[:4].upper()
+            self.heard.append((verb, isinstance(connection, ssl.SSLSocket)))
+            self.logins += [line] if verb == "AUTH" else []
             if verb == "EHLO":
-                say("250-test\r\n250-AUTH PLAIN\r\n250 SMTPUTF8")
-            elif verb == "AUTH":
-                self.logins.append(line)
-                say("235 ok")
+                say(self._offers(connection))
+            elif verb == "STAR":
+                say("220 go on")
+                with self.tls.wrap_socket(connection, server_side=True) as line, line.makefile("rwb") as inner:
+                    self._talk(inner, line)
+                return
             elif verb == "RCPT":
                 recipient = line.partition("<")[2].partition(">")[0]
                 if recipient in self.drop:
@@ -65,7 +77,7 @@ class Server:
                 say("221 bye")
                 return
             else:
-                say("250 ok")
+                say("235 ok" if verb == "AUTH" else "250 ok")
 
     def _take(self, recipient, body):
         self.raw.append(body)
@@ -356,31 +368,89 @@ def test_one_time_links_are_not_kept_once_a_server_has_them(sending):
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("smtps", 465), ("smtp+starttls", 587), ("smtp", 25)])
-def test_the_scheme_says_how_the_line_is_secured(app, settings, monkeypatch, scheme, port):
+def test_the_scheme_says_where_the_server_listens(app, settings, monkeypatch, scheme, port):
     calls = []
 
-    class Line:
-        def __init__(self, host, port, timeout, **options):
-            calls.append((type(self).__name__, host, port, timeout, options))
+    def dial(kind):
+        def line(host, port, timeout, **options):
+            calls.append((kind, host, port, timeout, "context" in options))
+            raise ConnectionRefusedError
 
-        def __enter__(self):
-            return self
+        return line
 
-        def __exit__(self, *_):
-            return None
-
-        def starttls(self, context):
-            calls.append(("starttls", context.verify_mode, context.check_hostname))
-
-    class SecureLine(Line):
-        pass
-
-    monkeypatch.setattr(smtplib, "SMTP", Line)
-    monkeypatch.setattr(smtplib, "SMTP_SSL", SecureLine)
+    monkeypatch.setattr(smtplib, "SMTP", dial("plain"))
+    monkeypatch.setattr(smtplib, "SMTP_SSL", dial("secure"))
     with settings_with(settings, mail_url=f"{scheme}://mail.example.com"):
         mail.deliver()
-    kind, host, used_port, timeout, options = calls[0]
-    assert (host, used_port, timeout) == ("mail.example.com", port, mail.TIMEOUT_S)
-    assert kind == ("SecureLine" if scheme == "smtps" else "Line")
-    assert ("context" in options) == (scheme == "smtps")
-    assert calls[1:] == ([("starttls", ssl.CERT_REQUIRED, True)] if scheme == "smtp+starttls" else [])
+    secure = scheme == "smtps"
+    assert calls == [("secure" if secure else "plain", "mail.example.com", port, mail.TIMEOUT_S, secure)]
+
+
+# How the line to a server is secured
+
+
+@pytest.fixture
+def certified(server, tmp_path, monkeypatch):
+    """The server with a certificate that this machine trusts."""
+    made = certificates.make(tmp_path, "127.0.0.1")
+    server.tls = made.server_context()
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    return server
+
+
+def carry(settings, scheme, server, *, password=True, here=True, monkeypatch=None):
+    """Send one mail; whether it left."""
+    put()
+    who = "robot:secret@" if password else ""
+    with pytest.MonkeyPatch.context() as patch, settings_with(settings, mail_url=f"{scheme}://{who}127.0.0.1:{server.port}"):
+        patch.setattr(mail, "_is_here", lambda _: here)
+        return mail.deliver() == 1
+
+
+def in_clear(server, verb):
+    return (verb, False) in server.heard
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtp+starttls", "smtps"])
+@pytest.mark.parametrize("here", [True, False])
+def test_a_password_travels_encrypted_wherever_that_is_offered(app, settings, certified, scheme, here):
+    certified.at_once = scheme == "smtps"
+    assert carry(settings, scheme, certified, here=here)
+    assert len(certified.logins) == 1
+    assert not in_clear(certified, "AUTH")
+    assert not in_clear(certified, "DATA")
+
+
+def test_a_mail_without_a_password_is_encrypted_too_where_the_server_is_another_machine(app, settings, certified):
+    assert carry(settings, "smtp", certified, password=False, here=False)
+    assert not in_clear(certified, "DATA")
+
+
+def test_to_this_machine_itself_a_mail_without_a_password_stays_plain(app, settings, certified):
+    assert carry(settings, "smtp", certified, password=False)
+    assert in_clear(certified, "DATA")
+
+
+def test_a_password_is_not_sent_in_clear_beyond_this_machine(app, settings, server, caplog):
+    assert not carry(settings, "smtp", server, here=False)
+    assert (server.logins, waiting()) == ([], 1)
+    assert "offers no STARTTLS, and MAIL_URL has a password" in caplog.text
+    assert "secret" not in caplog.text
+    assert carry(settings, "smtp", server, password=False, here=False), "without a password an old relay is used as it is"
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtp+starttls", "smtps"])
+@pytest.mark.parametrize("fault", ["unknown authority", "another name"])
+def test_a_certificate_that_proves_nothing_ends_the_line(app, settings, server, tmp_path, monkeypatch, scheme, fault):
+    made = certificates.make(tmp_path, "127.0.0.1" if fault == "unknown authority" else "mail.example.com")
+    server.tls, server.at_once = made.server_context(), scheme == "smtps"
+    if fault == "another name":
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    assert not carry(settings, scheme, server, here=False)
+    assert (server.logins, waiting()) == ([], 1)
+    assert not in_clear(server, "DATA")
+
+
+def test_who_insists_on_starttls_gets_no_plain_line(app, settings, server):
+    assert not carry(settings, "smtp+starttls", server, password=False)
+    assert waiting() == 1

@@ -33,8 +33,8 @@ def start() -> Iterator[Start]:
     command = [sys.executable, str(HOUSE / "bin/_run.py")]
     houses = []
 
-    def begin(**environ: str) -> "subprocess.Popen[str]":
-        houses.append(subprocess.Popen(command, env={**inherited, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    def begin(*words: str, **environ: str) -> "subprocess.Popen[str]":
+        houses.append(subprocess.Popen([*command, *words], env={**inherited, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return houses[-1]
 
     yield begin
@@ -147,11 +147,65 @@ def test_a_whole_start_opens_the_house_and_ctrl_c_closes_it(start, database):
     assert "demo      demo-client-area" in read_until(first, "its log")
     assert page(port, "/login")[0] == 200
     stop(first)
+    written = _run.LOG.read_bytes()
+    assert b'"route": "/login"' in written
     second = start(PORT=port, DATABASE_URL=database)
     assert "Bringing the database" not in read_until(second, "its log"), "the second start has nothing to prepare"
     status, body = page(port, "/login")
     assert (status, b"password" in body) == (200, True)
+    assert _run.LOG.read_bytes().startswith(written), "a start adds to the log of the one before"
+    assert (_run.LOG.stat().st_mode & 0o777, _run.LOG.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     who_is_killed_is_replaced(second.pid, port)
+    stop(second)
+    one_part_runs_alone(start, port, database)
+
+
+def one_part_runs_alone(start: Start, port: str, database: str) -> None:
+    web = start("web", PORT=port, DATABASE_URL=database, WEB_WORKERS="1")
+    read_until(web, "its log")
+    assert page(port, "/login")[0] == 200
+    (server,) = parts(web.pid)
+    assert len([words for words in parts(server).values() if "granian" in words]) == 1
+    jobs = start("jobs", PORT=port, DATABASE_URL=database)
+    assert "The jobs are running" in read_until(jobs, "its log")
+    (words,) = parts(jobs.pid).values()
+    assert "jobs run" in words
+    stop(jobs)
+    stop(web)
+
+
+def test_a_part_nobody_knows_is_one_sentence(start):
+    done = start("webb")
+    output, errors = done.communicate(timeout=60)
+    assert (done.returncode, output, errors) == (2, "", _run.USAGE + "\n")
+
+
+def test_a_large_log_is_put_aside_and_the_oldest_thrown_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(_run, "LOG", tmp_path / "log" / "x.log")
+    monkeypatch.setattr(_run, "LARGEST_LOG", 100)
+    with _run._open_log() as stream:
+        for number in range(8):
+            stream.write(f"{number}".encode() * 100)
+            stream.flush()
+            _run._rotate()
+        stream.write(b"still the same file")
+        stream.flush()
+        _run._rotate()
+    assert _run.LOG.read_bytes() == b"still the same file"
+    older = [_run.LOG.with_name(f"x.log.{number}") for number in range(1, 7)]
+    assert [file.read_text()[0] for file in older if file.exists()] == ["7", "6", "5", "4", "3"]
+    assert {file.stat().st_mode & 0o777 for file in older if file.exists()} == {0o600}
+
+
+def test_a_database_that_is_newer_is_left_as_it_is(start, database):
+    port = str(free_port())
+    first = start("jobs", PORT=port, DATABASE_URL=database)
+    read_until(first, "its log")
+    stop(first)
+    with psycopg.connect(make_url(database).set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+    second = start("jobs", PORT=port, DATABASE_URL=database)
+    assert "The database is newer than this program" in read_until(second, "its log")
     stop(second)
 
 

@@ -81,6 +81,11 @@ def test_a_row_links_to_its_document(anna, owner):
         ("max=24", 6),
         ("q=WEB-1", 6),
         ("q=Order", 1),
+        ("q=23.80", 6),
+        ("q=€ 23.80", 6),
+        ("q=%E2%88%9223.80", 6),
+        ("q=200", 1),
+        ("q=23,80", 0),
         ("direction=out&from=2026-07-01", 1),
     ],
 )
@@ -90,6 +95,13 @@ def test_filters_and_the_totals_of_what_is_filtered(anna, owner, query, count):
     assert len(shown(answer)) == count
     if count:
         assert f"{count} movement" in answer.text
+
+
+def test_what_stands_on_the_paper_finds_its_movement(anna, owner):
+    bill = db.row("select * from bills where kind = 'service' order by id limit 1")
+    receipt = bill.invoice_number.replace("INV", "RC")
+    for asked in (bill.invoice_number, receipt, receipt.lower()):
+        assert len(shown(owner.get(f"/transactions?q={asked}"))) == 1, asked
 
 
 def test_the_address_of_a_filter_is_canonical(anna, owner):

@@ -6,7 +6,7 @@ from datetime import timedelta
 from flask import Flask
 
 from app import bank, clock, customers, db, invoicing, payments, refunds, services
-from app.customers import User
+from app.customers import User, tokens
 from app.gateways.base import Snapshot
 from app.money import Money
 from app.payments import Payment, cards
@@ -33,6 +33,8 @@ class Things:
     device: str
     verify: str
     reset: str
+    undo: str
+    billing: str
     bill_link: str
     topup_link: str
     paid_link: str
@@ -75,6 +77,8 @@ MISSING = {
     "given": "pay_" + "y" * 32,
     "verify": "x" * 43,
     "reset": "x" * 43,
+    "undo": "x" * 43,
+    "billing": "x" * 43,
 }
 """Names of the right shape that belong to nobody."""
 
@@ -101,6 +105,8 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
     carry(app)
     customers.request_verification(user.id)
     customers.request_reset(user.login)
+    with db.transaction():
+        undo, billing = (tokens.issue(purpose, user.id, user.email) for purpose in ("undo", "billing"))
     customers.open_session(user.id, ip="127.0.0.1", user_agent="Another device")
     bank.import_file(camt([Transfer(33_00, text="thank you", sender="Ida Unknown")]), "statement.xml")
     bank.import_file(camt([], replace(GERMAN, opening=2_000_00, id="STMT-2", day="2026-11-24")), "later.xml")
@@ -115,6 +121,8 @@ def furnish(app: Flask, user: User, *, services_count: int = 2) -> Things:
         device=customers.list_sessions(user.id, b"")[0].reference,
         verify=link("verify"),
         reset=link("reset"),
+        undo=undo,
+        billing=billing,
         bill_link=by_link(payments.share(user.customer_id, unpaid.number)),
         topup_link=by_link(asked),
         paid_link=payments.told_at(given.public_id).rsplit("/", 1)[1],

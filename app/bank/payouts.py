@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import config
-from app import clock, db, refunds
+from app import audit, clock, db, payments, refunds
 from app.bank import doubts, known, pain
-from app.bank.matching import CAME_BACK
+from app.bank.reasons import CAME_BACK
 from app.bank.statements import compact
 from app.money import Money
 from app.refunds import Payout
 
+SHORTEST_NAME = 2
 _NUMBER = re.compile(r"\b(RF|HM|BR)[\s-]?(\d{6,10})\b")
 _MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
 
@@ -23,9 +24,10 @@ _MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
 class PayoutError(ValueError):
     """What was asked cannot be done, as a sentence; `field` names the form's field it is about."""
 
-    def __init__(self, sentence: str, field: str = "reason") -> None:
+    def __init__(self, sentence: str, field: str = "reason", code: str = "") -> None:
         super().__init__(sentence)
         self.field = field
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,36 @@ def note_accepted(number: str, message: str) -> str:
     return "" if done else f"{number} was accepted before."
 
 
+def stands(number: str, message: str) -> str:
+    """How a payout of its newest file stands: due, left or undone; nothing for an older file."""
+    found = _find(number)
+    if found is None or _newest_file(number) != message:
+        return ""
+    return found.stands or "undone"
+
+
+def refused(number: str, why: str, *, actor: str) -> None:
+    """The bank did not carry out money that was to go back to its sender, after it had said
+    otherwise: it waits in suspense again. Another person than who asked the bank has to say so.
+
+    Opens the transaction. Raises PayoutError.
+    """
+    if not why.strip():
+        raise PayoutError("Write down what the bank said.", "reason")
+    with db.transaction():
+        known.lock()
+        if not number.startswith("BR-"):
+            raise PayoutError(f"Refunds and held money have pages of their own: see {number} there.")
+        _held(number, "approved")
+        asked = [row.actor for row in db.rows(_ASKED, number=number)]
+        if not asked:
+            raise PayoutError(f"The bank has said nothing against {number} that a person looked at.")
+        if actor in asked:
+            raise PayoutError("You asked the bank. Another person has to confirm it.")
+        _step(number, "failed", f"The bank did not carry it out: {why.strip()[:400]}", actor)
+        audit.record("bank.payout.refuse", "payout", number, reason=why.strip()[:400])
+
+
 def _newest_file(number: str) -> str:
     return str(db.scalar("select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = %(number)s order by f.id desc limit 1", number=number))
 
@@ -226,15 +258,21 @@ def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
 
 
 def _book(line_id: int, number: str, rule: str) -> None:
-    db.execute("update bank_lines set state = 'booked', reason = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number)
+    db.execute(
+        "update bank_lines set state = 'booked', reason = '', reason_code = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number
+    )
 
 
 # Back to whoever sent it
 
 
 def send_back(line_id: int, iban: str, holder: str, *, actor: str, reason: str) -> str:
-    """Ask that a line in suspense goes back to an account; its number. Another person has to approve it. Opens the transaction. Raises PayoutError."""
-    number, name = _account(iban, holder)
+    """Ask that a line in suspense goes back to its sender; its number. Another person has to approve it.
+
+    Where the bank says which account sent it, to no other, unless the bank sent it back from there.
+    Opens the transaction. Raises PayoutError.
+    """
+    number, name = _back_to(line_id, iban, holder)
     if not reason.strip():
         raise PayoutError("Say why.", "reason")
     with db.transaction():
@@ -280,6 +318,20 @@ def standing(line_id: int) -> Return | None:
     return Return(row.number, row.state, row.iban, row.holder, row.file or "", [Step(*step) for step in steps])
 
 
+def _back_to(line_id: int, iban: str, holder: str) -> tuple[str, str]:
+    """The account a line goes back to, and its holder."""
+    row = db.row(_SENDER, line=line_id)
+    if row is None or row.tried:
+        return _account(iban, holder)
+    sender = payments.Sender(row.sender, row.iban)
+    if not sender.is_meant(iban):
+        raise PayoutError(sender.refusal, "iban", code=payments.NOT_THE_SENDER)
+    name = sender.holder(holder)
+    if len(name) < SHORTEST_NAME:
+        raise PayoutError("Enter the name of the account's holder.", "holder")
+    return sender.iban, name
+
+
 def _held(number: str, *states: str) -> db.Row:
     row = db.row(f"{_RETURNS} where number = %(number)s for no key update", number=number)
     if row is None or row.state not in states:
@@ -322,6 +374,17 @@ insert into bank_returns (id, number, line_id, amount, currency, iban, holder, r
 overriding system value
 select id, 'BR-' || lpad(id::text, 6, '0'), %(line)s, %(amount)s, %(currency)s, %(iban)s, %(holder)s, %(reason)s, %(now)s, %(now)s from taken returning number
 """
+_SENDER = """
+select l.sender, l.sender_account as iban, exists (
+  select from bank_returns r
+  where r.line_id = l.id
+    and r.iban = l.sender_account
+    and r.state = 'failed'
+) as tried
+from bank_lines l
+where l.id = %(line)s
+  and is_iban(l.sender_account)
+"""
 _STEP = """
 insert into bank_return_steps (return_id, state, note, actor, at)
 select id, %(state)s, %(note)s, %(actor)s, %(now)s from bank_returns where number = %(number)s
@@ -330,6 +393,13 @@ _ACCEPTED = """
 insert into bank_return_steps (return_id, state, note, actor, at)
 select r.id, 'accepted', %(note)s, 'bank', %(now)s from bank_returns r
 where r.number = %(number)s and not exists (select from bank_return_steps s where s.return_id = r.id and s.state = 'accepted' and s.note = %(note)s)
+"""
+_ASKED = """
+select actor
+from bank_payout_statuses
+where number = %(number)s
+  and contradiction <> ''
+  and looked_at is not null
 """
 _SENT_BACK = """
 update bank_lines set state = 'booked', rule = 'sent back', returned_by = %(own)s where id = (select line_id from bank_returns where number = %(number)s)

@@ -58,6 +58,7 @@ def create() -> Response:
     """Make the bill and go to its payment page; 422 with the field marked when the amount cannot be taken.
 
     With `preview`, for browsers without JavaScript, only show what would be added: a GET would carry the form's token into the address.
+    For the same reason the way to an invoice for payment begins here, with `invoice`.
     """
     customer = customers.get(current_user.customer_id)
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
@@ -66,6 +67,9 @@ def create() -> Response:
     problem = stopped or no_currency(request.form.get("currency", ""))
     quote = Quote(problem=problem) if problem else _quote(customer, text, currency, whom)
     errors = {"beneficiary": stopped} if stopped else {"amount": quote.problem} if quote.problem else {}
+    if "invoice" in request.form:
+        asked = {name: request.form.get(name, "") for name in ("amount", "currency", "beneficiary")}
+        return web.go(f"/add-funds/invoice?{urlencode(asked)}")
     if "preview" in request.form:
         return web.page("add_funds/new.html", **_page(customer, text, currency, quote, {"beneficiary": stopped} if stopped else {}, login))
     if errors or quote.pay is None or customers.missing_fields(customer):

@@ -24,7 +24,7 @@ class LoginForm(Form):
 
 
 class RegisterForm(Form):
-    """The verb holds every rule; asked here too, so that all that is wrong is said at once."""
+    """Every rule is kept by `customers.register`; asked here too, so that all that is wrong is said at once."""
 
     login = StringField("Login", [InputRequired("Choose a login.")])
     email = StringField("E-mail", [InputRequired("Enter your e-mail address.")])
@@ -130,7 +130,7 @@ def reset() -> Response:
 @gate.public
 def new_password(token: str) -> Response:
     """Choose a new password by a mailed link. Opening the link changes nothing."""
-    form, link = NewPasswordForm(), customers.peek_link("reset", token)
+    form, link = NewPasswordForm(), customers.peek_link(token, "reset")
     if link is None:
         return _show_dead("A link to a new password works once, for 30 minutes.", "/password/reset", "Ask for a new link")
     if request.method != "POST":
@@ -151,14 +151,49 @@ def new_password(token: str) -> Response:
 @gate.public
 def verify(token: str) -> Response:
     """Confirm an address by a mailed link. Opening the link changes nothing; the button does."""
-    link = customers.peek_link("verify", token)
+    link, me = customers.peek_link(token, "verify", "change"), web.reader()
     if request.method != "POST" and link is not None:
         return web.page("auth/verify.html", email=link.email)
-    user = customers.verify(token, ip=gate.address()) if link else None
-    if user is None:
+    keep = me.session_id if me and link and me.user_id == link.user_id else None
+    confirmed = customers.verify(token, keep=keep, ip=gate.address()) if link else None
+    if confirmed is None:
         return _show_dead("A link to confirm an address works once, for three days, and only the newest one counts.", "/security", "Send a new link")
-    web.toast(f"{user.email} is confirmed.")
-    return web.go(home() if web.reader() else "/login")
+    web.toast(f"{confirmed.user.email} is confirmed.")
+    return gate.renew(web.go(home() if me else "/login"), confirmed.renewed)
+
+
+@auth.route("/email/undo/<token>", methods=["GET", "POST"])
+@gate.public
+def undo_email(token: str) -> Response:
+    """Take a change of address back by the link mailed to the old one, then choose a new password. Opening the link changes nothing."""
+    link = customers.peek_link(token, "undo")
+    if link is None:
+        return _show_dead("A link to undo a change of address works once, for three days.", "/password/reset", "Choose a new password")
+    if request.method != "POST":
+        return web.page("auth/undo_email.html", email=link.email, login=link.login)
+    try:
+        undone = customers.undo_email_change(token, ip=gate.address())
+    except customers.Refused as refused:
+        return _show_dead(f"{refused} Write to us to have it back.", "/login", "Log in")
+    if undone is None:
+        return undo_email(token)
+    answer = gate.dismiss(web.go(f"/password/reset/{undone.reset}"))
+    web.toast(f"{undone.user.email} is your address again, and every device is signed out. Choose a new password now.")
+    return answer
+
+
+@auth.route("/billing-email/<token>", methods=["GET", "POST"])
+@gate.public
+def billing_email(token: str) -> Response:
+    """Confirm a billing address by the link mailed to it. Opening the link changes nothing."""
+    link = customers.peek_link(token, "billing")
+    if request.method != "POST" and link is not None:
+        return web.page("auth/billing_email.html", email=link.email, login=link.login)
+    email = customers.confirm_billing_email(token, ip=gate.address()) if link else None
+    if email is None:
+        return _show_dead("A link to confirm a billing address works once, for three days, and only the newest one counts.", "/profile", "Open the profile")
+    web.toast(f"Invoices and receipts go to {email} from now on.")
+    return web.go("/profile" if web.reader() else "/login")
 
 
 @auth.post("/verify")

@@ -2,11 +2,9 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response, abort, redirect, request
-from werkzeug.wrappers import Response as Redirect
+from flask import Blueprint, Response, abort, request
 
 from app import customers, gateways, payments, services, web
-from app.blueprints.pay import local
 
 cards = Blueprint("cards", __name__)
 
@@ -25,7 +23,7 @@ def index() -> Response:
 
 
 @cards.post("/cards")
-def add() -> Response | Redirect:
+def add() -> Response:
     """To the processor's page on which a card is saved, 303; the page again when the customer has not agreed, or it does not open."""
     me = web.reader()
     if "consent" not in request.form:
@@ -35,7 +33,7 @@ def add() -> Response | Redirect:
         page = payments.cards.add(me.customer_id)
     except payments.CardError as problem:
         return _show(503, str(problem))
-    return redirect(local(page.url), 303)
+    return web.leave(page.url)
 
 
 @cards.get("/cards/added/<public_id>")

@@ -7,12 +7,11 @@ reason, is one and the same page.
 from datetime import timedelta
 from typing import Any, Final
 
-from flask import Blueprint, Response, abort, redirect, request
-from werkzeug.wrappers import Response as Redirect
+from flask import Blueprint, Response, abort, request
 
 from app import customers, invoicing, payments, services, web
 from app.blueprints.add_funds import Quote, no_currency, offered_currencies, price
-from app.blueprints.pay import local, poll_s
+from app.blueprints.pay import poll_s
 from app.customers import Profile
 from app.formats import formats
 from app.gateways.base import Instructions
@@ -46,6 +45,7 @@ class PayerForm(Form):
     def check(self) -> bool:
         """Whether a payment can be made out to this payer; what is missing is marked."""
         ready = bool(self.validate())
+        self._refuse_bait()
         for name, present in self._wanted():
             if not present and name not in self.sentences:
                 self.refuse(name, "Fill this in: it is printed on the receipt.")
@@ -53,6 +53,13 @@ class PayerForm(Form):
         if problem and "email" not in self.sentences:
             self.refuse("email", problem)
         return ready and not self.sentences
+
+    def _refuse_bait(self) -> None:
+        """Refuse names and words that the receiver's mail program would make a link of."""
+        for name in ("name", "company", "said"):
+            problem = customers.name_problem(self[name].data or "", company=name == "company")
+            if problem and name not in self.sentences:
+                self.refuse(name, problem)
 
     def profile(self) -> Profile:
         """The payer as its documents name it."""
@@ -86,7 +93,7 @@ def show(token: str) -> Response:
 
 @links.post("/pay/<token>")
 @gate.public
-def leave(token: str) -> Response | Redirect:
+def leave(token: str) -> Response:
     """To the processor's page, 303; never from the balance. The page again with a sentence when that is not possible now."""
     link = _follow("bill", token)
     bill, method = _bill(link), request.form.get("method", "")
@@ -104,7 +111,7 @@ def leave(token: str) -> Response | Redirect:
         return _bill_page(link, bill, 503, str(down), failed=method)
     if isinstance(handoff, Instructions):
         return web.go(payments.told_at(handoff.reference))
-    return redirect(local(handoff.url), 303)
+    return web.leave(handoff.url)
 
 
 def _bill(link: Link) -> Bill:

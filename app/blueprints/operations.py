@@ -1,21 +1,25 @@
 """For the machines around the house: is the process alive, may it get traffic, what does it measure."""
 
+import hmac
+import re
+import time
 from collections.abc import Iterator
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 
 import psycopg
-from alembic.script import ScriptDirectory
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, abort, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import clock, db, payments
-from app.web import gate
+import config
+from app import clock, db, guard, payments
+from app.web import gate, proxies
 
 operations = Blueprint("operations", __name__)
 
-PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+PROTECTION_FOR_S = 60
+REVISION = re.compile(r'^revision = "(.+)"', re.MULTILINE)
+FOLLOWED = re.compile(r'^down_revision = "(.+)"', re.MULTILINE)
 GAUGES = (
     (
         "client_area_balance_minor",
@@ -90,9 +94,11 @@ def healthz() -> Response:
 @operations.get("/readyz")
 @gate.public
 def readyz() -> Response:
-    """Whether requests can be served: the database answers and stands at this program's migration; else 503 with the reason.
+    """Whether requests can be served: the database answers and its schema is not older than this program; else 503 with the reason.
 
-    A processor in trouble takes no page out of service: it is named, on the loopback alone, and the answer stays 200.
+    A newer schema is served: while a new version is put in, the nodes of the old one go on (what a migration takes away, it takes away one
+    version later). A database whose history the app could change is refused where real money is taken. A processor in trouble takes no page
+    out of service: it is named, to whoever may see the metrics.
     """
     try:
         found = db.scalar("select version_num from alembic_version")
@@ -100,35 +106,75 @@ def readyz() -> Response:
         found = None
     except (psycopg.Error, SQLAlchemyError):
         return _text("The database does not answer.\n", 503)
-    if found != _newest_migration():
-        return _text(f"The database stands at migration {found}, this program needs {_newest_migration()}: run flask db upgrade.\n", 503)
-    return _text("ready\n" + "".join(f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n" for one in (payments.outages.known() if _local() else ())))
+    newest, known = _migrations()
+    if found is None or (found in known and found != newest):
+        return _text(f"The database stands at migration {found}, this program needs {newest}: run flask db upgrade.\n", 503)
+    protection = _protection()
+    if protection and guard.live(config.current()):
+        return _text(f"The database is not protected.\n{_said(protection)}", 503)
+    return _text("".join(["ready\n", _said(protection), *(_details(found, newest) if _may_see() else ())]))
+
+
+def _details(found: str, newest: str) -> Iterator[str]:
+    if found != newest:
+        yield f"The database stands at migration {found}, which is newer than this program's {newest}.\n"
+    if advice := current_app.extensions["proxies"].advice():
+        yield f"{advice}\n"
+    for one in payments.outages.known():
+        yield f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n"
 
 
 @operations.get("/metrics")
 @gate.public
 def metrics() -> Response:
-    """Gauges in the Prometheus text format; answered on the loopback alone, and never through a proxy."""
-    if not _local():
+    """Gauges in the Prometheus text format, for this machine itself and for whoever brings METRICS_TOKEN."""
+    if not _may_see():
         abort(404)
     return _text("".join(_gauges()))
 
 
 def _gauges() -> Iterator[str]:
+    name = "client_area_database_unprotected"
+    yield f"# HELP {name} Ways in which the app could change its history\n# TYPE {name} gauge\n"
+    yield f"{name} {len(guard.findings())}\n"
     for name, says, label, sql in GAUGES:
         yield f"# HELP {name} {says}\n# TYPE {name} gauge\n"
         for value, number in db.rows(sql, now=clock.now()):
             yield f'{name}{{{label}="{value}"}} {number}\n' if label else f"{name} {number}\n"
 
 
-def _local() -> bool:
-    proxied = any(header in request.headers for header in PROXY_HEADERS)
-    return not proxied and ip_address(request.remote_addr or "::").is_loopback
+def _may_see() -> bool:
+    """Asked on the loopback and through no proxy, or with the token."""
+    token = config.current().metrics_token
+    given = request.headers.get("Authorization", "")
+    if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        return True
+    asking = proxies.read_address(request.remote_addr or "")
+    here = asking is not None and asking.is_loopback
+    return here and not request.environ.get(proxies.FORWARDED)
+
+
+def _protection() -> list[guard.Finding]:
+    """What is wrong with the guard, asked at most once a minute: probes come every second."""
+    kept: tuple[float, list[guard.Finding]] | None = current_app.extensions.get("protection")
+    if kept is None or time.monotonic() > kept[0]:
+        kept = time.monotonic() + PROTECTION_FOR_S, guard.findings()
+        current_app.extensions["protection"] = kept
+    return kept[1]
+
+
+def _said(protection: list[guard.Finding]) -> str:
+    return "".join(f"unprotected: {one.what}\n" for one in (protection if _may_see() else ()))
 
 
 @cache
-def _newest_migration() -> str | None:
-    return ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_current_head()
+def _migrations() -> tuple[str, frozenset[str]]:
+    """This program's newest migration, and all it knows; read from their text, as loading Alembic costs every worker its memory."""
+    folder = Path(__file__).parents[2] / "migrations" / "versions"
+    texts = [file.read_text() for file in folder.glob("*.py")]
+    known, followed = (frozenset(match[1] for text in texts for match in line.finditer(text)) for line in (REVISION, FOLLOWED))
+    (newest,) = known - followed
+    return newest, known
 
 
 def _text(body: str, status: int = 200) -> Response:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Blueprint, Response, abort, redirect, request
+from flask import Blueprint, Response, abort, request
 from flask_login import current_user
-from werkzeug.wrappers import Response as Redirect
 
 import config
-from app import customers, invoicing, payments, services, web
+from app import customers, invoicing, payments, remittance, services, web
 from app.gateways.base import Handoff, Instructions, Method
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
@@ -54,7 +53,7 @@ def choose(number: str) -> Response:
 
 
 @pay.post("/invoices/<number>/pay")
-def leave(number: str) -> Response | Redirect:
+def leave(number: str) -> Response:
     """To the processor's page, 303; the page again with a sentence when that is not possible now. `method` says how."""
     bill, method = _bill(number), request.form.get("method", "")
     try:
@@ -69,7 +68,7 @@ def leave(number: str) -> Response | Redirect:
         return _choices(bill, 503, str(down), failed=method)
     if isinstance(handoff, Instructions):
         return web.go(f"/payments/{handoff.reference}")
-    return redirect(local(handoff.url), 303)
+    return web.leave(handoff.url)
 
 
 def _start(number: str, method: str) -> Handoff:
@@ -105,11 +104,19 @@ def result(public_id: str) -> Response:
         poll_s=poll_s(payment),
         method=method,
         transfer=payments.instructions(payment),
+        by_login=_by_login(payment),
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
         instead=_next_best(bill, payment),
     )
+
+
+def _by_login(payment: payments.Payment) -> str:
+    """What a payer by transfer may write instead of the reference: money for himself alone."""
+    me = web.reader()
+    confirmed = me.verified and payment.payer_id == payment.customer_id
+    return remittance.for_login(me.login) if confirmed else ""
 
 
 def poll_s(payment: Payment) -> int | None:
@@ -138,6 +145,7 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
     options = payments.options(bill, payer)
     chosen = request.form.get("method") or request.args.get("method") or ""
     unsettled = payments.open_of(bill.id)
+    opened = next((payment for payment in unsettled if payment.state == "created" and payment.handoff_url), None)
     declined = next((payment for payment in unsettled if payment.state == "created" and payment.failure_message), None)
     working = [method.key for method in _best_first(options.methods, declined.method if declined else "") if method.key != failed]
     if options.balance is not None and options.balance >= bill.amount:
@@ -155,8 +163,17 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         consent=payments.cards.consent(),
         waiting=next((payment for payment in unsettled if payment.state == "pending"), None),
         declined=declined,
+        opened=opened,
+        goes=_goes,
         missing=customers.missing_fields(payer),
     )
+
+
+def _goes(key: str) -> str:
+    """What the form does with a chosen way: ``balance``, ``card``, ``bank``, or ``away`` to a processor's page."""
+    if key == BALANCE:
+        return "balance"
+    return "card" if key.startswith(CARD) else "bank" if key.startswith(f"{payments.BANK}-") else "away"
 
 
 def _first(working: list[str]) -> str:

@@ -30,7 +30,13 @@ EVENTS: Final = {
     "verification_requested": ("Confirmation link sent", "mail", ""),
     "email_verified": ("E-mail address confirmed", "mail", "credit"),
     "email_change_requested": ("Change of e-mail address asked for", "mail", ""),
+    "email_change_undone": ("Change of e-mail address undone", "mail", "accent"),
+    "billing_email_requested": ("Confirmation link sent to a new billing address", "mail", ""),
+    "billing_email_changed": ("Billing address changed", "mail", "accent"),
     "role_changed": ("Role changed by the operator", "shield-alert", "accent"),
+    "disabled": ("Login switched off by support", "shield-alert", "danger"),
+    "enabled": ("Login switched on by support", "check", "credit"),
+    "signed_out_by_support": ("Signed out everywhere by support", "log-out", ""),
     "profile_changed": ("Profile changed", "user", ""),
 }
 """Security event → what the history calls it, its icon and tone."""
@@ -53,7 +59,10 @@ MAILS: Final = {
     "verify": ("Confirm your e-mail address", "When you register, change the address or ask for the link again", "Login address"),
     "reset": ("Choose a new password", "When somebody asks for it with your login or address", "Login address"),
     "password_changed": ("Your password was changed", "Each time", "Login address"),
-    "email_changed": ("Your e-mail address was changed", "Each time, to the address it was before", "Old address"),
+    "email_changed": ("Your e-mail address was changed", "Each time, to the address it was before, with a link to undo it", "Old address"),
+    "email_change_undone": ("A change of your e-mail address was undone", "When the address before took it back", "Address that was given up"),
+    "billing_verify": ("Confirm the billing address", "When you enter another billing address", "New billing address"),
+    "billing_changed": ("Invoices go to another address now", "Each time, to the billing address before", "Old billing address"),
     "address_known": ("You already have an account", "When somebody registers again with your confirmed address", "Login address"),
 }
 """Every mail the house sends, by its template: subject, when, to which address."""
@@ -70,6 +79,14 @@ class BillingForm(Form):
     city = Line("City")
     country = Choice("Country", lambda: {"": "Choose a country", **customers.countries()})
     vat_id = Line("VAT ID", 30)
+
+    def validate_name(self, field: Line) -> None:
+        """Refuse what mail programs would make a link of."""
+        _stop(customers.name_problem(field.data or ""))
+
+    def validate_company(self, field: Line) -> None:
+        """Refuse what mail programs would make a link of."""
+        _stop(customers.name_problem(field.data or "", company=True))
 
     def validate_vat_id(self, field: Line) -> None:
         """Refuse a VAT ID that cannot be one of the country's."""
@@ -92,9 +109,7 @@ class ProfileForm(BillingForm):
 
     def validate_billing_email(self, field: Line) -> None:
         """Refuse what is not one address."""
-        problem = customers.email_problem(field.data) if field.data else None
-        if problem:
-            raise ValidationError(problem)
+        _stop(customers.email_problem(field.data) if field.data else None)
 
     def validate_display_currencies(self, field: Choices) -> None:
         """Refuse more than a page has room for."""
@@ -133,11 +148,11 @@ def save() -> Response:
     if not form.validate():
         return _show_profile(customer, form, 422)
     try:
-        customers.update_profile(me.user_id, me.customer_id, _profile(form), locale=form.locale.data or "en", timezone=form.timezone.data or "UTC", ip=gate.address())
+        asked = customers.update_profile(me.user_id, me.customer_id, _profile(form), locale=form.locale.data or "en", timezone=form.timezone.data or "UTC", ip=gate.address())
     except customers.Refused as refused:
         form.refuse(refused.field, str(refused))
         return _show_profile(customer, form, 422)
-    web.toast("Your profile is saved.")
+    web.toast("Your profile is saved." + (f" A link is on its way to {asked}: invoices go there once it is followed." if asked else ""))
     return web.go(web.safe_next(request.args.get("next"), "/profile"))
 
 
@@ -164,12 +179,12 @@ def change_password() -> Response:
     try:
         if not form.validate():
             return _show_security(422, password_form=form)
-        ended = customers.change_password(me.user_id, form.current.data or "", form.password.data or "", keep=me.session_id, ip=gate.address())
+        changed = customers.change_password(me.user_id, form.current.data or "", form.password.data or "", keep=me.session_id, ip=gate.address())
     except customers.Refused as refused:
         form.refuse(refused.field, str(refused))
         return _show_security(422, password_form=form)
-    web.toast("Your password is changed." + (f" {_devices(ended)} signed out." if ended else ""))
-    return web.go("/security")
+    web.toast("Your password is changed." + (f" {_devices(changed.ended)} signed out." if changed.ended else ""))
+    return gate.renew(web.go("/security"), changed.renewed)
 
 
 @profile.post("/security/email")
@@ -223,10 +238,15 @@ def letter(mail_id: int) -> Response:
     return web.page("profile/letter.html", letter=found or abort(404))
 
 
+def _stop(problem: str | None) -> None:
+    if problem:
+        raise ValidationError(problem)
+
+
 def _show_profile(customer: customers.Customer, form: ProfileForm, status_code: int = 200) -> Response:
     target = web.safe_next(request.args.get("next"), "")
-    missing = customers.missing_fields(customer)
-    return web.page("profile/profile.html", status_code=status_code, customer=customer, form=form, errors=form.sentences, missing=missing, target=target)
+    missing, waiting = customers.missing_fields(customer), customers.waiting_billing_email(customer.id)
+    return web.page("profile/profile.html", status_code=status_code, customer=customer, form=form, errors=form.sentences, missing=missing, target=target, waiting=waiting)
 
 
 def _show_security(status_code: int = 200, *, password_form: PasswordForm | None = None, email_form: EmailForm | None = None) -> Response:

@@ -34,7 +34,9 @@ class Decision(Form):
 @staff_required
 def index() -> Response:
     """Everything in suspense, oldest first, the statements that are missing, and where the books differ from the bank."""
-    return web.page("bank/index.html", lines=bank.unmatched(), gaps=bank.gaps(), differences=bank.differences(), acknowledged=bank.acknowledged())
+    return web.page(
+        "bank/index.html", lines=bank.unmatched(), contradictions=bank.reports.contradictions(), gaps=bank.gaps(), differences=bank.differences(), acknowledged=bank.acknowledged()
+    )
 
 
 @staff_bank.get("/staff/bank/gaps/<mark>")
@@ -130,5 +132,14 @@ def _show(line_id: int, form: Decision, status_code: int = 200) -> Response:
     standing = bank.payouts.standing(line_id)
     mine = standing is not None and f"staff:{web.reader().login}" in standing.approvals
     return web.page(
-        "bank/line.html", status_code=status_code, line=line, doubt=bank.doubts.of(line_id), standing=standing, mine=mine, words=WORDS, entered=form.values, errors=form.sentences
+        "bank/line.html",
+        status_code=status_code,
+        line=line,
+        doubt=bank.doubts.of(line_id),
+        candidates=bank.candidates.of_line(line_id),
+        standing=standing,
+        mine=mine,
+        words=WORDS,
+        entered=form.values,
+        errors=form.sentences,
     )

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from flask import Blueprint, Response, request
 
-from app import customers, payments
+from app import customers, logs, payments
 from app.gateways.base import BadSignature, GatewayError
 from app.web import csrf
 from app.web.gate import address, public
@@ -30,6 +30,7 @@ def receive(gateway: str) -> Response:
     try:
         payments.receive(gateway, body, {name.lower(): value for name, value in request.headers})
     except BadSignature as error:
+        logs.security("bad_signature", gateway=gateway)
         return _unproven(str(error))
     except GatewayError as error:
         return _say(str(error), 503)

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 from tqdm import tqdm
 
-from app import audit, customers, db
+from app import audit, customers, db, logs
 
 DAY = click.DateTime(["%Y-%m-%d"])
 NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -30,10 +30,10 @@ class Commands(AppGroup):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named, as the system user who called it."""
         try:
-            with audit.acting_as(audit.Actor(f"command:{_system_user()}")):
+            with audit.acting_as(audit.Actor(f"command:{_system_user()}")), logs.knowing(command=ctx.info_name):
                 return super().invoke(ctx)
         except db.UNREACHABLE as error:
-            click.echo(f"The database could not be used: {str(error).partition(chr(10))[0]}", err=True)
+            click.echo(f"The database could not be used: {logs.summary(error)}", err=True)
             ctx.exit(2)
 
 

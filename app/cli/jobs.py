@@ -7,7 +7,8 @@ import threading
 import click
 from flask import current_app
 
-from app import jobs
+import config
+from app import guard, jobs, logs
 from app.cli._shared import Commands, refusals
 
 jobs_commands = Commands("jobs", help="The clock: what runs by itself.")
@@ -16,6 +17,8 @@ jobs_commands = Commands("jobs", help="The clock: what runs by itself.")
 @jobs_commands.command("run")
 def jobs_run() -> None:
     """Keep the clock until told to stop (Ctrl-C, SIGTERM): the job that runs then is finished first."""
+    with refusals(guard.Unprotected):
+        guard.at_start(live=guard.live(config.current()))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -30,7 +33,7 @@ def jobs_once(name: str | None) -> None:
     with refusals(jobs.UnknownJob):
         done = jobs.once(name, jobs.JOBS)
     for job, result in done:
-        click.echo(f"{job}: failed: {result!r}" if isinstance(result, Exception) else f"{job}: {result or 'nothing to do'}")
+        click.echo(f"{job}: failed: {type(result).__name__}: {logs.summary(result)}" if isinstance(result, Exception) else f"{job}: {result or 'nothing to do'}")
     if not done:
         click.echo("Another process is running it.")
     if any(isinstance(result, Exception) for _, result in done):

@@ -1,20 +1,25 @@
 """Customers pay, users log in. Registering, signing in, sessions, the billing profile, and the limits that keep guessing slow."""
 
 from app.customers.access import (
+    CLAIMS,
     authenticate,
     change_password,
     email_problem,
-    login_problem,
     register,
     request_email_change,
     request_reset,
     request_verification,
     reset_password,
     tidy,
+    undo_email_change,
     verify,
 )
+from app.customers.billing import confirm as confirm_billing_email
+from app.customers.billing import waiting_address as waiting_billing_email
+from app.customers.closing import NotClosable, Obstacle, close, disable, enable, sign_out
 from app.customers.events import Event, credentials_changed_at, history, record
 from app.customers.limits import RateLimited, allow, count, give_back, network, retry_after
+from app.customers.names import login_names_money, login_problem, name_problem
 from app.customers.passwords import (
     MAX_LENGTH,
     MIN_LENGTH,
@@ -44,6 +49,7 @@ from app.customers.people import (
     is_open,
     missing_fields,
     promote,
+    seed_billing_email,
     settle_currency,
     update_profile,
 )
@@ -53,6 +59,8 @@ from app.customers.sessions import (
     IDLE,
     REMEMBERED,
     SEEN_EVERY,
+    STAFF_IDLE,
+    Renewed,
     Session,
     SignedIn,
     close_session,
@@ -66,10 +74,18 @@ from app.customers.sessions import (
 from app.customers.tokens import peek as peek_link
 
 __all__ = [
-    "ABSOLUTE", "IDLE", "KINDS", "LANGUAGES", "MAX_LENGTH", "MIN_LENGTH", "REMEMBERED", "SEEN_EVERY", "WITHOUT_POSTCODE",
-    "Beneficiary", "Customer", "Event", "Profile", "RateLimited", "Refused", "Session", "SignedIn", "User",
-    "allow", "authenticate", "change_currency", "change_password", "close_session", "context_words", "count", "countries", "create_user", "credentials_changed_at", "email_problem", "find_beneficiary", "find_logins", "find_user", "get",
-    "get_many", "get_user", "give_back", "hash_password", "history", "hold", "hold_new", "insert_guest", "is_open", "list_sessions", "load_session", "login_problem", "missing_fields", "network", "open_session",
-    "password_problem", "peek_link", "promote", "record", "register", "request_email_change", "request_reset", "request_verification",
-    "reset_password", "retry_after", "revoke_others", "revoke_session", "settle_currency", "tidy", "timezones", "touch", "update_profile", "verify",
+    "ABSOLUTE", "CLAIMS", "IDLE", "KINDS", "LANGUAGES", "MAX_LENGTH", "MIN_LENGTH", "REMEMBERED",
+    "SEEN_EVERY", "STAFF_IDLE", "WITHOUT_POSTCODE", "Beneficiary", "Customer", "Event",
+    "NotClosable", "Obstacle", "Profile", "RateLimited", "Refused", "Renewed", "Session",
+    "SignedIn", "User", "allow", "authenticate", "change_currency", "change_password", "close",
+    "close_session", "confirm_billing_email", "context_words", "count", "countries", "create_user",
+    "credentials_changed_at", "disable", "email_problem", "enable", "find_beneficiary",
+    "find_logins", "find_user", "get", "get_many", "get_user", "give_back", "hash_password",
+    "history", "hold", "hold_new", "insert_guest", "is_open", "list_sessions", "load_session",
+    "login_names_money", "login_problem", "missing_fields", "name_problem", "network",
+    "open_session", "password_problem", "peek_link", "promote", "record", "register",
+    "request_email_change", "request_reset", "request_verification", "reset_password",
+    "retry_after", "revoke_others", "revoke_session", "seed_billing_email", "settle_currency",
+    "sign_out", "tidy", "timezones", "touch", "undo_email_change", "update_profile", "verify",
+    "waiting_billing_email",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from app import clock, db
+from app import clock, db, logs
 
 _RECORD = "insert into security_events (user_id, at, kind, ip, details) values (%(user_id)s, %(at)s, %(kind)s, %(ip)s, %(details)s)"
 _HISTORY = """
@@ -13,7 +13,7 @@ where user_id = %(user_id)s and (%(before)s::bigint is null or id < %(before)s) 
 """
 _CREDENTIALS = """
 select max(e.at) from security_events e join users u on u.id = e.user_id
-where u.customer_id = %(customer_id)s and (e.kind in ('password_changed', 'password_reset') or e.kind = 'email_verified' and (
+where u.customer_id = %(customer_id)s and (e.kind in ('password_changed', 'password_reset', 'email_change_undone') or e.kind = 'email_verified' and (
   select before.kind from security_events before
   where before.user_id = e.user_id and before.id < e.id and before.kind in ('email_change_requested', 'email_verified') order by before.id desc limit 1
 ) = 'email_change_requested')
@@ -32,7 +32,8 @@ class Event:
 
 
 def record(kind: str, user_id: int | None = None, *, ip: str = "", details: dict[str, object] | None = None) -> None:
-    """Write one event. Within a transaction."""
+    """Write one event, here and in the log. Within a transaction."""
+    logs.security(kind, **({"user": user_id} if user_id else {}), **({"address": ip} if ip else {}))
     db.execute(_RECORD, user_id=user_id, at=clock.now(), kind=kind, ip=ip, details=json.dumps(details or {}))
 
 

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from app import clock, db
+from app import clock, db, logs
 
 LONG_MIN = 120
 """From so many minutes on a wait is told in hours."""
@@ -42,6 +42,8 @@ def count(*rules: tuple[str, int, timedelta]) -> datetime:
         if any(waits):
             _uncount(at, (rule for rule, wait in zip(rules, waits, strict=True) if not wait))
     if any(waits):
+        hit = next(key for (key, _, _), wait in zip(rules, waits, strict=True) if wait)
+        logs.security("limit_hit", rule=_rule(hit), wait_s=max(waits))
         raise RateLimited(max(waits))
     return at
 
@@ -81,6 +83,11 @@ def network(ip: str) -> str:
         return "unknown"
     bits = 24 if address.version == 4 else 56
     return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+
+
+def _rule(key: str) -> str:
+    """What is limited, without whose it is."""
+    return key.partition(":")[0].rpartition(" ")[0] or key.partition(":")[0]
 
 
 def _clean(key: str) -> str:

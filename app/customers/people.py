@@ -1,13 +1,13 @@
 """Customers, who pay, and users, who log in: what is known about them, and the billing profile a document needs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import config
-from app import clock, db
-from app.customers import passwords
+from app import audit, clock, db, mail
+from app.customers import billing, credentials, names, passwords
 from app.customers.events import record
 
 KINDS: Final = ("individual", "company")
@@ -94,7 +94,7 @@ class User:
 _USER: Final = "select id, customer_id, login, email, name, role, locale, timezone, verified_at is not null as verified, created_at from users "
 _USER_BY_ID: Final = _USER + "where id = %(id)s"
 _USER_BY_LOGIN: Final = _USER + "where login = %(login)s and disabled_at is null"
-_USER_BY_EMAIL: Final = _USER + "where email = %(email)s and disabled_at is null order by verified_at is null, id desc limit 1"
+_USER_BY_EMAIL: Final = _USER + "where email = %(email)s and verified_at is not null and disabled_at is null"
 _CUSTOMER: Final = """
 select c.*, coalesce(u.email, '') as user_email, coalesce(u.locale, c.guest_locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone, u.email is null as guest,
        exists (select 1 from users where customer_id = c.id and verified_at is not null) as verified,
@@ -124,7 +124,7 @@ values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(c
 """
 _UPDATE: Final = """
 update customers set kind = %(kind)s, name = %(name)s, company = %(company)s, street = %(street)s, postcode = %(postcode)s, city = %(city)s,
-  country = %(country)s, billing_email = %(billing_email)s, po_number = %(po_number)s, display_currencies = %(display_currencies)s,
+  country = %(country)s, po_number = %(po_number)s, display_currencies = %(display_currencies)s,
   vat_id_state = case when vat_id = %(vat_id)s then vat_id_state when %(vat_id)s = '' then 'none' else 'unverified' end, vat_id = %(vat_id)s
 where id = %(id)s
 """
@@ -172,7 +172,10 @@ def get_user(user_id: int) -> User:
 
 
 def find_user(login_or_email: str) -> User | None:
-    """The user of a login, or of an e-mail address: its confirmed holder, else the newest who claims it. Case and outer blanks do not count."""
+    """The user of a login, or the confirmed holder of an e-mail address. Case and outer blanks do not count.
+
+    Who only claims an address is not found by it: see `access.authenticate`.
+    """
     name = login_or_email.strip().lower().replace("\0", "�")
     found = db.row(_USER_BY_EMAIL, email=name) if "@" in name else db.row(_USER_BY_LOGIN, login=name)
     return User(*found) if found else None
@@ -202,6 +205,7 @@ def is_open(customer_id: int) -> bool:
 
 def insert_guest(profile: Profile, locale: str) -> int:
     """A customer without a login, who pays for somebody else: what its documents need, where they go and in which language. Within a transaction."""
+    _refuse_bait(profile)
     facts = {name: getattr(profile, name) for name in ("kind", "name", "company", "street", "postcode", "city", "country", "billing_email")}
     return int(db.scalar(_GUEST, locale=locale, now=clock.now(), **facts))
 
@@ -218,6 +222,8 @@ def insert_user(
     verified_at: datetime | None = None,
 ) -> User:
     """A new user and, unless it is support, its customer. Raises `Refused` when the login is taken. Within a transaction."""
+    if problem := names.name_problem(name):
+        raise Refused("name", problem)
     facts = {"login": login, "email": email.strip().lower(), "name": name, "role": role, "locale": locale, "timezone": timezone}
     user_id = db.scalar(_CREATE, **facts, password_hash=password_hash, verified_at=verified_at, now=clock.now())
     if user_id is None:
@@ -237,19 +243,25 @@ def create_user(
     verified: bool = True,
     password_hash: str | None = None,
 ) -> User:
-    """What an operator makes at the command line and the demo seed in bulk: no mail, no password rules. Raises `Refused`.
+    """What an operator makes at the command line, by the rules of registering but without a mail. Raises `Refused`.
 
-    ``password_hash`` saves hashing when many share a password. Opens its own transaction.
+    ``password_hash`` is for seeding in bulk: hashed once for many, and neither the login nor the password is asked about.
+    Opens its own transaction.
     """
+    seeding = password_hash is not None
+    if not seeding:
+        _refuse_made(login, email, password, name, role)
     stored = password_hash or passwords.hash_password(password)
     with db.transaction():
         user = insert_user(login, email, stored, name=name, role=role, locale=locale, timezone=timezone, verified_at=clock.now() if verified else None)
         record("registered", user.id, details={"by": "operator"})
+        if not seeding:
+            audit.record("user.create", "user", user.login, details={"role": role})
     return user
 
 
 def promote(login: str, role: str) -> User:
-    """Give a user another role and end its sessions, so nothing goes on with the old one. Raises LookupError, `Refused`."""
+    """Give a user another role and end its sessions and links, so nothing goes on with the old one. Raises LookupError, `Refused`."""
     if role not in {"customer", "support"}:
         raise Refused("role", "A role is customer or support.")
     with db.transaction():
@@ -258,10 +270,23 @@ def promote(login: str, role: str) -> User:
             raise LookupError(f"no user {login}")
         if role == "customer" and user.customer_id is None:
             raise Refused("role", "This user was made for support and has no customer of its own.")
-        db.execute("update users set role = %(role)s where id = %(id)s", role=role, id=user.id)
-        db.execute("update sessions set revoked_at = %(now)s where user_id = %(id)s and revoked_at is null", now=clock.now(), id=user.id)
+        credentials.set_role(user.id, role)
         record("role_changed", user.id, details={"from": user.role, "to": role})
-    return replace(user, role=role)
+        audit.record("user.promote", "user", user.login, details={"from": user.role, "to": role})
+        return get_user(user.id)
+
+
+def _refuse_made(login: str, email: str, password: str, name: str, role: str) -> None:
+    """Refuse what an operator may not make: support's own logins may be called like an office."""
+    ours = role == "support" and names.login_problem(login) == names.CANNOT and names.login_names_money(login)
+    problems = {
+        "login": None if ours else names.login_problem(login),
+        "email": None if mail.is_address(email.strip()) else "Enter one full e-mail address, such as anna@example.com.",
+        "password": passwords.password_problem(password, context_words(login, email, name)),
+    }
+    for field, problem in problems.items():
+        if problem:
+            raise Refused(field, problem)
 
 
 def hold(customer_id: int) -> None:
@@ -274,11 +299,24 @@ def hold_new(customer_ids: Iterable[int]) -> None:
     db.rows("select 1 from customers where id = any(%(ids)s) and currency is null order by id for no key update", ids=sorted(set(customer_ids)))
 
 
-def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: str, timezone: str, ip: str = "") -> None:
+def update_profile(
+    user_id: int,
+    customer_id: int,
+    profile: Profile,
+    *,
+    locale: str,
+    timezone: str,
+    ip: str = "",
+) -> str:
     """Write the billing profile and the user's language and time zone. The currency is taken only before the first bill.
 
-    Opens its own transaction. Raises `Refused` when the currency can no longer change, or the country, which every bill is taxed by, would be none.
+    Another billing address counts once a link mailed to it was followed; returned is the one that has to, or nothing.
+    Opens its own transaction. Raises `Refused` when the currency can no longer change, or the country, which every bill is taxed by, would be none,
+    and `RateLimited`.
     """
+    _refuse_bait(profile)
+    billing_email = profile.billing_email.strip().lower()
+    billing.count_request(user_id, billing_email)
     values = {name: getattr(profile, name) for name in Profile.__slots__} | {"display_currencies": list(profile.display_currencies)}
     with db.transaction():
         hold(customer_id)
@@ -291,6 +329,20 @@ def update_profile(user_id: int, customer_id: int, profile: Profile, *, locale: 
             "update users set name = %(name)s, locale = %(locale)s, timezone = %(timezone)s where id = %(id)s", name=profile.name, locale=locale, timezone=timezone, id=user_id
         )
         record("profile_changed", user_id, ip=ip)
+        return billing.change(user_id, billing_email, ip=ip)
+
+
+def seed_billing_email(customer_id: int, email: str) -> None:
+    """Send a customer's documents to an address without asking it: for seeding only. Opens its own transaction."""
+    with db.transaction():
+        db.execute("update customers set billing_email = %(email)s where id = %(id)s", email=email, id=customer_id)
+
+
+def _refuse_bait(profile: Profile) -> None:
+    """Refuse names that mail programs would make a link of, or that are more than one line."""
+    for field, company in (("name", False), ("company", True)):
+        if problem := names.name_problem(getattr(profile, field), company=company):
+            raise Refused(field, problem)
 
 
 def settle_currency(customer_id: int, currency: str) -> str:

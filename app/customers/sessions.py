@@ -1,20 +1,22 @@
 """Server-side sessions. The cookie holds 256 random bits, the database only their SHA-256; what is revoked here is dead everywhere.
 
 A session ends two hours after its last request and twelve hours after sign-in, whichever comes first; one that was asked to stay lasts
-thirty days. Several at once are allowed: each is listed and can be signed out on the security page.
+thirty days. Support's ends half an hour after its last request and never stays. Several at once are allowed: each is listed and can be
+signed out on the security page.
 """
 
 import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from app import clock, db
 from app.customers.events import record
 from app.customers.tokens import digest
 
 IDLE: Final = timedelta(hours=2)
+STAFF_IDLE: Final = timedelta(minutes=30)
 ABSOLUTE: Final = timedelta(hours=12)
 REMEMBERED: Final = timedelta(days=30)
 SEEN_EVERY: Final = timedelta(minutes=5)
@@ -37,16 +39,28 @@ left join accounts d on d.kind = 'debt' and d.customer_id = c.id and d.currency 
 left join lateral (
   select array_agg(distinct from_currency::text) filter (where from_currency <> c.currency) as former, max(at) filter (where chosen) as since from conversions where customer_id = c.id
 ) v on true
-where s.id = %(id)s and s.revoked_at is null and s.expires_at > %(now)s and (s.remembered or s.seen_at > %(idle)s)
+where s.id = %(id)s and s.revoked_at is null and s.expires_at > %(now)s
+  and case when u.role = 'support' then not s.remembered and s.seen_at > %(staff_idle)s else s.remembered or s.seen_at > %(idle)s end
 """
 _OPEN: Final = """
 insert into sessions (id, user_id, created_at, seen_at, expires_at, remembered, ip, user_agent)
-values (%(id)s, %(user_id)s, %(now)s, %(now)s, %(expires_at)s, %(remembered)s, %(ip)s, %(user_agent)s)
+select %(id)s, u.id, %(now)s, %(now)s, case when stays then %(remembered_until)s else %(expires_at)s end, stays, %(ip)s, %(user_agent)s
+from users u
+cross join lateral (select %(remembered)s and u.role <> 'support' as stays) asked
+where u.id = %(user_id)s
 """
 _LIST: Final = """
-select encode(id, 'hex') as reference, user_agent, ip, created_at, seen_at, remembered, id = %(current)s as current from sessions
-where user_id = %(user_id)s and revoked_at is null and expires_at > %(now)s and (remembered or seen_at > %(idle)s)
-order by id = %(current)s desc, seen_at desc
+select encode(s.id, 'hex') as reference, s.user_agent, s.ip, s.created_at, s.seen_at, s.remembered, s.id = %(current)s as current
+from sessions s
+join users u on u.id = s.user_id
+where s.user_id = %(user_id)s and s.revoked_at is null and s.expires_at > %(now)s
+  and (s.remembered or s.seen_at > case when u.role = 'support' then %(staff_idle)s else %(idle)s end)
+order by s.id = %(current)s desc, s.seen_at desc
+"""
+_RENEW: Final = """
+update sessions set id = %(new)s
+where id = %(id)s and user_id = %(user_id)s and revoked_at is null
+returning remembered, expires_at
 """
 _REVOKE: Final = "update sessions set revoked_at = %(now)s where revoked_at is null and "
 _REVOKE_ONE: Final = _REVOKE + "user_id = %(user_id)s and encode(id, 'hex') = %(reference)s"
@@ -102,6 +116,13 @@ class SignedIn:
         return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper()
 
 
+class Renewed(NamedTuple):
+    """The new secret of a session for its cookie; ``stays_s`` are the seconds the cookie is kept, None for as long as the browser is open."""
+
+    secret: str
+    stays_s: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One living session as its owner sees it. ``reference`` names it without being able to use it."""
@@ -118,20 +139,27 @@ class Session:
 def load_session(token: str) -> SignedIn | None:
     """Who holds this cookie, with the wallet and the unpaid bills of the frame, in one query; None when it is not, or no longer, good."""
     now = clock.now()
-    row = db.row(_LOAD, id=digest(token), now=now, idle=now - IDLE)
+    row = db.row(_LOAD, id=digest(token), now=now, idle=now - IDLE, staff_idle=now - STAFF_IDLE)
     return SignedIn(*row) if row else None
 
 
 def open_session(user_id: int, *, remember: bool = False, ip: str = "", user_agent: str = "") -> str:
-    """Sign a user in and return the secret for the cookie. Opens its own transaction."""
+    """Sign a user in and return the secret for the cookie; support is never remembered. Opens its own transaction."""
     token, now = secrets.token_urlsafe(32), clock.now()
-    lifetime = REMEMBERED if remember else ABSOLUTE
+    until = {"expires_at": now + ABSOLUTE, "remembered_until": now + REMEMBERED}
     with db.transaction():
-        db.execute(
-            _OPEN, id=digest(token), user_id=user_id, now=now, expires_at=now + lifetime, remembered=remember, ip=ip, user_agent=user_agent[:300]
-        )  # fmt: skip
+        db.execute(_OPEN, id=digest(token), user_id=user_id, now=now, **until, remembered=remember, ip=ip, user_agent=user_agent[:300])
         record("signed_in", user_id, ip=ip, details={"device": describe_device(user_agent)})
     return token
+
+
+def renew(user_id: int, session_id: bytes) -> Renewed | None:
+    """Give a living session of a user a new secret; its old one is dead. None when it is not theirs, or over. Within a transaction."""
+    secret = secrets.token_urlsafe(32)
+    row = db.row(_RENEW, id=session_id, user_id=user_id, new=digest(secret))
+    if row is None:
+        return None
+    return Renewed(secret, int((row.expires_at - clock.now()).total_seconds()) if row.remembered else None)
 
 
 def touch(session_id: bytes) -> None:
@@ -151,7 +179,7 @@ def close_session(token: str, *, ip: str = "") -> None:
 def list_sessions(user_id: int, current: bytes) -> list[Session]:
     """A user's living sessions, the current one first."""
     now = clock.now()
-    found = db.rows(_LIST, user_id=user_id, current=current, now=now, idle=now - IDLE)
+    found = db.rows(_LIST, user_id=user_id, current=current, now=now, idle=now - IDLE, staff_idle=now - STAFF_IDLE)
     return [Session(row.reference, describe_device(row.user_agent), *row[2:]) for row in found]
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from itsdangerous import BadData, URLSafeSerializer
 
 import config
-from app import clock, db
+from app import clock, db, signing
 from app.fx.changes import Change, carried, changes, lift_wait, note_conversion
 from app.fx.feed import BAND, DEMO_SOURCE, HISTORY, SOURCE, FeedRefused, Imported, fetch, import_feed, import_history, moved
 from app.fx.target import business_days, is_business_day
@@ -247,7 +247,7 @@ order by id desc limit 1
 
 
 def _sealer() -> URLSafeSerializer:
-    return URLSafeSerializer(config.current().secret_key, salt="fx-offer-1")
+    return signing.serializer("fx-offer-1")
 
 
 def _convert(pay: Money, from_rate: Decimal, to_rate: Decimal, into: str, basis_points: int = 10_000) -> Money:

@@ -60,6 +60,11 @@ def keepers() -> list[str]:
     return [name for name in _gateways if keeper(name)]
 
 
+def pages() -> list[str]:
+    """The origins of all pages to which a payer may be sent, each once."""
+    return list(dict.fromkeys(page for gateway in _gateways.values() for page in gateway.pages))
+
+
 def growing() -> list[str]:
     """The names of the gateways whose paid payments may still receive more."""
     return [gateway.name for gateway in _gateways.values() if gateway.grows]

@@ -22,6 +22,7 @@ class Bank:
     grows = False
     forgets = True
     final_after: timedelta | None = None
+    pages: tuple[str, ...] = ()
 
     def __init__(self, accounts: Sequence[BankAccount]) -> None:
         self._accounts = {account.currency: account for account in accounts}

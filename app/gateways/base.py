@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from app.languages import N_
 from app.money import Money
@@ -28,6 +29,7 @@ LONGEST_NAME = 255
 ON_ITS_WAY = timedelta(minutes=5)
 """How long a call whose answer was lost may still be on its way through a processor at the very most."""
 
+USUAL_PORTS = {"https": ":443", "http": ":80"}
 FEW = 6
 """As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
 
@@ -281,12 +283,15 @@ class Gateway(Protocol):
     `grows` says whether a payment that is paid may still receive more, and is therefore watched on. `forgets` says whether the processor may not
     know a page any more, or not yet, that it did open; where it never forgets, a page that is not there is another account's.
     `final_after` is how long after a call a look-up by our own id proves that it never arrived, None where none can.
+    `pages` are the origins (``https://host``) of the pages that `checkout` sends a payer to, and to which those lead on at once; none where
+    nobody is sent away. A browser lets our forms lead there alone.
     """
 
     name: str
     grows: bool
     forgets: bool
     final_after: timedelta | None
+    pages: tuple[str, ...]
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """What this gateway carries, each judged for this payer and amount. No network."""
@@ -359,6 +364,18 @@ def read_json(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadSignature("signed, but no event")
     return found
+
+
+def origin(url: str) -> str:
+    """The origin of an address, as a browser writes it: scheme, host and a port of its own."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{host.removesuffix(USUAL_PORTS.get(parts.scheme, ':'))}"
+
+
+def on_loopback(url: str) -> bool:
+    """Whether an address is of this machine: a processor that is played for trying things out."""
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _either(words: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import ON_ITS_WAY, BadSignature, Charge, Event, Method, NoAnswer, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, read_json
+from app.gateways.base import ON_ITS_WAY, BadSignature, Charge, Event, Method, NoAnswer, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, origin, read_json
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -45,6 +45,7 @@ class BTCPay:
         self._store_id = store_id
         self._store = f"{url.rstrip('/')}/api/v1/stores/{store_id}"
         self._headers = {"Authorization": f"token {api_key}", "Content-Type": "application/json"}
+        self.pages: tuple[str, ...] = (origin(url),)
         self._webhook_secrets = [secret.strip() for secret in webhook_secrets.split(",") if secret.strip()]
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:

@@ -13,10 +13,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Misconfigured, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack
+from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Misconfigured, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, on_loopback, origin
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -45,6 +46,7 @@ class NOWPayments:
         self._ipn_secret = ipn_secret.encode()
         self._callback_url = callback_url
         self._base = api_base.rstrip("/")
+        self.pages: tuple[str, ...] = (_page_origin(self._base),)
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """Cryptocurrency, judged for this amount."""
@@ -106,6 +108,14 @@ class NOWPayments:
             yield from (payment for payment in found if payment.get("order_id") == order_id)
             if len(found) < PAGE:
                 return
+
+
+def _page_origin(api_base: str) -> str:
+    """Where an invoice of this API is paid."""
+    if on_loopback(api_base):
+        return origin(api_base)
+    trial = "sandbox" in (urlsplit(api_base).hostname or "")
+    return "https://sandbox.nowpayments.io" if trial else "https://nowpayments.io"
 
 
 _STATES: dict[str, State] = {

@@ -44,6 +44,8 @@ from app.gateways.base import (
     Snapshot,
     State,
     WayBack,
+    on_loopback,
+    origin,
     read_json,
 )
 from app.languages import N_
@@ -77,6 +79,14 @@ _CERTIFICATE_PATH = re.compile(r"/v1/notifications/certs/[0-9A-Za-z._-]{1,128}")
 _PREFER = {"Prefer": "return=representation"}
 
 
+def _page_origin(api_base: str) -> str:
+    """Where the payer approves what is asked of this API."""
+    if on_loopback(api_base):
+        return origin(api_base)
+    trial = ".sandbox." in (urlsplit(api_base).hostname or "")
+    return "https://www.sandbox.paypal.com" if trial else "https://www.paypal.com"
+
+
 class PayPal:
     """The gateway to one PayPal account. `merchant_id`, when given, is checked on every order and webhook."""
 
@@ -90,6 +100,7 @@ class PayPal:
         self._webhook_id = webhook_id
         self._base = api_base.rstrip("/")
         self._merchant_id = merchant_id
+        self.pages: tuple[str, ...] = (_page_origin(self._base),)
         self._certificates = certificates or Certificates(_hosts(self._base))
         self._token, self._token_until = "", 0.0
 

@@ -151,6 +151,8 @@ class Sandbox:
     grows = False
     forgets = False
     final_after: timedelta | None = ON_ITS_WAY
+    pages: tuple[str, ...] = ()
+    """None but our own."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor

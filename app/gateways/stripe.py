@@ -34,6 +34,8 @@ from app.gateways.base import (
     Snapshot,
     State,
     WayBack,
+    on_loopback,
+    origin,
     read_json,
 )
 from app.languages import N_
@@ -41,6 +43,8 @@ from app.money import CURRENCIES, AmountError, Money, exponent
 
 Found = TypeVar("Found")
 
+CHECKOUT = "https://checkout.stripe.com"
+"""Where every Checkout page of an account without a domain of its own is; banks and wallets are asked from there."""
 SIGNATURE_HEADER = "stripe-signature"
 NOT_SENT_BACK = N_("The processor refused to send this money back.")
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
@@ -71,6 +75,7 @@ class Stripe:
         self._webhook_secrets = [secret.strip() for secret in webhook_secrets.split(",") if secret.strip()]
         self._api_base = api_base
         self._methods = stripe_methods.offered(methods)
+        self.pages: tuple[str, ...] = (origin(api_base) if on_loopback(api_base) else CHECKOUT,)
         self.live = "_live_" in secret_key
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import Any
 
 from app import db
 from app.formats import Formats
-from app.money import CURRENCIES, AmountError, Money, exponent
+from app.money import CURRENCIES, Money, exponent
 
 SIZES = (10, 25, 50, 100)
 SIZE = 25
@@ -37,6 +37,7 @@ class Filter:
     q: str = ""
     size: int = SIZE
     before: str = ""
+    locale: str = field(default="en", compare=False)
     errors: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -56,7 +57,7 @@ class Filter:
         if "lowest" in read and "highest" in read and read["lowest"] > read["highest"]:
             errors["max"] = "This is less than the lowest amount."
             del read["highest"]
-        return cls(currency=currency, errors=errors, **read)
+        return cls(currency=currency, locale=locale, errors=errors, **read)
 
     def as_query(self) -> dict[str, str]:
         """The one canonical query of this filter, without blanks and defaults. `from_query` reads it back equal in any locale."""
@@ -89,7 +90,7 @@ class Filter:
     @property
     def narrowed(self) -> bool:
         """Whether anything is left out of the list."""
-        return any(getattr(self, name.name) not in (None, "") for name in fields(self) if name.name not in {"currency", "size", "before", "errors"})
+        return any(getattr(self, name.name) not in (None, "") for name in fields(self) if name.name not in {"currency", "size", "before", "locale", "errors"})
 
     def _plain(self, minor: int | None) -> str:
         return f"{Money(minor, self.currency).decimal:f}" if minor is not None else ""
@@ -207,13 +208,20 @@ _STATUS = " and b.status = any(%(statuses)s)"
 _FIGURE = "b.total * case when b.currency = any(%(of_units)s) then 1000 when b.currency = any(%(of_thousandths)s) then 1 else 10 end"
 """An amount in thousandths of its currency, so that 20 finds ¥ 20, € 20.00 and KD 20.000 alike."""
 _UNITS = {"of_units": [code for code in CURRENCIES if exponent(code) == 0], "of_thousandths": [code for code in CURRENCIES if exponent(code) == 3]}
+_NAMED = """
+  b.payment_reference = %(compact)s
+  or b.id = any(array(select d.bill_id from documents d where d.number = %(compact)s))
+  or b.id = any(array(select p.bill_id from payments p where p.public_id = %(text)s))
+  or b.id = any(array(select p.bill_id from payments p where p.gateway_reference = %(text)s))
+"""
+"""What stands on its documents and at its processor: exact, each found by an index."""
 _CONDITIONS = {
     "since": " and b.issued_at >= %(since)s",
     "until": " and b.issued_at < %(until)s",
     "lowest": f" and {_FIGURE} >= %(lowest)s",
     "highest": f" and {_FIGURE} <= %(highest)s",
     "period": " and b.months = %(period)s",
-    "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s)",
+    "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s or {_NAMED})",
 }
 _COUNT = """
 select '{status}' as status, currency, count(*) as count, sum(total)::bigint as total from (
@@ -267,11 +275,14 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
         "q": _like(chosen.q) if chosen.q else None,
     }
     asked = {name: value for name, value in values.items() if value is not None}
-    more = {"figure": _figure(chosen)} if chosen.q else {}
+    more: dict[str, object] = {}
+    if chosen.q:
+        compact = re.sub(r"\s+", "", chosen.q).upper()
+        more = {"figure": _figure(chosen), "text": chosen.q, "compact": compact}
     if chosen.status:
-        more["statuses"] = STATUSES[chosen.status]  # type: ignore[assignment]
+        more["statuses"] = STATUSES[chosen.status]
     if chosen.before:
-        more["before"] = chosen.before.upper()  # type: ignore[assignment]
+        more["before"] = chosen.before.upper()
     return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **_UNITS, **asked, **more}
 
 
@@ -290,10 +301,8 @@ def _like(text: str) -> str:
 
 def _figure(chosen: Filter) -> int | None:
     """What was searched for, read as an amount if it is one."""
-    try:
-        return _thousandths(Money.of(chosen.q, chosen.currency).minor, chosen.currency)
-    except AmountError:
-        return None
+    amount = Money.searched(chosen.q, chosen.currency, chosen.locale)
+    return _thousandths(amount.minor, chosen.currency) if amount else None
 
 
 def _sums(rows: Iterator[db.Row]) -> dict[str, int]:

@@ -28,8 +28,11 @@ _ROOTS: Mapping[str, str] = {
     "fx": "Equity:Fx",
 }
 """Where each kind of account stands in a bookkeeper's chart."""
+_WITHOUT_KEY = "General"
+"""The leaf of an account that has no key. A balance assertion counts what stands below an account,
+so no account that is asserted may be the parent of another."""
 
-_COLUMNS = ("transfer", "reference", "kind", "posted_at", "account", "customer", "seq", "currency", "amount", "balance_after", "description", "actor", "hash")
+_COLUMNS = ("transfer", "reference", "kind", "posted_at", "account", "customer", "seq", "currency", "amount", "balance_after", "description", "actor", "hash", "document")
 
 _FORMULA = re.compile(r"[\s'\"]*[=+\-@＝＋－＠]|[\t\r]")
 
@@ -70,7 +73,9 @@ def _transfers() -> Iterator[list[db.Row]]:
 
 def _transaction(lines: list[db.Row], names: Mapping[int, str]) -> str:
     head = lines[0]
-    written = [f'\n{_day(head.at)} * "{_quoted(head.kind)}" "{_quoted(head.description)}"', f'  reference: "{_quoted(head.reference)}"', f'  transfer: "{head.transfer_id}"']
+    link = f" ^{head.document}" if head.document else ""
+    title = f'"{_quoted(head.kind)}" "{_quoted(head.description)}"'
+    written = [f"\n{_day(head.at)} * {title}{link}", f'  reference: "{_quoted(head.reference)}"', f'  transfer: "{head.transfer_id}"']
     written += [f"  {names[line.account_id]}  {_major(-line.amount, line.currency)} {line.currency}" for line in lines]
     return "\n".join(written) + "\n"
 
@@ -88,8 +93,8 @@ def _by_name(found: Mapping[int, db.Row], names: Mapping[int, str]) -> list[tupl
 
 def _name(kind: str, customer_id: int | None, key: str) -> str:
     if customer_id is not None:
-        return f"{_ROOTS[kind]}:C{customer_id}" + (f":{_component(key)}" if key else "")
-    return f"{_ROOTS[kind]}:{_component(key)}" if key else _ROOTS[kind]
+        return f"{_ROOTS[kind]}:C{customer_id}" + (f"-{_component(key)}" if key else "")
+    return f"{_ROOTS[kind]}:{_component(key) if key else _WITHOUT_KEY}"
 
 
 def _component(key: str) -> str:
@@ -104,7 +109,7 @@ def _csv_row(line: db.Row, names: Mapping[int, str]) -> tuple[object, ...]:
     after = "" if line.balance_after is None else _major(line.balance_after, line.currency)
     return (
         line.transfer_id, _harmless(line.reference), line.kind, line.at.astimezone(UTC).isoformat(), names[line.account_id], line.customer_id, line.seq, line.currency,
-        _major(line.amount, line.currency), after, _harmless(line.description), _harmless(line.actor), line.hash.hex(),
+        _major(line.amount, line.currency), after, _harmless(line.description), _harmless(line.actor), line.hash.hex(), line.document,
     )  # fmt: skip
 
 
@@ -135,7 +140,11 @@ from accounts order by id
 _PERIOD = "select min(posted_at) as first, max(posted_at) as last from transfers"
 
 _ENTRIES = """
-select e.transfer_id, t.reference, t.kind, t.posted_at as at, t.description, t.actor, e.account_id, a.customer_id, e.seq, e.currency, e.amount, e.balance_after, e.hash
-from entries e join transfers t on t.id = e.transfer_id join accounts a on a.id = e.account_id
+select e.transfer_id, t.reference, t.kind, t.posted_at as at, t.description, t.actor, e.account_id, a.customer_id, e.seq, e.currency, e.amount, e.balance_after, e.hash,
+  coalesce(b.invoice_number, b.proforma_number) as document
+from entries e
+join transfers t on t.id = e.transfer_id
+join accounts a on a.id = e.account_id
+left join bills b on b.id = t.bill_id
 order by e.transfer_id, e.account_id, e.seq
 """

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from app import db
+from app import db, guard
 
 SLICE = 50_000
 """Transfers or accounts in one statement: a hundred thousand entries or so."""
@@ -30,6 +30,8 @@ class Fault:
 def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]:
     """Prove the whole ledger and what must agree with it; yields each fault as it is found, the books' first.
 
+    The last ones, of the kind ``unprotected``, say where history could be changed behind our back.
+
     `progress(done, total)` is called after each slice; the unit is ids walked. The slices are proved two at a time.
     """
     spans = {row.walk: (row.low, row.high) for row in db.rows(_SPANS)}
@@ -44,8 +46,9 @@ def check(progress: Callable[[int, int], None] | None = None) -> Iterator[Fault]
         done += high - low
         if progress:
             progress(done, total)
-    for statement in (_PAYMENTS, _CONVERSIONS, _NUMBERS):
+    for statement in (_PAYMENTS, _BILLS, _CONVERSIONS, _NUMBERS):
         yield from _faults(statement)
+    yield from (Fault("unprotected", finding.what) for finding in guard.findings())
 
 
 _Slice = tuple[Sequence[str], int, int]
@@ -210,6 +213,39 @@ where case when p.state in ('paid', 'partially_refunded', 'refunded', 'disputed'
   then c.times is distinct from 1 or c.amount is distinct from p.credited
   else c.times is not null end
 order by p.id
+"""
+
+# What the documents say was sold is what the books say was earned: a paid service bill has one
+# charge, whose net and VAT are the bill's; a paid top-up bill has brought its amount to a wallet;
+# and nothing was charged for a bill that is not paid.
+_BILLS = """
+with moved as (
+  select t.bill_id,
+    count(distinct t.id) filter (where t.kind = 'charge') as charges,
+    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'revenue'), 0) as net,
+    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'vat'), 0) as tax,
+    count(distinct t.id) filter (where t.kind <> 'charge' and a.kind = 'wallet') as credits
+  from transfers t
+  join entries e on e.transfer_id = t.id
+  join accounts a on a.id = e.account_id
+  where t.bill_id is not null and t.kind in ('charge', 'topup', 'matched')
+  group by t.bill_id
+)
+select 'bill' as kind,
+  format(
+    'bill %%s is %%s with net %%s and VAT %%s; the ledger has %%s charges with %%s and %%s, %%s credits',
+    coalesce(b.invoice_number, b.proforma_number), b.status, b.net, b.tax,
+    coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0), coalesce(m.credits, 0)
+  ) as what
+from bills b
+left join moved m on m.bill_id = b.id
+where case
+  when b.kind = 'service' and b.paid_at is not null
+    then (coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0)) <> (1, b.net, b.tax)
+  when b.kind = 'service' then coalesce(m.charges, 0) <> 0
+  when b.paid_at is not null then coalesce(m.credits, 0) = 0
+  else false end
+order by b.id
 """
 
 # A conversion moves what its quote says, and a lot that goes on is of the same money: no more was paid for its parts than for the whole.

@@ -1,12 +1,15 @@
 """Reading the books. Flat however long the history: every entry carries its running sums, and a day is found by halving."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from app import db
 from app.ledger.filter import Filter
+from app.money import Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,15 @@ class Totals:
     count: int
     incoming: int
     outgoing: int
+
+
+SEARCHED: Final = (
+    "t.description ilike %(pattern)s",
+    "t.reference ilike %(pattern)s",
+    "abs(e.amount) = %(figure)s::bigint",
+)
+"""What a search looks at: conditions over entries `e` and transfers `t`. ``pattern`` is the text
+within anything, ``text`` itself, ``compact`` the text in capitals without blanks, ``figure`` the amount it is."""
 
 
 def balance(account_id: int) -> int:
@@ -71,7 +83,7 @@ def balance_series(account_id: int, since: date, until: date, timezone: str = "U
     return [(day, row.balance) for day, row in zip(days, db.rows(_SERIES, account_id=account_id, ends=f"{{{ends}}}"), strict=True)]
 
 
-def conditions(asked: Filter, before: int | None = None, searched: Sequence[str] = ("t.description", "t.reference")) -> tuple[str, dict[str, object]]:
+def conditions(asked: Filter, before: int | None = None, searched: Sequence[str] = SEARCHED) -> tuple[str, dict[str, object]]:
     """The WHERE of a filter over entries `e` and transfers `t`, made of constants, and its parameters but for `account_id`."""
     parts = ["\nwhere e.account_id = %(account_id)s"]
     params: dict[str, object] = {}
@@ -80,8 +92,12 @@ def conditions(asked: Filter, before: int | None = None, searched: Sequence[str]
             parts.append(_CONDITIONS[name])
             params[name] = value
     if asked.text:
-        parts.append("(" + " or ".join(f"{column} ilike %(pattern)s" for column in searched) + ")")
+        parts.append("(" + " or ".join(searched) + ")")
+        amount = Money.searched(asked.text, asked.currency, asked.locale)
+        params["text"] = asked.text
         params["pattern"] = f"%{_escaped(asked.text)}%"
+        params["compact"] = re.sub(r"\s+", "", asked.text).upper()
+        params["figure"] = amount.minor if amount else None
     return "\n  and ".join(parts), params
 
 

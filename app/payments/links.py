@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itsdangerous import BadData, URLSafeSerializer
 
 import config
-from app import clock, customers, db, fx, invoicing
+from app import clock, customers, db, fx, invoicing, signing
 from app.customers import Profile
 from app.money import Money
 from app.payments import book
@@ -195,5 +195,4 @@ def _make(purpose: str, customer_id: int, *, bill_id: int | None = None, name: s
 
 
 def _signer(purpose: str) -> URLSafeSerializer:
-    settings = config.current()
-    return URLSafeSerializer(settings.secret_key, salt=f"{purpose} link of {settings.host}")
+    return signing.serializer(f"{purpose} link of {config.current().host}")

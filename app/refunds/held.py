@@ -14,7 +14,7 @@ from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, Re
 from app.money import AmountError, Money
 from app.payments import Payment, outages
 from app.refunds import book
-from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
+from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account, to_sender
 from app.refunds.book import RefundError, Step
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ select h.id, h.number, h.payment_id, h.transfer_id, h.amount, h.currency, h.reas
   p.currency as asked_currency, p.payer_id, p.customer_id, p.created_at, coalesce(b.invoice_number, b.proforma_number) as document,
   (select login from users u where u.customer_id = p.customer_id order by u.id limit 1) as owner,
   exists (select from held_events e where e.held_id = h.id and e.state = 'failed') as refused,
-  (select coalesce(array_agg(a.actor order by a.at), '{}') from held_approvals a where a.held_id = h.id) as approvals,
+  (select coalesce(array_agg(a.actor order by a.at), '{}') from held_approvals a where a.held_id = h.id and a.round = h.round) as approvals,
   (select jsonb_agg(jsonb_build_array(e.state, e.at, e.note, e.actor) order by e.id) from held_events e where e.held_id = h.id) as steps
 from held h join payments p on p.id = h.payment_id join bills b on b.id = p.bill_id
 """
@@ -128,7 +128,7 @@ def release(number: str, decision: str, *, actor: str, reason: str, iban: str = 
         row = _agree(row, decision, actor, *_account(row, decision, iban, holder))
         needed = row.approvals_needed if decision == "return" else _needed(row, "source")
         _step(row.id, "held", f"{_WANTS[decision]}: {reason.strip()[:MOST_WORDS]}", actor)
-        if db.scalar("select count(*) from held_approvals where held_id = %(id)s", id=row.id) < needed:
+        if db.scalar(_VOICES, id=row.id) < needed:
             return "held"
         return _DO[decision](row, actor)
 
@@ -148,19 +148,29 @@ def _account(row: db.Row, decision: str, iban: str, holder: str) -> tuple[str, s
         return "source", None, None
     if row.decision == "return" and row.iban and not iban.strip():
         return "bank", row.iban, row.holder
-    return "bank", *checked_account(iban, holder)
+    sender = None if row.refused else payments.sender_of(row.payment_id)
+    return "bank", *(to_sender(sender, iban, holder) if sender else checked_account(iban, holder))
 
 
 def _agree(row: db.Row, decision: str, actor: str, way: str, iban: str | None, holder: str | None) -> db.Row:
     """Count this person in. Another decision than the one before, or another account, begins anew."""
     if (row.decision, row.way, row.iban, row.holder) != (decision, way, iban, holder):
-        db.execute("delete from held_approvals where held_id = %(id)s", id=row.id)
+        db.execute("update held set round = round + 1 where id = %(id)s", id=row.id)
     db.execute(_DECIDE, id=row.id, decision=decision, way=way, iban=iban, holder=holder, needed=_needed(row, way), now=clock.now())
-    if not db.execute("insert into held_approvals (held_id, actor, at) values (%(id)s, %(actor)s, %(now)s) on conflict do nothing", id=row.id, actor=actor, now=clock.now()):
+    if not db.execute(_AGREE, id=row.id, actor=actor, now=clock.now()):
         raise RefundError("You have decided so already. Another person has to confirm it.", "decision")
     return _lock(row.number)
 
 
+_VOICES = """
+select count(*) from held_approvals a join held h on h.id = a.held_id and h.round = a.round
+where h.id = %(id)s
+"""
+_AGREE = """
+insert into held_approvals (held_id, round, actor, at)
+select id, round, %(actor)s, %(now)s from held where id = %(id)s
+on conflict do nothing
+"""
 _DECIDE = """
 update held set decision = %(decision)s, way = %(way)s, iban = %(iban)s, holder = %(holder)s, approvals_needed = %(needed)s, updated_at = %(now)s where id = %(id)s
 """
@@ -370,10 +380,18 @@ def _end_return(row: db.Row, note: str, reference: str, actor: str) -> None:
 
 
 def _wait_again(row: db.Row, note: str, actor: str) -> None:
-    db.execute("delete from held_approvals where held_id = %(id)s", id=row.id)
-    db.execute("update held set decision = null, way = 'source', iban = null, holder = null, send_key = null where id = %(id)s", id=row.id)
-    _move(row, "held", note, actor)
+    db.execute(_BEGIN_ANEW, id=row.id, now=clock.now())
+    _step(row.id, "held", note, actor)
     payments.end_review(row.payment_id, "review", note, actor)
+
+
+# Who decided last time decided about that try alone.
+_BEGIN_ANEW = """
+update held
+set state = 'held', decision = null, way = 'source', iban = null, holder = null,
+  send_key = null, hindrance = '', round = round + 1, updated_at = %(now)s
+where id = %(id)s
+"""
 
 
 def _move(row: db.Row, state: str, note: str, actor: str) -> None:

@@ -160,7 +160,17 @@ _SUMS = """
 select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
   coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing"""
 
-_SEARCHED = ("t.description", "t.reference", "b.invoice_number", "b.proforma_number", "p.method_label")
+# Whatever stands on a document, in a mail or on the processor's page finds its row.
+_SEARCHED = (
+    *ledger.SEARCHED,
+    "b.invoice_number ilike %(pattern)s",
+    "b.proforma_number ilike %(pattern)s",
+    "b.payment_reference = %(compact)s",
+    "p.method_label ilike %(pattern)s",
+    "p.public_id = %(text)s",
+    "p.gateway_reference = %(text)s",
+    "exists (select from documents d where d.bill_id = b.id and d.number ilike %(pattern)s)",
+)
 
 _LOTS = """
 select id, transfer_id, payment_id, kind, paid, paid_currency, credited, remaining, currency, created_at, expires_at, frozen_reason, note

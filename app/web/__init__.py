@@ -17,12 +17,13 @@ from htmx_flask import Htmx, request
 from jinja2 import StrictUndefined
 
 import config
-from app import clock
+from app import clock, gateways
 from app.formats import Formats, formats
+from app.gateways.base import origin
 from app.web import assets, faults, safety
 from app.web.safety import csrf, safe_next
 
-__all__ = ["csrf", "fragment", "go", "init", "is_partial", "page", "reader", "safe_next", "sign_in", "toast", "writer"]
+__all__ = ["csrf", "fragment", "go", "init", "is_partial", "leave", "page", "reader", "safe_next", "sign_in", "toast", "writer"]
 
 NAVIGATION: Final = (
     (
@@ -125,6 +126,25 @@ def go(path: str) -> Response:
     if not is_partial():
         return flask.make_response("", 303, {"Location": path})
     return flask.make_response("", 200, {"HX-Redirect": path})
+
+
+def leave(url: str) -> Response:
+    """To a payment page: 303. To one of an origin that our forms may not lead to, by a page with a plain link.
+
+    A script that was refused the way asks for the address alone, as text. Raises ValueError for what is no web address.
+    """
+    base = config.current().base_url
+    if url.startswith(f"{base}/") and (path := safe_next(url.removeprefix(base), "")):
+        return go(path)
+    if urlsplit(url).scheme not in {"https", "http"} or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} is not the address of a page")
+    if request.headers.get("Accept") == "text/plain":
+        return Response(url, mimetype="text/plain")
+    if origin(url) in gateways.pages():
+        return flask.make_response("", 303, {"Location": url})
+    response = page("pay/leaving.html", url=url, host=urlsplit(url).hostname)
+    response.headers["Refresh"] = f"0; url={url}"
+    return response
 
 
 def sign_in() -> Response:

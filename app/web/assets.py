@@ -90,7 +90,7 @@ class Assets:
 
     def _sheet(self) -> str:
         files = [path for pattern in SHEETS for path in sorted(self.folder.glob(pattern))]
-        text = "\n".join(path.read_text() for path in files)
+        text = "\n".join(_with_plain_colours(path.read_text()) for path in files)
         if self.accent:
             text += f"\n@layer base {{ :root {{ --accent: {self.accent}; }} }}"
         text = re.sub(r"url\(\"(?:\.\./)+([^\"]+)\"\)", lambda found: f"url({self.url(found[1])})", text)
@@ -122,6 +122,23 @@ def _asset(name: str, body: bytes) -> Asset:
         encoded=encoded,
         integrity="sha384-" + b64encode(sha384(body).digest()).decode(),
     )
+
+
+def _with_plain_colours(css: str) -> str:
+    """The light colours for browsers without `light-dark()`, the rule as written for all others."""
+    if "light-dark(" not in css:
+        return css
+    pair = r"light-dark\(((?:[^(),]|\([^()]*\))+),\s*((?:[^(),]|\([^()]*\))+)\)"
+    whole = re.search(r":root \{.*?\n\}", css, re.DOTALL)
+    if whole is None:
+        raise ValueError("light-dark() is used outside :root, where it has no fallback")
+    lines = whole[0].splitlines()
+    coloured = [line for line in lines if "light-dark(" in line]
+    rest = "\n".join(line for line in lines if "light-dark(" not in line)
+    plain = ":root { color-scheme: light;" + "".join(re.sub(pair, r"\1", line) for line in coloured) + "}"
+    known = ":root { color-scheme: light dark;" + "".join(coloured) + "}"
+    rule = f"{rest}\n{plain}\n@supports (color: light-dark(red, red)) {{ {known} }}"
+    return css.replace(whole[0], rule)
 
 
 def _without_air(css: str) -> str:

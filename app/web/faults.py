@@ -1,11 +1,9 @@
 """What went wrong: one request log, one reference per request, and pages that say what happened and what to do next."""
 
-import json
 import logging
 import secrets
-import sys
 import time
-import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,12 +11,10 @@ from flask import Flask, Response, g, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, TooManyRequests
 
-from app import clock, db
-
-log = logging.getLogger("client_area")
-"""One JSON object per line on standard error. Routes are logged by their pattern, never with the tokens or searches in them."""
+from app import db, logs
 
 RETRY_AFTER_S: Final = 5
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +47,14 @@ PROBLEMS: Final = {
 
 
 def init(app: Flask, show: Any) -> None:
-    """Log every request of this app and answer every error with `show(problem, status, reference)`."""
-    _to_standard_error()
+    """Log every request of this app and answer every error with `show(problem, status, reference)`.
+
+    Routes are logged by their pattern, never with the tokens or searches in them.
+    """
+    logs.setup()
     app.before_request(_begin)
     app.after_request(_end)
+    app.teardown_request(_forget)
     app.log_exception = _log_exception  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, lambda error: _answer_http(error, show))
     for kind in db.UNREACHABLE:
@@ -86,13 +86,14 @@ def _answer_http(error: HTTPException, show: Any) -> Response | HTTPException:
 
 def _problem(error: HTTPException, status: int) -> Problem:
     if isinstance(error, CSRFError):
+        logs.security("csrf_refused", route=_route(), method=_method())
         return EXPIRED
     problem = PROBLEMS.get(status) or PROBLEMS[500 if status >= 500 else 400]
     return replace(problem, sentence=error.description or "") if isinstance(error, TooManyRequests) and error.retry_after else problem
 
 
 def _answer_down(error: Exception, show: Any) -> Response:
-    _write(logging.ERROR, event="database", reference=reference(), error=type(error).__name__, detail=str(error).splitlines()[0] if str(error) else "")
+    logs.event("database", level=logging.ERROR, error=type(error).__name__, detail=logs.summary(error))
     answer: Response = show(PROBLEMS[503], 503, reference())
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer
@@ -100,19 +101,41 @@ def _answer_down(error: Exception, show: Any) -> Response:
 
 def _begin() -> None:
     g.began = time.perf_counter()
+    logs.begin(_given, reference=reference(), address=request.remote_addr or "")
+
+
+def _forget(_error: BaseException | None) -> None:
+    logs.begin()
+
+
+def _given() -> Iterator[str]:
+    """What this request brought: nothing of it is repeated by a line about an error."""
+    yield from request.cookies.values()
+    yield from (str(value) for value in (request.view_args or {}).values())
+    yield from request.args.values()
+    yield from request.headers.get("Authorization", "").split()
+    if _is_read():
+        yield from (value for values in request.form.listvalues() for value in values)
+
+
+def _is_read() -> bool:
+    """Whether the form was read already: nothing is read for the sake of the log."""
+    return "form" in request.__dict__
 
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = reference()
     if request.endpoint == "static":
         return response
-    _write(
-        logging.INFO,
-        event="request",
-        reference=reference(),
-        method=request.method,
-        route=request.url_rule.rule if request.url_rule else None,
-        status=response.status_code,
+    status = response.status_code
+    route = _route()
+    if status == 403 or (status == 404 and request.view_args):
+        logs.security("object_refused", route=route, method=_method(), status=status)
+    logs.event(
+        "request",
+        method=_method(),
+        route=route,
+        status=status,
         partial=request.headers.get("HX-Request") == "true",
         ms=round((time.perf_counter() - g.began) * 1000, 1) if "began" in g else None,
         bytes=response.content_length,
@@ -121,16 +144,14 @@ def _end(response: Response) -> Response:
 
 
 def _log_exception(exc_info: Any) -> None:
-    _write(logging.ERROR, event="exception", reference=reference(), route=request.url_rule.rule if request.url_rule else None, trace="".join(traceback.format_exception(*exc_info)))
+    trace = logs.trace(exc_info[1])
+    logs.event("exception", level=logging.ERROR, method=_method(), route=_route(), trace=trace)
 
 
-def _write(level: int, **facts: object) -> None:
-    if log.isEnabledFor(level):
-        log.log(level, json.dumps({"at": clock.now().isoformat(timespec="milliseconds"), "level": logging.getLevelName(level).lower(), **facts}))
+def _route() -> str | None:
+    return request.url_rule.rule if request.url_rule else None
 
 
-def _to_standard_error() -> None:
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stderr))
-        log.setLevel(logging.INFO)
-        log.propagate = False
+def _method() -> str:
+    """The method, which a client may make up."""
+    return request.method if request.method in METHODS else "other"

@@ -11,7 +11,7 @@ from flask_login import LoginManager
 from werkzeug.exceptions import TooManyRequests
 
 import config
-from app import audit, clock, customers
+from app import audit, clock, customers, logs
 from app.web import faults
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -28,6 +28,7 @@ def init(app: Flask, ask_to_sign_in: Callable[[], Response]) -> None:
     manager.session_protection = None
     manager.request_loader(_load)
     app.before_request(lambda: _guard(ask_to_sign_in))
+    app.teardown_request(lambda _error: audit.set_actor(audit.SYSTEM))
     app.register_error_handler(customers.RateLimited, _answer_limited)
 
 
@@ -59,10 +60,14 @@ def admit(response: Response, user: customers.User, *, remember: bool = False) -
     A second factor would be asked for before this is called.
     """
     leave()
-    token = customers.open_session(user.id, remember=remember, ip=address(), user_agent=request.user_agent.string)
-    age = int(customers.REMEMBERED.total_seconds()) if remember else None
-    response.set_cookie(cookie_name(), token, max_age=age, path="/", secure=config.current().secure, httponly=True, samesite="Lax")
-    return response
+    stays = remember and user.role != "support"
+    token = customers.open_session(user.id, remember=stays, ip=address(), user_agent=request.user_agent.string)
+    return _give(response, token, int(customers.REMEMBERED.total_seconds()) if stays else None)
+
+
+def renew(response: Response, renewed: customers.Renewed | None) -> Response:
+    """Give the browser the new secret of its session after a change of credentials; its old cookie is dead."""
+    return _give(response, renewed.secret, renewed.stays_s) if renewed else response
 
 
 def dismiss(response: Response) -> Response:
@@ -97,6 +102,11 @@ def address() -> str:
     return request.remote_addr or ""
 
 
+def _give(response: Response, secret: str, stays_s: int | None) -> Response:
+    response.set_cookie(cookie_name(), secret, max_age=stays_s, path="/", secure=config.current().secure, httponly=True, samesite="Lax")
+    return response
+
+
 def _mark(view: View, audience: str) -> View:
     cast("Any", view).audience = audience
     return view
@@ -112,6 +122,7 @@ def _load(_request: object) -> customers.SignedIn | None:
 
 def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
     audit.set_actor(audit.Actor("visitor", None, address(), faults.reference()))
+    logs.know(address=address())
     wanted = audience(request.endpoint)
     if wanted == "public" or request.endpoint is None:
         return None
@@ -120,7 +131,9 @@ def _guard(ask_to_sign_in: Callable[[], Response]) -> Response | None:
         return ask_to_sign_in()
     kind = "staff" if me.role == "support" else "customer"
     audit.set_actor(audit.Actor(f"{kind}:{me.login}", me.user_id, address(), faults.reference()))
+    logs.know(user=me.user_id)
     if wanted == "staff" and me.role != "support":
+        logs.security("staff_page_refused", endpoint=request.endpoint)
         abort(404)
     if wanted == "customer" and not me.customer_id:
         abort(403)

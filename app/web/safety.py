@@ -1,27 +1,54 @@
 """What every answer carries: security headers, the rule for caches, compression; and the one check of addresses to go to."""
 
 import gzip
+import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import brotli
 from flask import Flask, Response, abort, current_app, g, request, session
 from flask.sessions import SecureCookieSessionInterface
-from flask_wtf.csrf import CSRFProtect
-from itsdangerous import URLSafeTimedSerializer
+from flask_wtf.csrf import CSRFProtect, same_origin
+from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.exceptions import SecurityError
 
+from app import gateways, logs, signing
+from app.web import proxies
 from config import Settings
 
-csrf = CSRFProtect()
+
+class Csrf(CSRFProtect):  # type: ignore[misc]
+    """The extension's protection with our own signer: its own knows one key and SHA-1 alone."""
+
+    def protect(self, apply_exemptions: bool = False) -> None:  # noqa: FBT001, FBT002 - the extension calls it so
+        """Refuse a request that changes something and whose token is not this session's."""
+        if apply_exemptions and (not request.endpoint or self._is_exempt()):
+            return
+        if request.method not in current_app.config["WTF_CSRF_METHODS"]:
+            return
+        try:
+            secret = current_app.extensions["csrf_signer"].loads(self._get_csrf_token() or "")
+        except BadData:
+            secret = ""
+        known = session.get("csrf_token", "")
+        if not known or not hmac.compare_digest(str(secret).encode(), str(known).encode()):
+            self._error_response("The CSRF token is missing or not of this session.")
+        if request.is_secure and not same_origin(request.referrer or "", f"https://{request.host}/"):
+            self._error_response("The referrer does not match the host.")
+        g.csrf_valid = True
+
+
+csrf = Csrf()
 """Every POST carries the session's token; the webhooks' blueprint, which signs its bodies, is exempt: `csrf.exempt(blueprint)`."""
 
-_STRIPE: Final = "https://api.stripe.com"
 _PATH: Final = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 _LOOPBACK: Final = ["localhost", "127.0.0.1", "[::1]"]
 _SMALLEST: Final = 1_000
+LONGEST_HOST: Final = 100
 LISTS: Final = frozenset({"number", "display_currencies"})
 """The names of which an address or a form may hold several values."""
 _COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/svg+xml")
@@ -50,17 +77,21 @@ def init(app: Flask, settings: Settings) -> None:
         TRUSTED_HOSTS=trusted_hosts(settings),
         WTF_CSRF_TIME_LIMIT=None,
     )
-    app.session_interface = Sessions(app)
-    app.extensions["csrf_signer"] = URLSafeTimedSerializer(settings.secret_key, salt="wtf-csrf-token")
+    app.session_interface = Sessions(settings)
+    app.extensions["proxies"] = proxies.Proxies(app.wsgi_app, settings)
+    app.wsgi_app = app.extensions["proxies"]  # type: ignore[method-assign]
+    app.extensions["csrf_signer"] = signing.timed(settings, "wtf-csrf-token")
+    app.before_request(name_refused_host)
     app.before_request(refuse_nul)
     csrf.init_app(app)
     app.before_request(refuse_twice)
     app.jinja_env.globals["csrf_token"] = csrf_token
-    headers = security_headers(settings)
+    fixed = security_headers(settings)
 
     @app.after_request
     def finish(response: Response) -> Response:
         known = {name.lower() for name, _ in response.headers}
+        headers = {"Content-Security-Policy": content_policy(gateways.pages()), **fixed}
         response.headers.extend([(name, value) for name, value in headers.items() if name.lower() not in known])
         return compress(vary(response))
 
@@ -68,8 +99,8 @@ def init(app: Flask, settings: Settings) -> None:
 class Sessions(SecureCookieSessionInterface):
     """The framework's sessions with their signer made once: making it costs as much as checking a cookie."""
 
-    def __init__(self, app: Flask) -> None:
-        self.signer = super().get_signing_serializer(app)
+    def __init__(self, settings: Settings) -> None:
+        self.signer = signing.timed(settings, self.salt, derivation=self.key_derivation, serializer=self.serializer)
 
     def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:  # noqa: ARG002 - the framework calls it so
         """The one signer of this app's key."""
@@ -83,6 +114,14 @@ def csrf_token() -> str:
             session["csrf_token"] = secrets.token_hex(20)
         g.csrf_token = current_app.extensions["csrf_signer"].dumps(session["csrf_token"])
     return str(g.csrf_token)
+
+
+def name_refused_host() -> None:
+    """Say in the log which Host is not ours: it is a probe, a proxy that rewrites it, or somebody's try."""
+    if isinstance(request.routing_exception, SecurityError):
+        given = request.environ.get("HTTP_HOST", "")
+        host = "".join(c if c.isascii() and c.isprintable() else "?" for c in given[:LONGEST_HOST])
+        logs.security("host_refused", host=host, address=request.remote_addr)
 
 
 def refuse_nul() -> None:
@@ -109,9 +148,8 @@ def trusted_hosts(settings: Settings) -> list[str]:
 
 
 def security_headers(settings: Settings) -> dict[str, str]:
-    """The headers of every answer, errors included."""
+    """The headers of every answer, errors included; the policy of its contents is `content_policy`."""
     headers = {
-        "Content-Security-Policy": content_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "same-origin",
@@ -125,21 +163,11 @@ def security_headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-def content_policy(settings: Settings) -> str:
-    """The content security policy: our own files only, and forms that may lead to the configured processors."""
+def content_policy(pages: Sequence[str]) -> str:
+    """The content security policy: our own files only, and forms that may lead to these pages' origins."""
     sources = "script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'"
-    forms = " ".join(["'self'", *processors(settings)])
+    forms = " ".join(["'self'", *pages])
     return f"default-src 'none'; {sources}; form-action {forms}; frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
-
-
-def processors(settings: Settings) -> list[str]:
-    """Origins of the hosted pages to which a payment form may lead."""
-    if not settings.stripe_secret_key:
-        return []
-    if settings.stripe_api_base.rstrip("/") == _STRIPE:
-        return ["https://checkout.stripe.com"]
-    parts = urlsplit(settings.stripe_api_base)
-    return [f"{parts.scheme}://{parts.netloc}"]
 
 
 def vary(response: Response) -> Response:

@@ -124,26 +124,59 @@ document.addEventListener("submit", (event) => {
   const form = event.target.closest("[data-copy-answer]");
   if (!form) return;
   event.preventDefault();
+  const menu = form.closest("details.menu[open]");
+  if (menu) close(menu, true);
   copyAnswer(form);
 });
 
+async function askText(form) {
+  const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "text/plain" }, redirect: "error" });
+  if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/plain")) throw new Error("no text");
+  return answer.text();
+}
+
+// The clipboard is asked within the click, with a promise of the text: WebKit refuses it later.
 async function copyAnswer(form) {
-  const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "text/plain" }, redirect: "error" }).catch(() => null);
-  if (!answer?.ok || !answer.headers.get("Content-Type")?.startsWith("text/plain")) return form.submit();
-  const text = await answer.text();
+  const text = askText(form);
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": text.then((known) => new Blob([known], { type: "text/plain" })) })]);
     say(form.dataset.copyAnswer);
   } catch {
-    window.prompt("Copy this", text);
+    text.then((known) => window.prompt("Copy this", known), () => form.submit());
   }
 }
 
-function problem(text) {
+function problem(text, href = "", word = "") {
   const piece = $("#problem-template")?.content.cloneNode(true);
   if (!piece) return;
   $("[data-text]", piece).textContent = text;
+  if (href) $("[data-text]", piece).append(" ", Object.assign(document.createElement("a"), { href, rel: "noopener", className: "link", textContent: word }));
   $("#problem").replaceChildren(piece);
+}
+
+// Leaving for a payment page. A browser that refuses the way, or an address that does not answer, leaves the reader here without
+// a word: say it, with a plain link. The address is asked for with the same form, which opens no second page.
+const LEAVING_MS = 20000;
+let leaving = null;
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || !(form.matches("[data-leaves]") || $("[data-leaves]:checked", form))) return;
+  clearTimeout(leaving?.timer);
+  leaving = { form, data: new FormData(form, event.submitter), timer: setTimeout(stay, LEAVING_MS, "The payment page has not opened yet.") };
+});
+
+document.addEventListener("securitypolicyviolation", (event) => {
+  if (leaving && event.effectiveDirective === "form-action") stay("Your browser did not open the payment page.");
+});
+addEventListener("pagehide", () => clearTimeout(leaving?.timer));
+
+async function stay(text) {
+  const { form, data, timer } = leaving;
+  clearTimeout(timer);
+  const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(data), headers: { Accept: "text/plain" }, redirect: "error" }).catch(() => null);
+  const url = answer?.ok && answer.headers.get("Content-Type")?.startsWith("text/plain") ? await answer.text() : "";
+  problem(`${text} Nothing was charged.${url ? "" : " Choose another way, or try again in a moment."}`, url, "Open it here");
 }
 
 // Menus and the drawer are details elements: close them on a click outside, on Escape and when focus leaves.
@@ -210,10 +243,16 @@ document.addEventListener("keydown", (event) => {
   else if (menu) walk(menu, event);
 });
 
+// A press on a label or on empty space moves the focus to an element around the menu: that is not leaving it.
+// Closed after the event only: browsers do not expect the focused part of a page to vanish inside it.
 document.addEventListener("focusout", (event) => {
   const menu = event.target.closest?.("details.menu[open]:not(.drawer)");
-  if (menu && event.relatedTarget && !menu.contains(event.relatedTarget)) close(menu);
+  const next = event.relatedTarget;
+  if (menu && next && !menu.contains(next) && !next.contains(menu)) setTimeout(close, 0, menu);
 });
+
+// A search asks while it is typed; leaving the field asks nothing new.
+document.addEventListener("change", (event) => event.target.matches?.(".live") && event.stopPropagation(), true);
 
 document.addEventListener("toggle", (event) => {
   if (event.target.matches?.("details.menu")) place(event.target);
@@ -227,6 +266,7 @@ document.addEventListener("change", (event) => {
 
 // htmx: the line of a request in flight, focus on the first error, one place for what went wrong.
 const flights = new WeakMap();
+const lengthened = new WeakMap();
 const regionOf = (ctx) => {
   const target = ctx.target instanceof Element ? ctx.target : ctx.sourceElement;
   return target?.closest(".region") || target;
@@ -236,6 +276,16 @@ document.addEventListener("htmx:before:request", (event) => {
   const ctx = event.detail.ctx;
   const region = regionOf(ctx);
   if (region) flights.set(ctx, [region, setTimeout(() => region.classList.add("busy"), 150)]);
+  const more = ctx.sourceElement?.closest?.(".more");
+  if (more) lengthened.set(ctx, more.previousElementSibling);
+});
+
+// The page of a proxy or of a network's login is no part of ours: what stands on the screen stays.
+document.addEventListener("htmx:before:response", (event) => {
+  const { status, headers } = event.detail.ctx.response;
+  if (headers.has("X-Request-Id") && (status < 500 || headers.has("HX-Retarget"))) return;
+  event.preventDefault();
+  problem("The server could not be reached. Nothing was sent twice; try again in a moment.");
 });
 
 document.addEventListener("htmx:finally:request", (event) => {
@@ -254,7 +304,17 @@ document.addEventListener("htmx:error", (event) => {
 
 document.addEventListener("htmx:after:swap", (event) => {
   arrive();
-  if (event.detail.ctx?.response?.status === 422) $('[aria-invalid="true"]')?.focus();
+  const ctx = event.detail.ctx;
+  if (ctx?.response?.status === 422) $('[aria-invalid="true"]')?.focus();
+  // The button that loaded more is gone: the focus goes on with the first of the new rows.
+  const rows = lengthened.get(ctx)?.nextElementSibling;
+  if (rows && document.activeElement === document.body) {
+    rows.tabIndex = -1;
+    ($("a, button", rows) || rows).focus({ preventScroll: true });
+  }
+  // Another page of a list begins at its first row.
+  const results = ctx?.target?.id === "results" && $("#results");
+  if (results && results.getBoundingClientRect().top < 0) results.scrollIntoView();
 });
 
 function arrive() {

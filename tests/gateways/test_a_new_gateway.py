@@ -33,6 +33,7 @@ class Tiny:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.pages = (url,)
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
         """One."""

@@ -4,8 +4,10 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Thread
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -58,9 +60,16 @@ class Site:
 
 @pytest.fixture(scope="session")
 def served(settings: config.Settings, application: Flask) -> Iterator[Site]:
-    """The house on a port of this machine, served by threads of this process."""
+    """The house on a port of this machine."""
+    with serving(settings, application) as site:
+        yield site
+
+
+@contextmanager
+def serving(settings: config.Settings, application: Flask, **changed: Any) -> Iterator[Site]:
+    """A house with these settings, served by threads of this process."""
     with socket.create_server(("127.0.0.1", 0)) as door:
-        own = replace(settings, base_url=f"http://127.0.0.1:{door.getsockname()[1]}", testing=False)
+        own = replace(settings, base_url=f"http://127.0.0.1:{door.getsockname()[1]}", testing=False, **changed)
         site = Site(create_app(own), own)
         server = make_server("127.0.0.1", own.base_url.rsplit(":", 1)[1], site.app, threaded=True, request_handler=Quiet, fd=door.fileno())
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -110,6 +119,7 @@ class Watch:
         page.on("pageerror", lambda error: self.found.append(f"script: {error}"))
         page.on("requestfailed", self._miss)
         page.on("response", self._judge)
+        page.on("request", self._read)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not message.text.startswith("Failed to load resource"):
@@ -118,6 +128,10 @@ class Watch:
     def _miss(self, request: Request) -> None:
         if request.failure != "net::ERR_ABORTED":  # a download, or a page that was left
             self.found.append(f"{request.failure}: {request.url}")
+
+    def _read(self, request: Request) -> None:
+        if "csrf_token" in request.url:
+            self.found.append(f"a token in an address: {request.url}")
 
     def _judge(self, response: Response) -> None:
         bearable = 500 if response.request.resource_type in {"document", "xhr", "fetch"} else 400

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import db, invoicing
+from app import db, invoicing, logs
 from app.customers import User
-from app.web import faults
 from tests.conftest import BERLIN, PASSWORD, person
 from tests.journeys.conftest import Browsers, Site, Watch
 from tests.journeys.test_newcomer import balance_minor, go_to_processor, order
@@ -39,10 +38,10 @@ def lines() -> Iterator[list[dict[str, object]]]:
     """What the house logs meanwhile."""
     found: list[dict[str, object]] = []
     listener = logging.Handler()
-    listener.emit = lambda record: found.append(json.loads(record.getMessage()))  # type: ignore[method-assign]
-    faults.log.addHandler(listener)
+    listener.emit = lambda record: found.append(json.loads(logs.JsonLines().format(record)))  # type: ignore[method-assign]
+    logs.log.addHandler(listener)
     yield found
-    faults.log.removeHandler(listener)
+    logs.log.removeHandler(listener)
 
 
 def test_the_database_goes_and_comes_back(page: Page, watch: Watch, database_url: str) -> None:
