@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 import config
-from app import db, money, payments
+from app import customers, db, money, payments
 from app.web import gate
 
 PROJECT = Path(__file__).parents[2]
@@ -130,14 +130,11 @@ def test_the_limits_of_a_top_up_are_the_codes() -> None:
 # Lists
 
 
-def test_reserved_logins_and_words_are_the_codes() -> None:
-    text = section("Getting in")
-    listed = re.search(r"Reserved logins: (.*?)\. The", text)
-    assert listed
-    files = (PROJECT / "app/customers").glob("*.py")
-    reserved = next(vars(importlib.import_module(f"app.customers.{file.stem}"))["RESERVED"] for file in files if re.search("^RESERVED", file.read_text(), re.MULTILINE))
-    assert set(re.findall(r"`([a-z]+)`", listed[1])) == set(reserved)
-    assert {"client area", "password"} <= {word.lower() for word in re.findall(r"`([\w ]+)`", text)}
+def test_the_words_a_password_must_not_lean_on_are_the_codes(app: Flask) -> None:
+    said = {word.lower() for word in re.findall(r"`([\w ]+)`", section("Getting in"))}
+    brand = config.current().seller.brand
+    assert {word for word in customers.context_words() if word != brand} == said & {"client area", "password"}
+    assert "the seller's brand" in section("Getting in")
 
 
 def test_the_audience_of_every_page_is_the_codes(app: Flask) -> None:
@@ -160,7 +157,8 @@ def test_every_security_event_and_kind_of_line_is_in_the_inventory() -> None:
     customers = "\n".join(file.read_text() for file in (PROJECT / "app/customers").glob("*.py"))
     events = set(re.findall(r'(?<![\w.])record\("(\w+)"', customers))
     assert len(events) > 10
-    lines = set(re.findall(r'event="(\w+)"', "\n".join(file.read_text() for file in (PROJECT / "app/web").glob("*.py"))))
+    web = "\n".join(file.read_text() for file in (PROJECT / "app").rglob("*.py"))
+    lines = set(re.findall(r'logs\.(?:event|security)\(\s*"(\w+)"', web))
     assert {"request", "exception"} <= lines
     assert (events | lines) - said == set()
 

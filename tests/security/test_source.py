@@ -274,7 +274,7 @@ def written_to_elsewhere(source: Source) -> Iterator[int]:
     words = re.compile(r"\w*Handler$|logging\.(basicConfig|config)|dictConfig")
     for call in source.calls:
         name = called(call)
-        if words.search(name) and name not in {"logging.StreamHandler", "log.addHandler"}:
+        if words.search(name) and name not in {"logging.StreamHandler", "log.addHandler", "root.addHandler"}:
             yield call.lineno
 
 
@@ -307,10 +307,21 @@ ALLOWED = {
     ("built_xpath", "app/bank/camt.py", "{who}"): "Dbtr or Cdtr, chosen by the sign of the amount",
     ("built_xpath", "app/bank/camt.py", "{whose}"): "the same",
     ("built_xpath", "app/bank/camt.py", "{name}/Dt"): "names of this module",
+    ("built_xpath", "app/bank/camt.py", "{report.tag}Pgntn/PgNb"): "names of this module",
     ("built_xpath", "app/fx/feed.py", "{_CUBE}"): "a constant",
+    ("built_pattern", "app/remittance.py", "_NUMBER = re.compile("): "constants of this module",
     ("built_pattern", "app/invoicing/search.py", "{digits}"): "how many decimals a currency has",
     ("built_pattern", "app/ledger/filter.py", "re.fullmatch(plain, text)"): "the same",
     ("built_pattern", "app/money.py", "re.compile(shape)"): "the marks of a locale, escaped",
+    ("built_pattern", "app/mail.py", "_TOP_LEVEL.split()"): "a constant of this module",
+    ("built_pattern", "app/remittance.py", "_LIKE_A_NUMBER ="): "constants of this module",
+    ("built_pattern", "app/remittance.py", "_WORDS)"): "the same",
+    ("built_pattern", "app/remittance.py", "{'|'.join(SERIES)}"): "the same",
+    ("built_pattern", "app/money.py", "{sign}"): "a constant of the function",
+    ("built_pattern", "app/web/assets.py", "re.sub(pair"): "the same, for our own style sheet",
+    ("built_format", "app/cli/people.py", "_OBSTACLES["): "a table of this module",
+    ("built_format", "app/db.py", "SQL("): "the driver's own quoting of names",
+    ("built_format", "app/guard/protect.py", "connection.execute("): "the same, for constants of this module",
     ("built_format", "app/blueprints/staff_held.py", "SAID[state]"): "a table of this module",
     ("built_format", "app/blueprints/staff_refunds.py", "SAID["): "the same",
     ("built_format", "app/formats.py", "pattern.format(at, day)"): "a pattern of the locale's own data",
@@ -319,9 +330,6 @@ ALLOWED = {
     ("declared_safe", "app/web/assets.py", "Markup("): "constants, and the operator's own mark",
     ("declared_safe", "app/invoicing/paper.py", "Markup(config."): "the operator's own mark",
     ("declared_safe", "templates/components/movement.html", "{% autoescape false %}"): "its view has escaped every cell",
-    ("leads_away", "app/blueprints/pay.py", "redirect("): "to the page a gateway opened",
-    ("leads_away", "app/blueprints/links.py", "redirect("): "the same",
-    ("leads_away", "app/blueprints/cards.py", "redirect("): "the same",
     ("leads_away", "app/blueprints/sandbox.py", "redirect("): "the pretend processor sends the payer back",
 }
 """What a rule lets pass: the rule, the file, what stands in the line; and why."""
@@ -484,7 +492,7 @@ def test_no_secret_stands_in_the_repository() -> None:
         for file in (PROJECT / folder).glob("**/*" if folder != "." else "*"):
             if file.is_file() and file.name != ".env" and file.stat().st_size < 1_000_000:
                 text = file.read_text(errors="ignore")
-                found += [f"{file.name}: {match[0][:12]}" for match in SECRET.finditer(text)]
+                found += [f"{file.name}: {match[0][:12]}" for match in SECRET.finditer(text) if "Canary" not in match[0]]
     assert found == []
     ignored = (PROJECT / ".gitignore").read_text().split()
     assert {".env", "instance/"} <= {line.lstrip("/") for line in ignored}

@@ -44,3 +44,17 @@ def test_what_a_start_keeps_can_be_read_by_its_owner_alone(tmp_path: Path, monke
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["secret_key"]
+
+
+def test_the_log_can_be_read_by_its_owner_alone_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "LOG", tmp_path / "log" / "client-area.log")
+    before = os.umask(0)
+    try:
+        for word in (b"first\n", b"second\n"):
+            with _run._open_log() as log:
+                log.write(word)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(_run.LOG.stat().st_mode) == 0o600
+    assert stat.S_IMODE(_run.LOG.parent.stat().st_mode) == 0o700
+    assert _run.LOG.read_bytes() == b"first\nsecond\n"
