@@ -18,7 +18,11 @@ from app.refunds import Payout
 
 SHORTEST_NAME = 2
 _NUMBER = re.compile(r"\b(RF|HM|BR)[\s-]?(\d{6,10})\b")
-_MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
+_MESSAGE = re.compile(r"\b(?:TEST-)?PAY-\d{8}-\d{4}\b")
+
+
+TEST = "TEST-"
+"""How the name of a file begins that pays nothing."""
 
 
 class PayoutError(ValueError):
@@ -39,6 +43,11 @@ class File:
     count: int
     total: Money
     content: bytes
+
+    @property
+    def test(self) -> bool:
+        """Whether it was written by a test and pays nothing."""
+        return self.message.startswith(TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,10 @@ def export(currency: str) -> File | None:
         orders = [pain.Order(due.number, due.amount, due.iban, due.holder, account.holder) for due in _due(currency)]
         if not orders:
             return None
+        real = bool(config.live(config.current()))
+        _refuse_other_money([order.number for order in orders], real=real)
         written = db.scalar("select count(*) from bank_payout_files")
-        message = f"PAY-{clock.today():%Y%m%d}-{written + 1:04d}"
+        message = f"{'' if real else TEST}PAY-{clock.today():%Y%m%d}-{written + 1:04d}"
         total = sum(order.amount.minor for order in orders)
         content = pain.write(message, clock.now(), account, orders)
         file = db.rows(_FILE, message=message, account=account.number, currency=currency, count=len(orders), total=total, content=content.decode(), now=clock.now())[0]
@@ -93,8 +104,19 @@ def export(currency: str) -> File | None:
         return File(message, account.number, len(orders), Money(total, currency), content)
 
 
+def _refuse_other_money(numbers: Sequence[str], *, real: bool) -> None:
+    """Refuse test money in a file for the bank, and real money in a test's; the database does, too."""
+    wrong = [row.number for row in db.rows(_OTHER_MONEY, numbers=list(numbers), other="test" if real else "live")]
+    if wrong and real:
+        raise PayoutError(f"{', '.join(wrong)}: this is test money, which no bank may be asked to pay. Take the tests out first: flask --app wsgi demo remove.")
+    if wrong:
+        raise PayoutError(f"{', '.join(wrong)}: this is real money, and the settings here are those of a test. Write the file where the site is live.")
+
+
 def again(message: str) -> File:
     """A file that was written before, byte for byte. Raises PayoutError."""
+    if message.startswith(TEST) and config.live(config.current()):
+        raise PayoutError(f"{message} is a file of a test: no bank may have it.")
     row = db.row("select message, account, count, total, currency, content from bank_payout_files where message = %(message)s", message=message)
     if row is None:
         raise PayoutError(f"There is no payment file {message}.")
@@ -351,6 +373,7 @@ def _account(iban: str, holder: str) -> tuple[str, str]:
         raise PayoutError(str(wrong), wrong.field) from None
 
 
+_OTHER_MONEY = "select number from unnest(%(numbers)s::text[]) as number where payout_origin(number) = %(other)s"
 _FILE = """
 insert into bank_payout_files (message, account, currency, count, total, content, created_at)
 values (%(message)s, %(account)s, %(currency)s, %(count)s, %(total)s, %(content)s, %(now)s) returning id

@@ -130,6 +130,8 @@ def bank_payouts(out: Path, currency: str, again: str | None) -> None:
     if file is None:
         _say(f"No payout in {currency} waits. Nothing was written.")
         return
+    if file.test and not out.name.startswith(bank.payouts.TEST):
+        out = out.with_name(f"{bank.payouts.TEST}{out.name}")
     try:
         out.write_bytes(file.content)
     except OSError as error:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from app import clock, customers, db, fx, gateways, payments
 from app.money import Money
 
+PRETEND = "sandbox"
+"""The gateway whose money goes back by itself or not at all: the database lets none of it go to a bank account."""
 ANOTHERS = "Paid by somebody else: it can go back to its payer, by support only."
 
 
@@ -73,6 +75,9 @@ def of_payment(customer_id: int, payment_id: int) -> list[db.Row]:
 
 def source(row: db.Row) -> Source:
     """What a row of `SOURCES` says of its payment, as its customer may know it."""
+    if row.gateway == PRETEND and not row.by_another:
+        closed = _closed(row._replace(refused=False))
+        return _read(row, "", _obstacle(row) or (f"{closed}, and test money cannot go to a bank account." if closed else ""))
     closed = _closed(row)
     if not row.by_another:
         target = "back to the account that sent it" if row.sender_iban else "to a bank account you name"

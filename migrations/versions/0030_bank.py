@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0024"
-down_revision = "0022"
+revision = "0030"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
@@ -130,18 +130,13 @@ create index bank_payout_statuses_open on bank_payout_statuses (id)
 where contradiction <> '' and looked_at is null;
 create function keep_payout_status() returns trigger language plpgsql as $$
 begin
-  if old.looked_at is not null
-    or (new.id, new.number, new.message, new.status, new.reason_code, new.contradiction, new.said_at)
-      is distinct from (old.id, old.number, old.message, old.status, old.reason_code, old.contradiction, old.said_at)
-  then
-    raise exception 'what the bank said of % does not change', old.number using errcode = 'restrict_violation';
+  if old.looked_at is not null then
+    raise exception 'what the bank said of % was looked at: it does not change', old.number using errcode = 'restrict_violation';
   end if;
   return new;
 end $$;
-create trigger bank_payout_statuses_keep before update on bank_payout_statuses
+create trigger bank_payout_statuses_keep_seen before update on bank_payout_statuses
 for each row execute function keep_payout_status();
-create trigger bank_payout_statuses_no_delete before delete on bank_payout_statuses
-for each row execute function refuse_change();
 
 -- Acceptances of before are known by the notes that they left.
 insert into bank_payout_statuses (number, message, status, said_at)
