@@ -219,16 +219,16 @@ def test_keys_of_before_and_the_owner_of_the_tables_are_optional():
 
 def test_every_key_and_password_is_named_for_the_log_to_hide():
     settings = config.load({
-        **STRIPE, "PAYPAL_CLIENT_ID": "c", "PAYPAL_SECRET": "paypal-secret", "PAYPAL_WEBHOOK_ID": "w",
+        **STRIPE, "STRIPE_SECRET_KEY": "sk_live_1", "PAYPAL_CLIENT_ID": "c", "PAYPAL_SECRET": "paypal-secret", "PAYPAL_WEBHOOK_ID": "w",
         "BTCPAY_URL": "https://b.example", "BTCPAY_STORE_ID": "s", "BTCPAY_API_KEY": "btcpay-key",
         "BTCPAY_WEBHOOK_SECRET": "btcpay-secret", "NOWPAYMENTS_API_KEY": "now-key", "NOWPAYMENTS_IPN_SECRET": "now-secret",
         "SECRET_KEY_FALLBACKS": "f" * 40, "DATABASE_URL": "postgresql://u:data%40base@h/x",
         "DATABASE_OWNER_URL": "postgresql://u:owner-pw@h/x", "MAIL_URL": "smtp://u:mail-pw@h:587",
-        "PAYPAL_API_BASE": "https://api-m.sandbox.paypal.com", "NOWPAYMENTS_API_BASE": "https://n.example",
-        "SELLER_LEGAL_NAME": "Acme", "BASE_URL": "https://x.example",
+        "PAYPAL_API_BASE": "https://api-m.paypal.com", "NOWPAYMENTS_API_BASE": "https://n.example",
+        "BASE_URL": "https://x.example",
     })  # fmt: skip
     hidden = set(config.secrets_of(settings))
-    assert {"paypal-secret", "btcpay-key", "btcpay-secret", "now-key", "now-secret", "f" * 40, "k" * 32, "sk_test_1", "whsec_1"} <= hidden
+    assert {"paypal-secret", "btcpay-key", "btcpay-secret", "now-key", "now-secret", "f" * 40, "k" * 32, "sk_live_1", "whsec_1"} <= hidden
     assert {"data@base", "data%40base", "owner-pw", "mail-pw"} <= hidden
 
 
