@@ -55,7 +55,14 @@ _INVOICE_WORDS = frozenset({
 })  # fmt: skip
 """Words that may stand before a number of ours without its letters."""
 _LANGUAGES = ("cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt")
-_SEASONS = frozenset({"q", "h", "kw", "cw", "week", "woche", "quartal", "quarter", "monat", "month"})
+NUMBER_PREFIXES = frozenset({"inv", "pf", "rc", "cn", "rr", "rf", "hm", "br", "pay", "tu", "sub", "or", "ord"})
+"""How our own numbers begin: documents, refunds, held money, returns, payment files, orders."""
+_SHAPES = (
+    re.compile(r"rf\d{2}[a-z0-9]{4,21}"),
+    re.compile(r"[a-z]{2}\d{2}[a-z0-9]{11,30}"),
+)
+"""References of ISO 11649 and account numbers, whatever they are of."""
+_SEASONS = frozenset({"w", "q", "h", "kw", "cw", "week", "woche", "quartal", "quarter", "monat", "month"})
 _DASHES = re.compile("[\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}\N{EN DASH}\N{EM DASH}\N{HORIZONTAL BAR}\N{MINUS SIGN}]")
 _BETWEEN = r"[ ]*[-–/_.]?[ ]*"
 _NUMBER = re.compile(
@@ -109,17 +116,23 @@ def for_login(login: str) -> str:
 def names_money(login: str) -> bool:
     """Whether a login may say in a transfer's text whose money it is.
 
-    One that reads like a number of ours, a date, a month, or that has no letter, may not: people
-    write such words anyway, whoever took them as a login.
+    One that reads like a number of ours, a reference, an account number, a date or a month, or
+    that has no letter, may not: people write such words anyway, whoever took them as a login.
     """
-    parts = [part for part in re.split(r"[._-]+|(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])", login.lower()) if part]
+    compact = re.sub(r"[._-]+", "", login.lower())
+    parts = re.findall(r"[^\W\d_]+|\d+", login.lower())
     words = [part for part in parts if not part.isdigit()]
-    if not words:
+    if not words or any(shape.fullmatch(compact) for shape in _SHAPES):
         return False
     numbered = len(words) < len(parts)
-    if numbered and words[0].upper() in {*SERIES, "RF", "HM", "BR", "PAY"} and len(words) == 1:
+    if numbered and "".join(words) in NUMBER_PREFIXES:
         return False
-    return not all(word in _months() or (numbered and word in _SEASONS) for word in words)
+    return not all(_is_of_a_date(word, numbered=numbered) for word in words)
+
+
+def _is_of_a_date(word: str, *, numbered: bool) -> bool:
+    bare = re.sub(r"^(?:st|nd|rd|th)|(?:st|nd|rd|th)$", "", word)
+    return bool({word, bare} & _months()) or (numbered and word in _SEASONS)
 
 
 @cache
