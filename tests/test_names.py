@@ -75,7 +75,7 @@ def test_who_has_such_a_login_keeps_it(app):
 
 def test_every_series_of_numbers_is_known():
     prefixes = {prefix.lower() for prefix in series.PREFIXES.values()}
-    written = re.compile(r"""['"f]([A-Z]{2,4})-(?:['"] \|\||\{)""")
+    written = re.compile(r"""['"}]([A-Z]{2,4})-(?:['"] \|\||\{)""")
     found = {prefix.lower() for source in house("app/**/*.py") for prefix in written.findall(source.text)}
     assert {"rf", "hm", "br", "pay"} <= found
     assert prefixes | found <= remittance.NUMBER_PREFIXES
