@@ -314,7 +314,6 @@ ALLOWED = {
     ("built_pattern", "app/ledger/filter.py", "re.fullmatch(plain, text)"): "the same",
     ("built_pattern", "app/money.py", "re.compile(shape)"): "the marks of a locale, escaped",
     ("built_pattern", "app/mail.py", "_TOP_LEVEL.split()"): "a constant of this module",
-    ("built_pattern", "app/remittance.py", "_LIKE_A_NUMBER ="): "constants of this module",
     ("built_pattern", "app/remittance.py", "_WORDS)"): "the same",
     ("built_pattern", "app/remittance.py", "{'|'.join(SERIES)}"): "the same",
     ("built_pattern", "app/money.py", "{sign}"): "a constant of the function",
