@@ -207,6 +207,28 @@ def _account_of(change: Callable[..., object]) -> Callable[[Flask, User], Decisi
     return make
 
 
+def _contradicted(user: User) -> tuple[str, int]:
+    """Money on its way back to its sender, of which the bank said two things."""
+    number = bank.payouts.send_back(_line(user), SENDER, "Ida", actor=SAM, reason="Not ours")
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    for status in ("ACSP", "RJCT"):
+        bank.reports.take_in(report(file.message, (number, status, "")))
+    return number, bank.reports.contradictions()[0].id
+
+
+def _look_at(_app: Flask, user: User) -> Decision:
+    _, contradiction = _contradicted(user)
+    return lambda actor: bank.reports.look_at(contradiction, actor=actor, note="Not paid")
+
+
+def _refuse(_app: Flask, user: User) -> Decision:
+    number, contradiction = _contradicted(user)
+    bank.reports.look_at(contradiction, actor=SAM, note="Not paid")
+    return lambda actor: bank.payouts.refused(number, "Not paid", actor=actor)
+
+
 DECISIONS: dict[str, Callable[[Flask, User], Decision]] = {
     "refund.open": _open,
     "refund.approve": _approve,
@@ -229,6 +251,8 @@ DECISIONS: dict[str, Callable[[Flask, User], Decision]] = {
     "bonus.grant": _bonus,
     "currency.lift_wait": _lift,
     "customer.close": _account_of(customers.close),
+    "payout.look_at": _look_at,
+    "payout.refuse": _refuse,
     "user.disable": _account_of(customers.disable),
     "user.enable": _account_of(customers.enable),
     "user.sign_out": _account_of(customers.sign_out),
@@ -555,7 +579,7 @@ def test_the_voices_of_before_are_kept_both_ways(app: Flask, anna: User, superus
     _, held = arrived(app, anna, EUR("50"), EUR("60"), "other-crypto")
     refunds.release(held, "return", actor=RITA, reason="Not ours", iban=IBAN, holder="Anna")
     bank.payouts.send_back(line_of(10_00), SENDER, "Ida", actor=SVEN, reason="Not ours")
-    migration = migration_of("0025_approvals")
+    migration = migration_of("0031_approvals")
     voices = "select subject, subject_id, decision, terms, actor, user_id from approvals order by subject"
     before = superuser.execute(voices).fetchall()
     assert len(before) == 3
@@ -775,6 +799,8 @@ def _arguments(words: list[str]) -> list[str]:
     """What a command needs besides the actor."""
     return {
         "acknowledge": ["x", "--reason", "x"],
+        "looked-at": ["1", "--note", "x"],
+        "refused": ["BR-1", "--reason", "x"],
         "same": ["1", "--reason", "x"],
         "two": ["1", "--reason", "x"],
         "match": ["1", "--customer", "anna", "--reason", "x"],

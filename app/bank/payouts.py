@@ -225,14 +225,37 @@ def refused(number: str, why: str, *, actor: str) -> None:
         known.lock()
         if not number.startswith("BR-"):
             raise PayoutError(f"Refunds and held money have pages of their own: see {number} there.")
-        _held(number, "approved")
+        found = _held(number, "approved")
+        said = why.strip()[:400]
+        person = approvals.decide(
+            "payout.refuse",
+            number,
+            actor=actor,
+            customers=doubts.concerned([found.line_id]),
+            reason=said,
+        )
         asked = [row.actor for row in db.rows(_ASKED, number=number)]
         if not asked:
             raise PayoutError(f"The bank has said nothing against {number} that a person looked at.")
-        if actor in asked:
+        if person.name in asked:
             raise PayoutError("You asked the bank. Another person has to confirm it.")
-        _step(number, "failed", f"The bank did not carry it out: {why.strip()[:400]}", actor)
-        audit.record("bank.payout.refuse", "payout", number, reason=why.strip()[:400])
+        _step(number, "failed", f"The bank did not carry it out: {said}", person.name)
+
+
+def whose(number: str) -> tuple[list[int], list[int]]:
+    """Whom a payout is about: the customers whom the line concerns that goes back, and its
+    payment. Reads only."""
+    line = db.scalar("select line_id from bank_returns where number = %(number)s", number=number)
+    if line is not None:
+        return doubts.concerned([line]), []
+    return [], [row.payment_id for row in db.rows(_PAYMENT, number=number)]
+
+
+_PAYMENT = """
+select payment_id from refunds where number = %(number)s
+union
+select payment_id from held where number = %(number)s
+"""
 
 
 def _newest_file(number: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from app import audit, clock, db
+from app import approvals, clock, db
 from app.bank import camt, known, payouts
 from app.bank.statements import FileRefused, clean
 
@@ -100,12 +100,20 @@ def look_at(contradiction_id: int, *, actor: str, note: str) -> str:
         raise ContradictionError("Write down what the bank answered.")
     with db.transaction():
         said = note.strip()[:500]
-        rows = db.rows(_LOOK_AT, id=contradiction_id, actor=actor.strip(), note=said, now=clock.now())
-        if not rows:
+        number = db.scalar(_OPEN, id=contradiction_id)
+        if number is None:
             raise ContradictionError(f"No contradiction {contradiction_id} is open.")
-        number = str(rows[0].number)
-        audit.record("bank.payout.look_at", "payout", number, reason=said)
-    return number
+        customers, payments = payouts.whose(number)
+        person = approvals.decide(
+            "payout.look_at",
+            number,
+            actor=actor,
+            customers=customers,
+            payments=payments,
+            reason=said,
+        )
+        db.execute(_LOOK_AT, id=contradiction_id, actor=person.name, note=said, now=clock.now())
+    return str(number)
 
 
 def _told(report: camt.Element, ours: set[str]) -> Iterator[tuple[str, tuple[str, str, str]]]:
@@ -180,11 +188,16 @@ where contradiction <> ''
   and looked_at is null
 order by id
 """
+_OPEN = """
+select number
+from bank_payout_statuses
+where id = %(id)s
+  and contradiction <> ''
+  and looked_at is null
+for no key update
+"""
 _LOOK_AT = """
 update bank_payout_statuses
 set looked_at = %(now)s, actor = %(actor)s, note = %(note)s
 where id = %(id)s
-  and contradiction <> ''
-  and looked_at is null
-returning number
 """

@@ -13,7 +13,6 @@ from app.cli._shared import (
     in_writable_folder,
     progress_bar,
     refusals,
-    staff_actor,
 )
 
 bank_commands = Commands("bank", help="Bank transfers.")
@@ -176,21 +175,21 @@ def bank_contradictions() -> None:
 
 @bank_commands.command("looked-at")
 @click.argument("contradiction", type=int)
-@click.option("--actor", required=True, help="Who asked the bank: a login of support.")
+@actor_option("Who asked the bank: a login of support.")
 @click.option("--note", required=True, help="What the bank answered.")
 def bank_looked_at(contradiction: int, actor: str, note: str) -> None:
     """Note that you asked the bank about a contradiction; nothing is undone by it."""
     with refusals(bank.reports.ContradictionError):
-        number = bank.reports.look_at(contradiction, actor=staff_actor(actor), note=note)
+        number = bank.reports.look_at(contradiction, actor=actor, note=note)
     _say(f"Noted for {number}.")
 
 
 @bank_commands.command("refused")
 @click.argument("number")
-@click.option("--actor", required=True, help="Who confirms it: a login of support, not who asked the bank.")
+@actor_option("Who confirms it: a login of support, not who asked the bank.")
 @click.option("--reason", required=True, help="What the bank said.")
 def bank_refused(number: str, actor: str, reason: str) -> None:
     """Confirm that the bank did not send money back to its sender (BR-…), so it waits again."""
     with refusals(bank.PayoutError):
-        bank.payouts.refused(number, reason, actor=staff_actor(actor))
+        bank.payouts.refused(number, reason, actor=actor)
     _say(f"{number} is undone. The money waits in suspense again.")
