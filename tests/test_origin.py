@@ -27,6 +27,12 @@ LIVE = "select set_config('client_area.mode', 'live', false)"
 
 
 @pytest.fixture
+def team():
+    """Nobody: the demo brings its own people of support, and is written into an empty database."""
+    return {}
+
+
+@pytest.fixture
 def live(app: Flask, settings: config.Settings) -> Iterator[Flask]:
     """The same database served by live settings."""
     house = create_app(replace(settings, base_url="https://billing.example", sandbox=False, mail_url="smtps://mail.example"))

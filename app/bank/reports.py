@@ -100,7 +100,7 @@ def look_at(contradiction_id: int, *, actor: str, note: str) -> str:
         raise ContradictionError("Write down what the bank answered.")
     with db.transaction():
         said = note.strip()[:500]
-        number = db.scalar(_OPEN, id=contradiction_id)
+        number = db.scalar(_TAKE, id=contradiction_id)
         if number is None:
             raise ContradictionError(f"No contradiction {contradiction_id} is open.")
         customers, payments = payouts.whose(number)
@@ -188,7 +188,7 @@ where contradiction <> ''
   and looked_at is null
 order by id
 """
-_OPEN = """
+_TAKE = """
 select number
 from bank_payout_statuses
 where id = %(id)s
