@@ -17,7 +17,7 @@ from app import audit, bank, clock, create_app, customers, db, demo, gateways, l
 from app.customers import User
 from app.web import startup
 from tests.banks import ADVICE, SENDER, Transfer, camt
-from tests.conftest import BERLIN, PASSWORD_HASH, person
+from tests.conftest import BERLIN, PASSWORD_HASH, TEAM, person
 from tests.money_helpers import EUR
 from tests.pay import begin, processor, topup
 from tests.test_bank import take
@@ -26,10 +26,23 @@ from tests.test_refunds import IBAN, RITA, SAM, paid
 LIVE = "select set_config('client_area.mode', 'live', false)"
 
 
+ALONE = {
+    "test_a_live_start_is_refused_while_the_demo_is_here_and_goes_once_it_is_out",
+    "test_a_renamed_login_of_the_demo_is_found",
+    "test_a_demo_from_before_the_marks_is_recognised",
+    "test_real_payments_from_before_the_marks_stay_unknown",
+    "test_prices_stay_when_they_are_to",
+    "test_a_broken_off_demo_is_written_again",
+    "test_but_not_over_somebody_who_came_since",
+    "test_two_cannot_write_it_at_once",
+}
+"""The demo brings its own people of support, and is written into an empty database."""
+
+
 @pytest.fixture
-def team():
-    """Nobody: the demo brings its own people of support, and is written into an empty database."""
-    return {}
+def team(request):
+    """Who decides; nobody where the demo is written."""
+    return {} if request.node.originalname in ALONE else TEAM
 
 
 @pytest.fixture
@@ -253,7 +266,7 @@ def test_a_demo_from_before_the_marks_is_recognised(app, superuser):
         superuser.execute("update users set login = 'boss', email = 'boss@real.test' where login = 'rita'")
         superuser.execute(migration.DOWN)
         superuser.execute(migration.UP)
-        superuser.execute(migration.MARK)
+        superuser.execute(as_of_now(migration.MARK))
         superuser.execute(migration.GUARD)
         after = said()
     assert ("boss", True) in after.pop("users")
@@ -269,7 +282,7 @@ def test_real_payments_from_before_the_marks_stay_unknown(app, demo_customer, su
         superuser.execute("update bank_lines set account = 'IE29AIBK93115212345678'")
         superuser.execute("set local session_replication_role = origin")
         superuser.execute(migration.UP)
-        superuser.execute(migration.MARK)
+        superuser.execute(as_of_now(migration.MARK))
         superuser.execute(migration.GUARD)
         for table in ("customers", "payments", "bank_lines"):
             assert superuser.execute(f"select distinct origin from {table}").fetchall() == [("unknown",)]
@@ -362,6 +375,12 @@ def test_two_cannot_write_it_at_once(app):
     with db.exclusive(origin.LOCK), pytest.raises(demo.Refused, match="Another process is writing the demo"):
         demo.seed(1, 1, processor=processor(app))
     assert db.scalar("select count(*) from users") == 0
+
+
+def as_of_now(statements: str) -> str:
+    """What the migration runs, without the column that a later one takes away."""
+    assert "round = h.round + 1" in statements
+    return statements.replace(",\n  round = h.round + 1", "")
 
 
 def break_off(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
