@@ -281,7 +281,7 @@ def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_ne
     for who in (SAM, RITA):
         refunds.release(sent, "return", actor=who, reason="Once more", iban=IBAN, holder="Anna Kowalska")
     refunds.mark_returned(sent, reference="TX-1", actor=SAM)
-    migration, later = migration_of("0017_held"), migration_of("0025_approvals")
+    migration, later = migration_of("0017_held"), migration_of("0031_approvals")
     listed = "select transfer_id, state from held where amount is not null and state in ('held', 'returning')"
     before = superuser.execute(listed).fetchall()
     with superuser.transaction(force_rollback=True):
