@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import namedtuple_row
 
 from app.guard import catalog
-from app.guard.tables import OWNERS_ONLY, TABLES
+from app.guard.tables import FORMER, OWNERS_ONLY, TABLES
 
 Connection = psycopg.Connection[Any]
 
@@ -47,7 +47,8 @@ def apply(connection: Connection, role: str) -> list[str]:
     the triggers that had to be made or switched on, as ``table.trigger``. A schema from before
     the classification is left as it is. Raises `Unclassified`.
     """
-    columns = {row.name: row.columns for row in _rows(connection, catalog.COLUMNS)}
+    rows = _rows(connection, catalog.COLUMNS)
+    columns = {row.name: row.columns for row in rows if row.name not in FORMER}
     if not _rows(connection, "select 1 where to_regproc('public.keep_history') is not null"):
         return []
     if names := catalog.unclassified(columns):

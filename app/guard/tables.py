@@ -133,6 +133,8 @@ TABLES: Final[dict[str, Table]] = {
     "sandbox_cards": FREE,
 }
 
+FORMER: Final = frozenset({"refund_approvals", "held_approvals"})
+"""Tables that only a downgrade brings back; the program of that time classifies them."""
 OWNERS_ONLY: Final = frozenset({"alembic_version"})
 """Tables of the owner, which the app only reads."""
 
