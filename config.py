@@ -1,15 +1,17 @@
 """Settings. The only module that reads the environment; `.env.example` documents every name."""
 
+import difflib
+import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from stdnum import iban
+from stdnum import get_cc_module, iban
 
 PROJECT: Final = Path(__file__).resolve().parent
 KEPT: Final = ("DATABASE_URL", "SECRET_KEY")
@@ -18,6 +20,15 @@ METRICS_TOKEN_BYTES: Final = 16
 STRIPE_API: Final = "https://api.stripe.com"
 PAYPAL_API: Final = "https://api-m.paypal.com"
 NOWPAYMENTS_API: Final = "https://api.nowpayments.io"
+PAYPAL_TEST_APIS: Final = ("https://api-m.sandbox.paypal.com", "https://api.sandbox.paypal.com")
+NOWPAYMENTS_TEST_API: Final = "https://api-sandbox.nowpayments.io"
+STRIPE_LIVE_KEYS: Final = ("sk_live_", "rk_live_")
+STRIPE_TEST_KEYS: Final = ("sk_test_", "rk_test_")
+STRIPE_METHODS: Final = (
+    *("card", "device", "ideal", "bancontact", "eps", "blik", "p24", "twint", "swish"),
+    *("mobilepay", "sepa_debit", "multibanco", "klarna"),
+)
+"""What STRIPE_METHODS may name."""
 PROCESSORS: Final[Mapping[str, tuple[str, ...]]] = {
     "STRIPE_SECRET_KEY": ("STRIPE_WEBHOOK_SECRET",),
     "PAYPAL_CLIENT_ID": ("PAYPAL_SECRET", "PAYPAL_WEBHOOK_ID"),
@@ -30,7 +41,31 @@ LOCALES: Final = ("en_GB", "en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
 """The languages a reader may choose."""
 SELLER_EMAIL: Final = "billing@northbyte.example"
 _ON: Final = frozenset({"1", "on", "true", "yes"})
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_OURS: Final = re.compile("(STRIPE|PAYPAL|BTCPAY|NOWPAYMENTS|SELLER|MAIL|BANK|REFUND|BASE|FX|SECRET)_|SANDBOX|DATABASE_URI")
+"""How names of ours begin: of those, and of no others, a misspelt one is looked for."""
+_MAY_BE_EMPTY: Final = ("SELLER_VAT_ID", "SELLER_REGISTER", "SELLER_WEBSITE", "SELLER_POSTCODE")
+"""Set and empty these say that there is none; any other empty value counts as absent."""
+_COUNTRIES: Final = frozenset(
+    re.findall(
+        "[A-Z]{2}",
+        """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE
+    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM
+    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC
+    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA
+    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
+    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+    """,
+    )
+)
+"""ISO 3166-1 alpha-2."""
+_EU: Final = frozenset({
+    *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU"),
+    *("IE", "IT", "LT", "LU", "LV", "MC", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"),
+})  # fmt: skip
+"""Where VAT IDs begin with the country's letters."""
 _SANDBOX: Final = _ON | {"", "0", "off", "false", "no", "force"}
 
 
@@ -200,8 +235,12 @@ def environment() -> dict[str, str]:
 
 
 def given() -> dict[str, str]:
-    """The process's environment, and beneath it the file `.env` of this folder. Empty values count as absent."""
-    return {name: value for name, value in {**_read(PROJECT / ".env"), **os.environ}.items() if value}
+    """The process's environment, and beneath it the file `.env` of this folder.
+
+    Empty values count as absent, but for those of the seller that say: there is none.
+    """
+    whole = {**_read(PROJECT / ".env"), **os.environ}
+    return {name: value for name, value in whole.items() if value or name in _MAY_BE_EMPTY}
 
 
 def _kept() -> dict[str, str]:
@@ -225,6 +264,7 @@ def _unquoted(value: str) -> str:
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Settings from an environment. Raises `ConfigError` with one clear sentence."""
+    environ = _Asked(environ)
     settings = Settings(
         database_url=_database(environ.get("DATABASE_URL", "")),
         secret_key=_secret(environ.get("SECRET_KEY", "")),
@@ -264,6 +304,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         web_threads=_count(environ, "WEB_THREADS", 3, 64),
         request_timeout_s=_count(environ, "REQUEST_TIMEOUT", 20, 60),
     )
+    _refuse_misspelt(environ)
     _refuse_contradictions(settings, environ)
     return settings
 
@@ -342,17 +383,20 @@ def _old_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _sandbox(environ: Mapping[str, str]) -> bool:
+    """Whether the pretend processor is offered: where somebody asks for it, or nothing is public."""
     wish = environ.get("SANDBOX", "").lower()
     if wish not in _SANDBOX:
         raise ConfigError(f"SANDBOX={wish} is not understood: on, off, or force.")
     real = next((name for name in PROCESSORS if environ.get(name)), "")
     if wish in _ON and real:
         raise ConfigError(f"SANDBOX is on beside a real processor: unset {real}, or set SANDBOX=force if you mean it.")
-    if not wish and not real and environ.get("BASE_URL", "").startswith("https://"):
+    public = is_public(environ.get("BASE_URL", ""))
+    if not wish and not real and public and not environ.get("BANK_ACCOUNTS"):
         raise ConfigError(
-            f"BASE_URL is public and no processor is configured: give {_either(list(PROCESSORS))}, or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail."
+            f"BASE_URL is public and no processor is configured: give {_either(list(PROCESSORS))}, or BANK_ACCOUNTS to take transfers alone, "
+            "or SANDBOX=on for a demo, in which everybody pays with pretend money and reads every mail."
         )
-    return wish in {*_ON, "force"} or (not wish and not real)
+    return wish in {*_ON, "force"} or not (wish or real or public)
 
 
 def _either(words: list[str]) -> str:
@@ -379,16 +423,30 @@ def _daily_limit(text: str) -> int | None:
     return int(text)
 
 
+_NOBODY: Final = {
+    "brand": "", "legal_name": "", "street": "", "postcode": "", "city": "", "country": "", "vat_id": "", "register": "", "email": "", "website": "",
+}  # fmt: skip
+
+
 def _seller(environ: Mapping[str, str]) -> Seller:
-    given_fields = {entry.name: environ.get(f"SELLER_{entry.name.upper()}") for entry in fields(Seller)}
-    seller = Seller(**{name: value for name, value in given_fields.items() if value})
+    """Who sells. The demo's company stands in for what is not given in the sandbox, and nowhere else."""
+    names = {entry.name: f"SELLER_{entry.name.upper()}" for entry in fields(Seller)}
+    found = {name: environ.get(variable) for name, variable in names.items()}
+    entered = {name: value.strip() for name, value in found.items() if value or (value is not None and names[name] in _MAY_BE_EMPTY)}
+    seller = Seller(**({} if _sandbox(environ) else _NOBODY) | entered)
+    if not seller.brand:
+        seller = replace(seller, brand=seller.legal_name)
     if seller.locale not in LOCALES:
         raise ConfigError(f"SELLER_LOCALE={seller.locale} is not a language we speak: {_either(list(LOCALES))}.")
+    if "country" in entered:
+        _refuse_country(seller.country)
+    if entered.get("vat_id") and seller.country:
+        _refuse_vat_id(seller.country, seller.vat_id)
     return seller
 
 
 def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:
-    """The accounts of BANK_ACCOUNTS; without it the demo's in the sandbox and none beside a real processor."""
+    """The accounts of BANK_ACCOUNTS; without it the demo's in the sandbox and none elsewhere."""
     return read_accounts(environ.get("BANK_ACCOUNTS", DEMO_ACCOUNTS if _sandbox(environ) else ""))
 
 
@@ -430,24 +488,261 @@ def _mark(path: str) -> str:
 
 def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> None:
     _refuse_half_processors(environ)
-    if not settings.base_url.startswith(("http://", "https://")):
-        raise ConfigError("BASE_URL must begin with https:// (or http:// for a local start).")
-    if live := _live(settings):
-        if not settings.secure:
-            raise ConfigError(f"{live} needs BASE_URL with https://: customers come back to it after paying.")
-        if settings.sandbox:
-            raise ConfigError(f"{live} and the sandbox exclude each other: whoever has an account could give itself money.")
-        if not environ.get("SELLER_LEGAL_NAME"):
-            raise ConfigError(f"{live} needs SELLER_LEGAL_NAME and the other SELLER_ settings: the demo's company would stand on real invoices.")
+    _refuse_address(settings.base_url)
+    _refuse_methods(settings.stripe_methods)
+    _refuse_mail(settings)
+    _refuse_feed(settings.fx_url)
+    reason = live(settings)
+    if reason:
+        _refuse_unfit_for_live(settings, _LIVE[reason])
+    if not settings.sandbox:
+        _refuse_nobody(environ)
 
 
-def _live(settings: Settings) -> str:
-    """What takes real money here, as the beginning of a sentence; nothing when all of it is for trying out."""
-    if settings.stripe_secret_key.startswith("sk_live_"):
-        return "A live Stripe key"
-    if settings.paypal_client_id and settings.paypal_api_base == PAYPAL_API:
-        return "PayPal's live API"
-    return "NOWPayments' live API" if settings.nowpayments_api_key and settings.nowpayments_api_base == NOWPAYMENTS_API else ""
+# What can move real money
+
+
+_LIVE: Final[Mapping[str, str]] = {
+    "stripe": "A Stripe key that is no test key",
+    "paypal": "PayPal's live API",
+    "btcpay": "A BTCPay Server that is not on this machine",
+    "nowpayments": "NOWPayments' live API",
+    "accounts": "BANK_ACCOUNTS at a public address",
+    "public": "A public BASE_URL with the sandbox off",
+}
+"""The codes of `live`, as the beginning of a sentence."""
+
+
+def live(settings: Settings) -> str:
+    """What can move real money here, as a code of `_LIVE`; "" where everything is provably for trying out.
+
+    Whatever is not known to be a test is live: a key of an unknown shape, an address we do not know.
+    """
+    public = is_public(settings.base_url)
+    processors = bool(settings.stripe_secret_key or settings.paypal_client_id or settings.btcpay_url or settings.nowpayments_api_key)
+    found = {
+        "stripe": _stripe_is_live(settings),
+        "paypal": bool(settings.paypal_client_id) and _is_live_api(settings.paypal_api_base, PAYPAL_TEST_APIS),
+        "btcpay": bool(settings.btcpay_url) and is_public(settings.btcpay_url),
+        "nowpayments": bool(settings.nowpayments_api_key) and _is_live_api(settings.nowpayments_api_base, (NOWPAYMENTS_TEST_API,)),
+        "accounts": public and any(account.number not in _example_numbers() for account in settings.bank_accounts),
+        "public": public and not processors and not settings.sandbox,
+    }
+    return next((code for code, is_live in found.items() if is_live), "")
+
+
+def live_because(settings: Settings) -> str:
+    """The same as the beginning of a sentence for the operator."""
+    reason = live(settings)
+    return _LIVE[reason] if reason else ""
+
+
+def is_public(url: str) -> bool:
+    """Whether an address is anything but this machine's own. An empty one is no address."""
+    host = _split(url).hostname or ""
+    if not host or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; empty ones where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
+def _stripe_is_live(settings: Settings) -> bool:
+    key = settings.stripe_secret_key
+    if not key or key.startswith(STRIPE_TEST_KEYS):
+        return False
+    return key.startswith(STRIPE_LIVE_KEYS) or is_public(settings.stripe_api_base)
+
+
+def _is_live_api(base: str, tests: Collection[str]) -> bool:
+    return base.rstrip("/").lower() not in tests and is_public(base)
+
+
+def _example_numbers() -> frozenset[str]:
+    return frozenset(account.number for account in read_accounts(DEMO_ACCOUNTS))
+
+
+def _test_processor(settings: Settings) -> str:
+    """The setting of a processor that takes test payments by its own word; one on this machine says nothing."""
+    if settings.stripe_secret_key.startswith(STRIPE_TEST_KEYS) and is_public(settings.stripe_api_base):
+        return "STRIPE_SECRET_KEY"
+    if settings.paypal_client_id and settings.paypal_api_base.lower() in PAYPAL_TEST_APIS:
+        return "PAYPAL_API_BASE"
+    test = settings.nowpayments_api_key and settings.nowpayments_api_base.lower() == NOWPAYMENTS_TEST_API
+    return "NOWPAYMENTS_API_BASE" if test else ""
+
+
+def _refuse_unfit_for_live(settings: Settings, reason: str) -> None:
+    if not settings.secure:
+        raise ConfigError(f"{reason} needs BASE_URL with https://: customers come back to it after paying.")
+    if settings.sandbox:
+        raise ConfigError(f"{reason} and the sandbox exclude each other: whoever has an account could give itself money. Set SANDBOX=off.")
+    if test := _test_processor(settings):
+        raise ConfigError(f"{reason} and {test} of a test account exclude each other: whoever pays with a test card would get real services.")
+    if not settings.mail_url:
+        raise ConfigError(f"{reason} needs MAIL_URL: invoices, receipts and links for new passwords are sent by mail.")
+
+
+def refuse_origins(settings: Settings, found: Collection[str], *, remove: str = "flask --app wsgi demo remove") -> None:
+    """Refuse a database whose rows do not belong to these settings. Raises `ConfigError`.
+
+    `found` are codes of the view `origins`, `remove` is the command that takes the tests out.
+    """
+    traces = [_TRACES[code] for code in _TRACES if code in found]
+    if (reason := live_because(settings)) and traces:
+        raise ConfigError(f"{reason} can move real money, and this database holds {_listed(traces)}: take that out with {remove}, or name a fresh database in DATABASE_URL.")
+    if settings.sandbox and "live_money" in found:
+        raise ConfigError(
+            "The sandbox is on, and this database holds real payments: with pretend money anybody could pay here. Set SANDBOX=off, or name another database in DATABASE_URL."
+        )
+
+
+_TRACES: Final[Mapping[str, str]] = {
+    "demo_logins": "logins of the demo, whose password everybody knows",
+    "test_payments": "payments of the sandbox or of a test key",
+    "test_bank_lines": "bank statements of a test",
+    "demo_seller": "documents of the demo's company",
+}
+"""Codes of the view `origins` that no live start goes with, in words."""
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+# Settings that would be taken without a word
+
+
+class _Asked(Mapping[str, str]):
+    """An environment that knows which names it was asked for: those are the settings there are."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
+
+
+def _refuse_misspelt(environ: _Asked) -> None:
+    """Refuse a name that is nearly one of ours. Names of other programs that only begin alike are left alone."""
+    for names in PROCESSORS.values():
+        environ.names.update(names)
+    for name in sorted(set(environ) - environ.names):
+        if _OURS.match(name) and (close := difflib.get_close_matches(name, environ.names, 2, 0.76)):
+            raise ConfigError(f"{name} is no setting. Did you mean {' or '.join(close)}? Rename it, or unset it.")
+
+
+def _refuse_address(url: str) -> None:
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(url):
+        raise ConfigError("BASE_URL must begin with https:// (or http:// for a local start), then the host's name and a port where it needs one.")
+    if parts.path or parts.query or parts.fragment or parts.username is not None:
+        raise ConfigError(f"BASE_URL={url} must be {parts.scheme}:// and the host alone: the pages stand at its root.")
+
+
+def _refuse_methods(methods: str) -> None:
+    for name in filter(None, (part.strip() for part in methods.split(","))):
+        if name not in STRIPE_METHODS:
+            close = difflib.get_close_matches(name, STRIPE_METHODS, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(STRIPE_METHODS)}."
+            raise ConfigError(f"STRIPE_METHODS names {name}, which is no method: {hint}")
+
+
+def _refuse_mail(settings: Settings) -> None:
+    if not re.fullmatch(r"[^@\s<>,;:\"()]+@[^@\s<>,;:\"()]+", settings.mail_from):
+        raise ConfigError(f"MAIL_FROM={settings.mail_from} is not an e-mail address: give one alone, such as billing@example.com.")
+    if not settings.mail_url:
+        return
+    parts = _split(settings.mail_url)
+    if parts.scheme not in _MAIL_SCHEMES or not parts.hostname:
+        close = difflib.get_close_matches(parts.scheme, _MAIL_SCHEMES, 1) if parts.netloc else []
+        hint = f" Did you mean {close[0]}://?" if close else ""
+        raise ConfigError(f"MAIL_URL must begin with smtps://, smtp+starttls:// or smtp://, then the server's name.{hint}")
+    if not _has_port(settings.mail_url):
+        raise ConfigError("MAIL_URL names a port that is none: give a number from 1 to 65535 after the server's name.")
+
+
+_MAIL_SCHEMES: Final = ("smtp", "smtps", "smtp+starttls")
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of an address is one, or left out."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _refuse_feed(url: str) -> None:
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"FX_URL={url} must be an address that begins with https://.")
+    if parts.scheme == "http" and is_public(url):
+        raise ConfigError(f"FX_URL={url} must begin with https://: on its way anybody could change the rates.")
+
+
+def _refuse_nobody(environ: Mapping[str, str]) -> None:
+    """Outside the sandbox every field that an invoice needs by law is given, be it as none."""
+    missing = [name for name in _NEEDED if not environ.get(name) and not (name in _MAY_BE_EMPTY and environ.get(name) is not None)]
+    if missing:
+        hint = " Without a VAT ID write SELLER_VAT_ID= and nothing after it." if "SELLER_VAT_ID" in missing else ""
+        verb = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"Outside the sandbox invoices need to say who sells: {_listed(missing)} {verb} missing.{hint}")
+
+
+_NEEDED: Final = (
+    *("SELLER_LEGAL_NAME", "SELLER_STREET", "SELLER_POSTCODE", "SELLER_CITY"),
+    *("SELLER_COUNTRY", "SELLER_VAT_ID", "SELLER_EMAIL"),
+)
+
+
+def _refuse_country(country: str) -> None:
+    if country in _COUNTRIES:
+        return
+    code = country.upper() if country.upper() in _COUNTRIES else _country_named(country)
+    code = {"UK": "GB", "EL": "GR"}.get(country.upper(), code)
+    hint = f"write SELLER_COUNTRY={code}." if code else "two capital letters of ISO 3166, such as DE."
+    raise ConfigError(f"SELLER_COUNTRY={country} is not a country's code: {hint}")
+
+
+def _country_named(name: str) -> str:
+    """The code of a country by its name in one of our languages."""
+    from babel import Locale  # here, not above: only a mistake asks for it
+
+    for language in LOCALES:
+        for code, called in Locale.parse(language).territories.items():
+            if called.casefold() == name.casefold() and code in _COUNTRIES:
+                return str(code)
+    return ""
+
+
+def _refuse_vat_id(country: str, vat_id: str) -> None:
+    """Check a VAT ID's form and digits against the seller's country; whether it is registered is not asked."""
+    compact = re.sub(r"[\s./-]", "", vat_id).upper()
+    prefix = {"GR": "EL", "MC": "FR"}.get(country, country)
+    if country in _EU and not compact.startswith(prefix):
+        raise ConfigError(f"SELLER_VAT_ID={vat_id} is not of SELLER_COUNTRY={country}: it must begin with {prefix}.")
+    area = "eu" if country in _EU else {"LI": "ch"}.get(country, country.lower())
+    forms = [form for form in (get_cc_module(area, name) for name in ("vat", "uid")) if form]
+    if forms and not any(form.is_valid(compact) for form in forms):
+        raise ConfigError(f"SELLER_VAT_ID={vat_id} is not a VAT ID of SELLER_COUNTRY={country}: a digit is wrong or missing.")
 
 
 def _refuse_half_processors(environ: Mapping[str, str]) -> None:
@@ -463,6 +758,6 @@ def _refuse_half_processors(environ: Mapping[str, str]) -> None:
 
 
 def _refuse_plain_http(name: str, url: str) -> None:
-    parts = urlsplit(url)
-    if url and not (parts.netloc and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))):
+    parts = _split(url)
+    if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and not is_public(url)))):
         raise ConfigError(f"{name}={url} must begin with https://: the key travels to it.")

@@ -10,6 +10,7 @@ from flask.cli import FlaskGroup
 
 import config
 from app import create_app, guard
+from app.web import startup
 from app.web.server import Server
 
 
@@ -23,6 +24,7 @@ try:
     settings = config.load(config.environment())
     app = create_app(settings)
     if not _is_command():
+        startup.check(app)
         with app.app_context():
             guard.at_start(live=guard.live(settings))
 except (config.ConfigError, guard.Unprotected) as error:

@@ -58,7 +58,7 @@ def create_app(settings: config.Settings) -> Flask:
     app = Flask(__name__, template_folder="../templates", static_folder=None)
     app.config["SECRET_KEY"] = settings.secret_key
     app.config["TESTING"] = settings.testing
-    db.init(app, settings.database_url)
+    db.init(app, settings.database_url, live=bool(config.live(settings)))
     web.init(app, settings)
     gate.init(app, web.sign_in)
     processor = PretendProcessor(settings.secret_key, settings.base_url)

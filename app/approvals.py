@@ -39,6 +39,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "bank.approve": "bank_return",
     "bank.withdraw": "bank_return",
     "bank.acknowledge": "bank_gap",
+    "payout.look_at": "payout",
+    "payout.refuse": "payout",
     "bonus.grant": "customer",
     "currency.lift_wait": "customer",
     "customer.close": "customer",

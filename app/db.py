@@ -8,6 +8,7 @@ Statements are constants with ``%(name)s`` placeholders; rows are psycopg named 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, cast
 
 import click
@@ -38,8 +39,12 @@ class TransactionError(RuntimeError):
     """A write outside `transaction()`, or a transaction inside another one: a mistake in the program."""
 
 
-def init(app: Flask, database_url: str) -> None:
-    """Bind the two engines: the default one for writes, ``read`` for everything else."""
+def init(app: Flask, database_url: str, *, live: bool = False) -> None:
+    """Bind the two engines: the default one for writes, ``read`` for everything else.
+
+    `live` is whether this installation can move real money: its sessions say so to the database,
+    which marks what they write and keeps test money from banks.
+    """
     pool = {"pool_size": 4, "max_overflow": 8, "pool_timeout": 10, "pool_recycle": 1800}
     app.config["SQLALCHEMY_DATABASE_URI"] = database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
@@ -49,8 +54,9 @@ def init(app: Flask, database_url: str) -> None:
         migrations(app)
     app.teardown_appcontext(_release)
     with app.app_context():
-        event.listen(db.engine, "connect", _prepare)
-        event.listen(db.engines["read"], "connect", _prepare_read)
+        mode = "live" if live else "test"
+        event.listen(db.engine, "connect", partial(_prepare, mode))
+        event.listen(db.engines["read"], "connect", partial(_prepare_read, mode))
 
 
 def migrations(app: Flask) -> None:
@@ -68,11 +74,12 @@ where rolname = %s and pg_has_role(
 """
 
 
-def _prepare(connection: Any, _record: object) -> None:
-    """Act as the app's role where that can be: `app.guard` says what it may and when it is not."""
+def _prepare(mode: str, connection: Any, _record: object) -> None:
+    """Say what the settings are, and act as the app's role where that can be: `app.guard` says what it may and when it is not."""
     role = config.current().database_role
     with connection.cursor() as cursor:
         cursor.execute("set time zone 'UTC'")
+        cursor.execute("select set_config('client_area.mode', %s, false)", (mode,))
         cursor.execute(_MAY_ACT_AS, (role,))
         if cursor.fetchone():
             cursor.execute(SQL("set role {}").format(Identifier(role)))
@@ -80,9 +87,9 @@ def _prepare(connection: Any, _record: object) -> None:
         connection.commit()
 
 
-def _prepare_read(connection: Any, record: object) -> None:
+def _prepare_read(mode: str, connection: Any, record: object) -> None:
     connection.autocommit = True
-    _prepare(connection, record)
+    _prepare(mode, connection, record)
     connection.execute("set default_transaction_read_only = on")
 
 

@@ -6,6 +6,7 @@ and `kiosk`, give support something true in each of its lists; the others are dr
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from heapq import heappop, heappush
 from random import Random
 
 import config
-from app import bank, clock, customers, db, fx, gateways, invoicing, mail, payments, refunds, services
+from app import bank, clock, customers, db, fx, gateways, invoicing, mail, origin, payments, refunds, services
 from app.customers import Profile
 from app.gateways.base import Redirect
 from app.money import Money
@@ -75,9 +76,20 @@ class Refused(RuntimeError):
 def seed(count: int = CUSTOMERS, months: int = MONTHS, random_seed: int = 1, *, processor: PretendProcessor, progress: Progress | None = None) -> None:
     """Write ``demo``, ``support`` and her colleague ``rita``, ``harbour``, ``kiosk`` and ``count`` drawn customers with so many months of history that ends yesterday.
 
-    ``progress`` is told (days done, days in all). Raises `Refused` where anybody is already, or without the sandbox.
+    ``progress`` is told (days done, days in all). Raises `Refused` where anybody is already, or without the sandbox. A demo
+    that was broken off is taken out and written again.
     """
-    _refuse()
+    with db.exclusive(origin.LOCK) as alone:
+        if not alone:
+            raise Refused("Another process is writing the demo, or taking it out. Try again when it has finished.")
+        _refuse()
+        origin.begin_demo()
+        _write(count, months, random_seed, processor, progress)
+        origin.finish_demo()
+    db.analyze()
+
+
+def _write(count: int, months: int, random_seed: int, processor: PretendProcessor, progress: Progress | None) -> None:
     today = clock.today()
     first = add_months(today, -months, today.day)
     year = _Year(Random(random_seed), processor, first, today)  # noqa: S311 - a story, not a secret
@@ -87,11 +99,11 @@ def seed(count: int = CUSTOMERS, months: int = MONTHS, random_seed: int = 1, *, 
             password_hash = customers.hash_password(PASSWORD)
             for login, name in (("support", "Sam Okafor"), ("rita", "Rita Lindqvist")):
                 customers.create_user(login, f"{login}@northbyte.example", "", name=name, role="support", locale="en_GB", timezone="Europe/Berlin", password_hash=password_hash)
+                origin.mark_demo(login)
         _write_demo_customer(year, password_hash)
         _give_support_work(year, password_hash)
         _draw_customers(year, count, password_hash)
         year.live(progress)
-    db.analyze()
 
 
 @contextmanager
@@ -108,8 +120,27 @@ def _unheard() -> Iterator[None]:
 def _refuse() -> None:
     if not config.current().sandbox:
         raise Refused("The demo pays with pretend money, and the sandbox is off: a real processor is configured.")
+    if "demo_unfinished" in origin.found():
+        _take_out_the_broken_off()
     if db.scalar("select count(*) from users"):
         raise Refused("This database holds customers already; the demo is written into an empty one only.")
+
+
+def _take_out_the_broken_off() -> None:
+    """Empty the database of a demo that was broken off, unless somebody has used it since."""
+    strangers = [row.login for row in db.rows("select login from users where not demo order by id") if not _LOGINS.fullmatch(row.login)]
+    if strangers:
+        raise Refused(
+            f"The demo was broken off while it was written, and since then {', '.join(strangers[:5])} came to be: nothing was changed. "
+            "Empty the database with flask --app wsgi demo remove, or name another one in DATABASE_URL."
+        )
+    try:
+        origin.empty(reason="The demo was broken off while it was written")
+    except origin.NotEmptied as kept:
+        raise Refused(str(kept)) from None
+
+
+_LOGINS = re.compile(r"demo|support|rita|harbour|kiosk|customer\d+")
 
 
 def _open_shop(today: date) -> None:
@@ -210,6 +241,7 @@ def _sign_up(year: _Year, login: str, email: str, profile: Profile, password_has
     user = customers.create_user(login, email, "", name=profile.name, locale=locale, timezone=timezone, password_hash=password_hash)
     if user.customer_id is None or profile.currency is None:
         raise TypeError(f"{login} is no customer with a currency")
+    origin.mark_demo(login)
     customers.update_profile(user.id, user.customer_id, replace(profile, billing_email=""), locale=locale, timezone=timezone)
     customers.seed_billing_email(user.customer_id, profile.billing_email)
     return _Person(user.customer_id, profile.currency, year)

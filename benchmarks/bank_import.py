@@ -16,7 +16,7 @@ from uuid import uuid4
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import config
-from app import bank, create_app, customers, db, invoicing
+from app import bank, create_app, customers, db, invoicing, remittance
 from app.invoicing import Draft, Line
 from tests.banks import GERMAN, Transfer, camt
 
@@ -54,7 +54,7 @@ def transfers(count: int) -> list[Transfer]:
         for place, bill in enumerate(bills)
     ]
     rest = range(count - len(paid))
-    others = [Transfer(7_00, text=people[place % CUSTOMERS][0] if place % 2 else "thank you very much", reference=f"{batch}x{place}") for place in rest]
+    others = [Transfer(7_00, text=remittance.for_login(people[place % CUSTOMERS][0]) if place % 2 else "thank you very much", reference=f"{batch}x{place}") for place in rest]
     return paid + others
 
 

@@ -43,6 +43,8 @@ STOP_TIMEOUT_S: Final = 5
 WORKER_STOP_TIMEOUT_S: Final = 2
 POLL_S: Final = 0.02
 UNPRIVILEGED: Final = 1024
+PREPARING: Final = 72011
+"""The lock in the database under which a start prepares it."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG: Final = 1
 
@@ -63,7 +65,7 @@ def start(parts: Sequence[str] = PARTS) -> None:
         if cluster:
             environ["DATABASE_URL"] = cluster.url()
         settings = config.load(environ)
-        demo = _prepare(settings, environ)
+        demo = _prepare(settings, environ, f"{'bin/run flask' if cluster else 'flask --app wsgi'} demo remove")
         log = house.enter_context(_open_log())
 
         def begin(command: list[str]) -> subprocess.Popen[bytes]:
@@ -126,9 +128,12 @@ def _embedded() -> Iterator[Cluster]:
             kept.unlink(missing_ok=True)
 
 
-def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
-    """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there."""
-    with _connect(settings) as connection:
+def _prepare(settings: config.Settings, environ: Mapping[str, str], remove: str) -> bool:
+    """Bring the schema to its newest version and give an empty sandbox the demo. Answers whether the demo's logins are there.
+
+    `remove` is the command that takes out what a live start refuses.
+    """
+    with _connect(settings) as connection, _alone(connection):
         if connection.info.server_version // 10_000 < OLDEST_SERVER:
             raise StartError(f"The database server is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer is needed.")
         found = _versions(connection)
@@ -136,9 +141,30 @@ def _prepare(settings: config.Settings, environ: Mapping[str, str]) -> bool:
             print("The database is newer than this program and is left as it is.", flush=True)
         elif found != _newest_versions():
             _do("Bringing the database to the newest schema", _flask("db", "upgrade"), environ)
-        if settings.sandbox and not _has(connection, "select 1 from users"):
+        origins = _origins(connection)
+        config.refuse_origins(settings, origins, remove=remove)
+        if settings.sandbox and "demo_unfinished" in origins:
+            _do("The demo's history was broken off while it was written; writing it again", _flask("demo", "seed"), environ)
+        elif settings.sandbox and not _has(connection, "select 1 from users"):
             _do("Writing the demo's history", _flask("demo", "seed"), environ)
         return _has(connection, "select 1 from users where login = 'demo'")
+
+
+@contextmanager
+def _alone(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[None]:
+    """Let one start at a time prepare a database; the others wait for it. Whoever is killed lets go of it."""
+    if not _has(connection, f"select 1 where pg_try_advisory_lock({PREPARING})"):
+        print("Another start prepares this database; waiting for it", flush=True)
+        connection.execute(f"select pg_advisory_lock({PREPARING})")
+    try:
+        yield
+    finally:
+        connection.execute(f"select pg_advisory_unlock({PREPARING})")
+
+
+def _origins(connection: "psycopg.Connection[tuple[object, ...]]") -> set[str]:
+    """Where what the database holds came from; its view `origins` says."""
+    return {str(code) for (code,) in connection.execute("select code from origins")}
 
 
 def _connect(settings: config.Settings) -> "psycopg.Connection[tuple[object, ...]]":
@@ -183,6 +209,16 @@ def _do(what: str, command: list[str], environ: Mapping[str, str]) -> None:
 
 def _flask(*words: str) -> list[str]:
     return [sys.executable, "-m", "flask", "--app", "wsgi", *words]
+
+
+def _command(words: Sequence[str]) -> int:
+    """Run a flask command on this clone's database, brought up for it where it does not run; its exit code."""
+    given = config.given()
+    with ExitStack() as house:
+        environ = {"SECRET_KEY": _secret_key(), "BASE_URL": _address(config.port(given)), **given}
+        if "DATABASE_URL" not in given:
+            environ["DATABASE_URL"] = house.enter_context(_embedded()).url()
+        return subprocess.run(_flask(*words), env={**os.environ, **environ}, check=False).returncode
 
 
 def _web(host: str, port: int, settings: config.Settings) -> list[str]:
@@ -349,12 +385,14 @@ def _leave(_number: int, _frame: object) -> NoReturn:
 
 def main(words: Sequence[str]) -> int:
     """Start, stay, leave. The exit code: 0 after Ctrl-C, 1 with a sentence when something is wrong, 2 for words nobody knows."""
-    if words and (len(words) > 1 or words[0] not in PARTS):
+    if words[:1] != ["flask"] and words and (len(words) > 1 or words[0] not in PARTS):
         print(USAGE, file=sys.stderr)
         return 2
     _heed(_leave)
     os.chdir(PROJECT)
     try:
+        if words[:1] == ["flask"]:
+            return _command(words[1:])
         start(words or PARTS)
     except KeyboardInterrupt:
         return 0

@@ -89,7 +89,7 @@ def app(application: Flask, team: dict[str, str]) -> Iterator[Flask]:
     with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
         connection.execute(_JOIN, (PASSWORD_HASH, list(team), list(team.values())))
     gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))  # a test may have put others in their place
-    with application.app_context():
+    with application.app_context(), audit.acting_as(audit.SYSTEM):
         yield application
 
 

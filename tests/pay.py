@@ -1,18 +1,43 @@
 """What the tests of payments share: a top-up bill, the pretend processor, its webhooks carried by hand."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
-from flask import Flask
+from flask import Flask, current_app
 
-from app import clock, db, payments
+import config
+from app import clock, db, gateways, payments
 from app.customers import User
-from app.gateways.base import Handoff, Redirect
+from app.gateways.base import Handoff, Method, Redirect, WayBack
+from app.gateways.sandbox import METHODS, Sandbox
 from app.invoicing import Bill
 from app.money import Money
 from app.payments import Payment, book
 from app.sandbox_processor import CHOICES, PretendProcessor
 
 RATES = {"USD": "1.0837", "PLN": "4.2515", "JPY": "175.68", "KWD": "0.33275", "GBP": "0.8412"}
+
+
+class Other(Sandbox):
+    """The pretend processor under another name, whose money may go to a bank account: the sandbox's own never does."""
+
+    name = "other"
+
+    def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
+        """The sandbox's, as its own."""
+        return [replace(method, gateway=self.name).judged(country, amount) for method in METHODS]
+
+    def way_back(self, method: str) -> WayBack:
+        """As long as real processors give most methods; never for coins."""
+        return WayBack(0 if method == "crypto" else 180)
+
+
+def with_other() -> None:
+    """Let there be the gateway ``other``, until the next test."""
+    pretend = current_app.extensions["sandbox_processor"]
+    gateways.use(gateways.build(config.current(), pretend) | {"other": Other(pretend)})
 
 
 def processor(app: Flask) -> PretendProcessor:
@@ -38,6 +63,8 @@ def topup(user: User, amount: Money) -> Bill:
 
 def begin(bill: Bill, method: str = "sandbox-card", token: str | None = None) -> Payment:
     """Start a payment as the page does, with the rate it shows."""
+    if method.startswith("other-") and not gateways.get("other"):
+        with_other()
     token = payments.options(bill).quote_token if token is None else token
     handoff = payments.start(bill.customer_id, bill.proforma_number or "", method, token)
     return of(handoff)
@@ -56,12 +83,16 @@ def choose(app: Flask, payment: Payment, choice: str) -> None:
     processor(app).choose(payment.gateway_reference, CHOICES[choice])
 
 
+_GATEWAY = "select gateway from payments where gateway_reference = %(reference)s and gateway in ('sandbox', 'other')"
+
+
 def carry(app: Flask) -> int:
     """Carry the due webhooks to the real endpoint and work the inbox; how many were delivered."""
     browser = app.test_client()
 
     def send(body: bytes, headers: dict[str, str]) -> int:
-        return browser.post("/webhooks/sandbox", data=body, headers=headers).status_code
+        gateway = db.scalar(_GATEWAY, reference=json.loads(body)["reference"]) or "sandbox"
+        return browser.post(f"/webhooks/{gateway}", data=body, headers=headers).status_code
 
     delivered = processor(app).deliver(send)
     payments.process_due()

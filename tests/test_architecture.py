@@ -24,6 +24,7 @@ OPENS_TRANSACTIONS = (
     "app/fx/feed.py",
     "app/invoicing",
     "app/mail.py",
+    "app/origin.py",
     "app/payments",
     "app/refunds",
     "app/sandbox_processor.py",

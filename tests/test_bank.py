@@ -230,7 +230,7 @@ def test_banks_on_the_way_keep_something_and_it_is_said(demo_customer: User, bil
 # Whose it is
 
 
-@pytest.mark.parametrize("text", ["anna", "login anna", "Add funds for anna", "Konto: ANNA", "top-up account anna thank you"])
+@pytest.mark.parametrize("text", ["login anna", "Add funds, login: anna", "Konto: ANNA", "top-up, LOGIN anna thank you", "Benutzername anna"])
 def test_a_login_in_the_reference_credits_its_customer(demo_customer: User, text: str):
     assert take(camt([Transfer(30_00, text=text, sender="Jan Nowak")])).counts == {"matched": 1}
     assert balance(demo_customer) == 30_00
@@ -238,7 +238,7 @@ def test_a_login_in_the_reference_credits_its_customer(demo_customer: User, text
     assert whole()
 
 
-@pytest.mark.parametrize("text", ["Best wishes to anna from us all", "annas", "Danke", ""])
+@pytest.mark.parametrize("text", ["Best wishes to anna from us all", "annas", "anna", "Add funds for anna", "account anna", "Konto: Anna Kowalska", "login annas", "Danke", ""])
 def test_a_word_that_happens_to_be_a_login_is_not_enough(demo_customer: User, text: str):
     assert take(camt([Transfer(30_00, text=text, sender="Anna Kowalska")])).counts == {"suspense": 1}
     assert (balance(demo_customer), held("suspense")) == (0, 30_00)
@@ -287,13 +287,13 @@ def test_charges_of_the_bank_are_the_houses(bill: Bill):
 
 
 def test_a_batch_whose_charges_were_taken_off_credits_what_each_sent(demo_customer: User, bill: Bill):
-    take(camt([Batch((paying(bill), Transfer(10_00, text="anna")), reference="B", charges=1_20)]))
+    take(camt([Batch((paying(bill), Transfer(10_00, text="login anna")), reference="B", charges=1_20)]))
     assert (balance(demo_customer), held("bank"), held("fees")) == (110_00, -108_80, -1_20)
     assert whole()
 
 
 def test_a_batch_that_does_not_add_up_waits_as_a_whole(demo_customer: User, bill: Bill):
-    report = take(camt([Batch((paying(bill), Transfer(10_00, text="anna")), reference="B", total=111_00)]))
+    report = take(camt([Batch((paying(bill), Transfer(10_00, text="login anna")), reference="B", total=111_00)]))
     assert (report.counts, balance(demo_customer), held("suspense")) == ({"suspense": 1}, 0, 111_00)
 
 
@@ -318,7 +318,7 @@ def test_a_service_bill_paid_by_what_is_taken_back_stays_paid_and_is_owed(demo_c
     take(camt([paying(bill, end_to_end="E2E-7")]))
     take(camt([RETURNS["RRTN"](bill.total)], replace(GERMAN, id="2")))
     assert (bill_now(bill).status, balance(demo_customer), held("debt")) == ("paid", 0, -bill.total)
-    take(camt([Transfer(50_00, text="anna")], replace(GERMAN, id="3")))
+    take(camt([Transfer(50_00, text="login anna")], replace(GERMAN, id="3")))
     assert (balance(demo_customer), held("debt")) == (50_00 - bill.total, 0), "the debt is settled first"
 
 
@@ -332,7 +332,7 @@ def test_a_part_that_is_taken_back_is_due_again(demo_customer: User, bill: Bill)
 def test_what_was_taken_back_cannot_be_refunded_and_an_open_refund_of_it_ends(demo_customer: User, bill: Bill):
     assert demo_customer.customer_id
     take(camt([paying(bill, end_to_end="E2E-7")]))
-    number = refunds.request(demo_customer.customer_id, db.scalar("select public_id from payments"), Money(30_00, "EUR"), "", iban=EUR_ACCOUNT, holder="Anna")
+    number = refunds.request(demo_customer.customer_id, db.scalar("select public_id from payments"), Money(30_00, "EUR"), "", iban=SENDER, holder="Anna")
     take(camt([RETURNS["RRTN"](100_00)], replace(GERMAN, id="2")))
     (refund,), (source,) = refunds.of_customer(demo_customer.customer_id), refunds.refundable(demo_customer.customer_id)
     assert (refund.number, refund.state, source.refundable.minor, held("debt"), balance(demo_customer)) == (number, "declined", 0, 0, 0)
@@ -384,7 +384,7 @@ def test_the_same_file_again_changes_nothing(demo_customer: User, bill: Bill):
 
 
 def test_the_days_end_after_the_advice_counts_once(demo_customer: User, bill: Bill):
-    first, second = paying(bill, reference="REF-1"), Transfer(20_00, text="anna", end_to_end="E-2")
+    first, second = paying(bill, reference="REF-1"), Transfer(20_00, text="login anna", end_to_end="E-2")
     take(camt([first], ADVICE))
     take(camt([second], replace(ADVICE, id="ADV-2")))
     assert take(camt([first, second])).counts == {"duplicate": 2}
@@ -398,7 +398,7 @@ def test_a_batch_told_in_full_and_then_as_a_sum_counts_once(demo_customer: User,
     assert held("bank") == -105_00
 
 
-SUM = Batch((Transfer(100_00, text="anna", sender="Jan"), Transfer(5_00, text="who", sender="Ida", iban="NL91ABNA0417164300")), reference="BATCH-9")
+SUM = Batch((Transfer(100_00, text="login anna", sender="Jan"), Transfer(5_00, text="who", sender="Ida", iban="NL91ABNA0417164300")), reference="BATCH-9")
 TOLD = {
     "052": lambda batch: camt([replace(batch, shown=False)], INTRADAY),
     "053": lambda batch: camt([replace(batch, shown=False)]),
@@ -447,7 +447,11 @@ def test_a_transfer_of_which_little_was_said_is_credited_when_more_is(demo_custo
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_mt940_beside_camt_counts_once_where_the_banks_reference_is_in_one_only(demo_customer: User, order: tuple[int, int]):
-    lines = [Transfer(30_00, text="login anna, für März", sender="Jan"), Transfer(30_00, text="login anna, für April", sender="Jan"), Transfer(7_00, end_to_end="E-9", text="anna")]
+    lines = [
+        Transfer(30_00, text="login anna, für März", sender="Jan"),
+        Transfer(30_00, text="login anna, für April", sender="Jan"),
+        Transfer(7_00, end_to_end="E-9", text="login anna"),
+    ]
     files = [camt([replace(line, reference=f"R{place}") for place, line in enumerate(lines)]), mt940([replace(line, text=line.text.replace("ä", "ae")) for line in lines])]
     for place in order:
         take(files[place])
@@ -498,14 +502,14 @@ def test_several_statements_of_a_day_in_one_file(app: Flask):
 
 
 def test_equal_transfers_of_one_day_are_as_many_as_the_fullest_file_has(demo_customer: User):
-    coffee = Transfer(5_00, text="anna", iban="")
+    coffee = Transfer(5_00, text="login anna", iban="")
     take(camt([coffee], ADVICE))
     assert take(camt([coffee, coffee, coffee])).counts == {"matched": 2, "duplicate": 1}
     assert balance(demo_customer) == 15_00
 
 
 def test_two_imports_at_once_count_once(app: Flask, demo_customer: User, bill: Bill):
-    data = camt([paying(bill), *(Transfer(1_00 + place, text="anna") for place in range(20))])
+    data = camt([paying(bill), *(Transfer(1_00 + place, text="login anna") for place in range(20))])
 
     def one(_: int) -> bank.Report:
         with app.app_context():
@@ -519,8 +523,8 @@ def test_two_imports_at_once_count_once(app: Flask, demo_customer: User, bill: B
 
 
 MONTH = [
-    *(Transfer(10_00 + place, text="anna", reference=f"R{place}", day=f"2026-11-{place + 1:02d}") for place in range(6)),
-    *(Transfer(3_00, text="anna", iban="", day="2026-11-10") for _ in range(3)),
+    *(Transfer(10_00 + place, text="login anna", reference=f"R{place}", day=f"2026-11-{place + 1:02d}") for place in range(6)),
+    *(Transfer(3_00, text="login anna", iban="", day="2026-11-10") for _ in range(3)),
     *(Transfer(7_00, text="who", end_to_end=f"E{place}", day="2026-11-12") for place in range(3)),
     Transfer(-1_50, text="fee", family="CHRG", iban="", day="2026-11-13"),
 ]
@@ -532,7 +536,7 @@ _logins, _openings = count(), count(1_000_00)
 def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask, parts: list[list[int]], order: random.Random):
     login = f"anna{next(_logins)}"
     user = person(login, profile=BERLIN)
-    mine = [replace(transfer, text=login if transfer.text == "anna" else f"{transfer.text} {login[4:]}", reference=transfer.reference and f"{transfer.reference}-{login}",
+    mine = [replace(transfer, text=f"login {login}" if transfer.text == "login anna" else f"{transfer.text} {login[4:]}", reference=transfer.reference and f"{transfer.reference}-{login}",
                     end_to_end=transfer.end_to_end and f"{transfer.end_to_end}-{login}") for transfer in MONTH]  # fmt: skip
     before = held("bank")
     files = [*([mine[place] for place in part] for part in parts), mine]
@@ -542,7 +546,7 @@ def test_whatever_files_come_in_whatever_order_each_line_counts_once(app: Flask,
         report = take(camt(lines, replace(order.choice((GERMAN, DUTCH, ADVICE)), id=f"S{place}", opening=next(_openings))))
         assert report.refused == []
     assert held("bank") == before - sum(transfer.minor for transfer in MONTH)
-    assert balance(user) == sum(transfer.minor for transfer in MONTH if transfer.text == "anna")
+    assert balance(user) == sum(transfer.minor for transfer in MONTH if transfer.text == "login anna")
     assert whole()
 
 
@@ -619,7 +623,7 @@ def test_a_file_that_cannot_be_trusted_is_refused_with_a_sentence(app: Flask, wh
 
 
 def test_a_line_nobody_can_read_refuses_the_file(demo_customer: User, bill: Bill):
-    data = camt([paying(bill), Transfer(5_00, text="anna")]).replace(b">5.00<", b">5.001<")
+    data = camt([paying(bill), Transfer(5_00, text="login anna")]).replace(b">5.00<", b">5.001<")
     with pytest.raises(FileRefused, match=r"Nothing was booked: STMT-1, entry 2: 5.001 is not an amount of EUR\.$"):
         take(data)
     assert balance(demo_customer) == 0
@@ -634,7 +638,7 @@ def test_a_line_that_cannot_be_credited_waits_and_stops_nothing(demo_customer: U
         return take_in(arrivals)
 
     monkeypatch.setattr(payments, "take_in", strict)
-    report = take(camt([Transfer(5_00, text="anna"), paying(bill), Transfer(6_00, text="anna")]))
+    report = take(camt([Transfer(5_00, text="login anna"), paying(bill), Transfer(6_00, text="login anna")]))
     assert (report.counts, report.refused, balance(demo_customer), held("bank")) == ({"matched": 2, "suspense": 1}, [], 106_00, -111_00)
     assert [line.reason for line in bank.unmatched()] == ["It could not be credited (LedgerError: no)"]
 
@@ -653,7 +657,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(app: Flask, demo_customer: U
 
 def test_what_the_bank_said_never_changes(app: Flask, bill: Bill):
     take(camt([paying(bill)]))
-    with pytest.raises(Exception, match="it does not change"), db.transaction():
+    with pytest.raises(Exception, match="permission denied"), db.transaction():
         db.execute("update bank_lines set amount = amount + 1")
 
 
@@ -695,8 +699,10 @@ def test_a_reference_with_a_wrong_digit_names_nobody(demo_customer: User, bill: 
     assert (balance(demo_customer), bill_now(bill).status) == (0, "unpaid")
 
 
-def test_a_reference_amid_other_digits_is_found(demo_customer: User, bill: Bill):
-    assert take(camt([Transfer(bill.total, text=f"KD 4711 {bill.payment_reference}2026112000017")])).counts == {"matched": 1}
+def test_a_reference_counts_as_a_whole_word_alone(demo_customer: User, bill: Bill):
+    glued = [f"KD 4711 {bill.payment_reference}2026112000017", f"X{bill.payment_reference}"]
+    assert take(camt([Transfer(bill.total, text=text, reference=text[:2]) for text in glued])).counts == {"suspense": 2}
+    assert take(camt([Transfer(bill.total, text=f"KD 4711, {bill.payment_reference}. 2026112000017", reference="R-3")], ADVICE)).counts == {"matched": 1}
     assert bill_now(bill).status == "paid"
 
 
@@ -706,7 +712,7 @@ def test_a_text_that_names_bills_of_several_customers_waits(demo_customer: User,
     assert report.waiting[0].endswith("It names bills of several customers.")
 
 
-@pytest.mark.parametrize("word", ["rechnung", "invoice", "hosting", "januar", "vps"])
+@pytest.mark.parametrize("word", ["rechnung", "invoice", "hosting", "acme", "vps"])
 def test_an_ordinary_word_as_a_login_gets_no_strangers_money(app: Flask, word: str):
     thief = person(word, profile=BERLIN)
     assert take(camt([Transfer(30_00, text=word.title(), sender="Jan Nowak")])).counts == {"suspense": 1}
@@ -715,7 +721,7 @@ def test_an_ordinary_word_as_a_login_gets_no_strangers_money(app: Flask, word: s
 
 
 def test_the_same_payer_pays_the_same_twice_on_one_day(demo_customer: User):
-    twice = [Transfer(5_00, text="anna", end_to_end="NOTPROVIDED")] * 2
+    twice = [Transfer(5_00, text="login anna", end_to_end="NOTPROVIDED")] * 2
     assert take(camt(twice)).counts == {"matched": 2}
     assert take(mt940(twice)).counts == {"duplicate": 2}
     assert take(camt(twice, ADVICE)).counts == {"duplicate": 2}
@@ -724,8 +730,8 @@ def test_the_same_payer_pays_the_same_twice_on_one_day(demo_customer: User):
 
 def test_an_amount_below_zero_refuses_the_file_and_nothing_at_all_is_no_line(demo_customer: User):
     with pytest.raises(FileRefused, match=r"entry 1: -5\.00 is below zero"):
-        take(camt([Transfer(5_00, text="anna")]).replace(b">5.00<", b">-5.00<"))
-    assert take(camt([Transfer(5_00, text="anna"), Transfer(0, text="Zinsen")])).counts == {"matched": 1}
+        take(camt([Transfer(5_00, text="login anna")]).replace(b">5.00<", b">-5.00<"))
+    assert take(camt([Transfer(5_00, text="login anna"), Transfer(0, text="Zinsen")])).counts == {"matched": 1}
     assert take(camt([], replace(GERMAN, id="2", day="2026-11-21", opening=1_005_00))).counts == {}
 
 
@@ -747,7 +753,7 @@ def test_an_amount_finer_than_its_currency_is_refused(currency: str, amount: str
 
 def test_a_batch_with_a_return_in_it_does_both(demo_customer: User, bill: Bill):
     take(camt([paying(bill, end_to_end="E2E-7")], ADVICE))
-    batch = Batch((Transfer(30_00, text="anna"), RETURNS["with its reason"](100_00)), reference="B-1", day="2026-11-24")
+    batch = Batch((Transfer(30_00, text="login anna"), RETURNS["with its reason"](100_00)), reference="B-1", day="2026-11-24")
     assert take(camt([batch], replace(DUTCH, day="2026-11-24"))).counts == {"matched": 1, "returned": 1}
     assert (balance(demo_customer), held("bank"), held("suspense")) == (30_00, -30_00, 0)
     assert whole()

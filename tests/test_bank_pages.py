@@ -16,6 +16,7 @@ from app.money import Money
 from tests.banks import Transfer, camt
 from tests.conftest import Browser, person, sign_in
 from tests.pay import publish_rates, topup
+from tests.test_config import SELLER
 
 BILLING = {"kind": "individual", "name": "Nora Neu", "street": "Weg 1", "postcode": "10115", "city": "Berlin", "country": "DE", "vat_id": ""}
 
@@ -94,7 +95,7 @@ def newcomer(app: Flask) -> Browser:
 
 
 def test_the_details_that_are_missing_are_asked_for_there(newcomer: Browser):
-    assert "/add-funds/invoice" in newcomer.get("/add-funds").text
+    assert 'name="invoice"' in newcomer.get("/add-funds").text
     page = newcomer.get("/add-funds/invoice?amount=50&currency=EUR").text
     assert 'value="50"' in page
     answer = newcomer.submit("/add-funds/invoice", {**BILLING, "amount": "50", "currency": "EUR"})
@@ -177,7 +178,7 @@ def test_accounts_that_cannot_be_are_refused_at_the_start(text: str, says: str):
 def test_beside_a_real_processor_only_named_accounts_take_money():
     keys = {"DATABASE_URL": "postgresql://x", "SECRET_KEY": "x" * 48}
     assert [account.currency for account in config.load(keys).bank_accounts] == ["EUR", "USD", "PLN", "GBP"]
-    real = {**keys, "STRIPE_SECRET_KEY": "sk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
+    real = {**keys, **SELLER, "STRIPE_SECRET_KEY": "sk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
     assert config.load(real).bank_accounts == ()
     named = config.load({**real, "BANK_ACCOUNTS": "CHF | CH93 0076 2011 6238 5295 7 | POFICHBEXXX | Example AG | PostFinance"}).bank_account("CHF")
     assert named

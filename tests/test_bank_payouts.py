@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from flask import Flask
 from lxml import etree
@@ -53,10 +54,10 @@ def out(number: str, minor: int = 30_00, **more) -> Transfer:
 
 
 def test_the_file_is_what_the_rules_say_and_each_payout_stands_in_one(payout: str, tmp_path, app: Flask):
-    file = tmp_path / "payouts.xml"
+    file = tmp_path / "TEST-payouts.xml"
     run = app.test_cli_runner()
     said = run.invoke(args=["bank", "payouts", "--out", str(file)]).output
-    message = f"PAY-{clock.today():%Y%m%d}-0001"
+    message = f"TEST-PAY-{clock.today():%Y%m%d}-0001"
     assert said.startswith(f"{message}: 1 transfer, 30.00 EUR from {EUR_ACCOUNT}")
     written = file.read_bytes()
     document = etree.fromstring(written)
@@ -77,7 +78,7 @@ def test_a_file_that_cannot_be_written_takes_no_payout_with_it(payout: str, tmp_
     told = run.invoke(args=["bank", "payouts", "--out", str(tmp_path / "nowhere" / "payouts.xml")])
     assert (told.exit_code, f"Nothing can be written in the folder {tmp_path / 'nowhere'}." in told.output) == (2, True)
     assert db.scalar("select count(*) from bank_payouts") == 0
-    full, file = OSError(28, "No space left on device"), tmp_path / "payouts.xml"
+    full, file = OSError(28, "No space left on device"), tmp_path / "TEST-payouts.xml"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(full))
         told = run.invoke(args=["bank", "payouts", "--out", str(file)])
@@ -254,7 +255,8 @@ def test_what_the_bank_rejects_is_undone_with_its_reason_and_what_it_accepts_is_
     assert notes.count(f"The bank accepted {file.message}.") == 1
     assert "The account is closed." in db.scalar("select body_text from mails where kind = 'refund_step' and subject like '%%did not go through%%'")
     take(camt([out(second, 20_00)], replace(GERMAN, id="2")))
-    assert [(outcome.state, outcome.why) for outcome in bank.reports.take_in(report(file.message, (second, "RJCT", "AC04")))] == [("unchanged", f"{second} has left.")]
+    assert [outcome.state for outcome in bank.reports.take_in(report(file.message, (second, "RJCT", "AC04")))] == ["contradiction"]
+    assert state(second) == "settled"
     assert whole()
 
 
@@ -272,7 +274,7 @@ def test_money_that_goes_back_and_is_rejected_waits_again(stray: int):
     file = bank.payouts.export("EUR")
     assert file
     for _ in range(2):
-        bank.reports.take_in(report(file.message, (number, "ACCP", "")))
+        bank.reports.take_in(report(file.message, (number, "ACTC", "")))
     standing = bank.payouts.standing(stray)
     assert standing
     assert [step.state for step in standing.steps] == ["requested", "approved", "accepted"]
@@ -281,7 +283,7 @@ def test_money_that_goes_back_and_is_rejected_waits_again(stray: int):
 
 
 def test_held_money_that_was_rejected_and_is_sent_once_more_stands_in_another_file(app: Flask, demo_customer: User):
-    _, number = arrived(app, demo_customer, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, number = arrived(app, demo_customer, EUR("50"), EUR("60"), "other-crypto")
 
     def send() -> bank.payouts.File:
         for actor in (SAM, RITA):
@@ -291,7 +293,7 @@ def test_held_money_that_was_rejected_and_is_sent_once_more_stands_in_another_fi
         return file
 
     first = send()
-    bank.reports.take_in(report(first.message, (number, "ACCP", "")))
+    bank.reports.take_in(report(first.message, (number, "ACTC", "")))
     assert bank.reports.take_in(report(first.message, (number, "RJCT", "AC01")))[0].state == "rejected"
     second = send()
     assert number.encode() in second.content
@@ -299,6 +301,135 @@ def test_held_money_that_was_rejected_and_is_sent_once_more_stands_in_another_fi
     assert bank.payouts.export("EUR") is None
     assert take(camt([out(number, 60_00)], replace(ADVICE, id="9"))).counts == {"payout": 1}
     assert whole()
+
+
+FIRM = ["ACCP", "ACSP", "ACSC", "ACCC"]
+
+
+@pytest.mark.parametrize("code", ["AM05", "DUPL", "DU03"])
+@pytest.mark.parametrize("of_all", [True, False])
+def test_a_copy_that_the_bank_rejects_undoes_nothing(app: Flask, demo_customer: User, payout: str, code: str, of_all: bool):
+    file = bank.payouts.export("EUR")
+    assert file
+    said = report(file.message, group="RJCT") if of_all else report(file.message, (payout, "RJCT", code))
+    if of_all:
+        said = said.replace(b"</GrpSts>", f"</GrpSts><StsRsnInf><Rsn><Cd>{code}</Cd></Rsn></StsRsnInf>".encode())
+    for _ in range(2):
+        assert [outcome.state for outcome in bank.reports.take_in(said)] == ["contradiction"]
+    assert (state(payout), balance(demo_customer), held("hold")) == ("approved", 70_00, 30_00)
+    assert [(open_.number, open_.kind, open_.reason_code) for open_ in bank.reports.contradictions()] == [(payout, "duplicate", code)]
+    take(camt([out(payout)], replace(GERMAN, id="2")))
+    assert state(payout) == "settled"
+    assert whole()
+
+
+@pytest.mark.parametrize("firm", FIRM)
+def test_a_rejection_after_an_acceptance_undoes_nothing_and_is_shown_to_a_person(app: Flask, demo_customer: User, payout: str, firm: str):
+    file = bank.payouts.export("EUR")
+    assert file
+    bank.reports.take_in(report(file.message, (payout, firm, "")))
+    (said,) = bank.reports.take_in(report(file.message, (payout, "RJCT", "AC04")))
+    assert (said.state, state(payout), balance(demo_customer)) == ("contradiction", "approved", 70_00)
+    staff = sign_in(app.test_client(), person("sam", role="support"))
+    assert f"The bank contradicts itself about {payout}." in staff.get("/staff/bank").text
+    run = app.test_cli_runner()
+    listed = run.invoke(args=["bank", "contradictions"])
+    assert (listed.exit_code, listed.output.split()[1]) == (1, payout)
+    (contradiction,) = bank.reports.contradictions()
+    assert contradiction.kind == "rejected_after_acceptance"
+    by = ["bank", "looked-at", str(contradiction.id), "--note", "They did not pay it"]
+    assert run.invoke(args=[*by, "--actor", "nobody"]).exit_code == 2
+    assert run.invoke(args=[*by, "--actor", "sam"]).exit_code == 0
+    assert run.invoke(args=["bank", "contradictions"]).exit_code == 0
+    assert run.invoke(args=[*by, "--actor", "sam"]).exit_code == 2, "once"
+    with pytest.raises(psycopg.errors.RestrictViolation), db.transaction():
+        db.execute("update bank_payout_statuses set note = 'x' where looked_at is not null")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction():
+        db.execute("update bank_payout_statuses set contradiction = ''")
+
+
+def test_an_acceptance_of_what_was_undone_is_shown_to_a_person(demo_customer: User, payout: str):
+    file = bank.payouts.export("EUR")
+    assert file
+    bank.reports.take_in(report(file.message, (payout, "RJCT", "AC04")))
+    assert [outcome.state for outcome in bank.reports.take_in(report(file.message, (payout, "ACSC", "")))] == ["contradiction"]
+    assert (state(payout), [open_.kind for open_ in bank.reports.contradictions()]) == ("failed", ["accepted_after_undoing"])
+
+
+def test_money_that_goes_back_after_a_contradiction_needs_two_people_to_wait_again(app: Flask, stray: int):
+    number = bank.payouts.send_back(stray, SENDER, "Ida", actor=SAM, reason="Not ours")
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    with pytest.raises(bank.PayoutError, match="said nothing against"):
+        bank.payouts.refused(number, "It was not paid", actor=RITA)
+    for status in ("ACSP", "RJCT"):
+        bank.reports.take_in(report(file.message, (number, status, "")))
+    bank.reports.look_at(bank.reports.contradictions()[0].id, actor=SAM, note="Not paid")
+    with pytest.raises(bank.PayoutError, match="Another person"):
+        bank.payouts.refused(number, "It was not paid", actor=SAM)
+    bank.payouts.refused(number, "It was not paid", actor=RITA)
+    assert (bank.payouts.standing(stray), bank.unmatched()[0].id) == (None, stray)
+
+
+ANOTHER = "NL91ABNA0417164300"
+
+
+def test_a_refund_of_a_transfer_goes_to_its_sender_alone(demo_customer: User):
+    number = approved(demo_customer)
+    assert demo_customer.customer_id
+    payment = db.row("select id, public_id from payments")
+    assert payment
+    found = payments.sender_of(payment.id)
+    assert found
+    assert (found.name, found.iban) == ("Anna Kowalska", SENDER)
+    file = bank.payouts.export("EUR")
+    assert file
+    refunds.refused(number, "Account closed", actor=SAM)
+    (source,) = refunds.refundable(demo_customer.customer_id)
+    assert source.account is None, "the bank refused it there, so another account may be named"
+    again = refunds.request(demo_customer.customer_id, payment.public_id, Money(30_00, "EUR"), "", iban=ANOTHER, holder="Anna")
+    case = refunds.case(again)
+    assert case
+    assert case.refund.approvals_needed == 2
+
+
+def test_another_account_is_refused_with_a_code(app: Flask, demo_customer: User):
+    assert demo_customer.customer_id
+    bill = topup(demo_customer, Money.of("100", "EUR"))
+    take(camt([Transfer(100_00, structured=bill.payment_reference or "")]))
+    public_id = db.scalar("select public_id from payments")
+    page = sign_in(app.test_client(), demo_customer).get(f"/refunds?payment={public_id}").text
+    assert "DE75 … 6199, Anna Kowalska" in page
+    assert 'name="iban"' not in page
+    with pytest.raises(refunds.RefundError, match="goes back to that account only") as refused:
+        refunds.request(demo_customer.customer_id, public_id, Money(30_00, "EUR"), "", iban=ANOTHER, holder="Anna")
+    assert (refused.value.code, refused.value.field) == ("not_the_sender", "iban")
+    with pytest.raises(psycopg.errors.RestrictViolation, match="account it came from"), db.transaction():
+        db.execute(
+            "insert into refunds (number, payment_id, customer_id, lot_id, amount, currency, payout, payout_currency, reason, way, iban, holder, approvals_needed, requested_at, updated_at) "
+            "select 'RF-9', p.id, p.customer_id, l.id, 1, 'EUR', 1, 'EUR', 'x', 'bank', %(iban)s, 'x', 2, now(), now() from payments p join lots l on l.payment_id = p.id",
+            iban=ANOTHER,
+        )
+    number = refunds.request(demo_customer.customer_id, public_id, Money(30_00, "EUR"), "")
+    assert tuple(db.rows("select iban, holder from refunds where number = %(number)s", number=number)[0]) == (SENDER, "Anna Kowalska")
+
+
+def test_money_in_suspense_goes_back_to_its_sender_alone(stray: int):
+    with pytest.raises(bank.PayoutError, match="goes back to that account only") as refused:
+        bank.payouts.send_back(stray, ANOTHER, "Ida", actor=SAM, reason="Not ours")
+    assert (refused.value.code, refused.value.field) == ("not_the_sender", "iban")
+    with pytest.raises(psycopg.errors.RestrictViolation, match="account it came from"), db.transaction():
+        db.execute(
+            "insert into bank_returns (number, line_id, amount, currency, iban, holder, reason, requested_at, updated_at) values ('BR-9', %(line)s, 1, 'EUR', %(iban)s, 'x', 'x', now(), now())",
+            line=stray, iban=ANOTHER,
+        )  # fmt: skip
+    number = bank.payouts.send_back(stray, "", "", actor=SAM, reason="Not ours")
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    bank.reports.take_in(report(file.message, (number, "RJCT", "AC04")))
+    assert bank.payouts.send_back(stray, ANOTHER, "Ida", actor=SAM, reason="The account is closed") != number
 
 
 def test_a_report_of_something_else_is_refused(payout: str):
@@ -419,7 +550,7 @@ def test_the_metrics_say_what_waits(app: Flask, stray: int):
 def test_a_customer_sees_that_a_transfer_was_taken_back(owner: Browser, demo_customer: User):
     bill = topup(demo_customer, Money.of("100", "EUR"))
     address = owner.submit(f"/invoices/{bill.number}/pay", {"method": "bank-transfer"}).headers["Location"]
-    assert "works as the reference too" in owner.get(address).text
+    assert "You may write <b>login anna</b> instead." in owner.get(address).text
     take(camt([Transfer(100_00, structured=bill.payment_reference or "", end_to_end="E-1")]))
     take(camt([Transfer(-100_00, family="RRTN", end_to_end="E-1", day="2026-11-24")], replace(ADVICE, id="2")))
     page = owner.get(address).text

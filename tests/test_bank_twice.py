@@ -17,7 +17,7 @@ from tests.banks import ADVICE, EUR_ACCOUNT, GERMAN, SENDER, Batch, Transfer, ca
 from tests.conftest import BERLIN, Browser, person
 from tests.test_bank import balance, held, take, whole
 
-ANNA = Transfer(100_00, text="anna", sender="Jan", reference="R-1")
+ANNA = Transfer(100_00, text="login anna", sender="Jan", reference="R-1")
 WHO = Transfer(5_00, text="who", sender="Ida", iban="NL91ABNA0417164300", reference="R-2")
 SINGLES = [ANNA, WHO]
 SUM = Batch((ANNA, WHO), reference="B-9", shown=False)
@@ -96,7 +96,7 @@ def test_what_one_file_tells_itself_is_never_the_same(demo_customer: User):
     lines = [SUM, *SINGLES]
     assert take(statement(lines)).counts == {"matched": 1, "suspense": 2}
     assert take(advice(lines)).counts == {"duplicate": 3}
-    assert take(advice([*lines, Transfer(1_00, text="anna", reference="N")])).counts == {"duplicate": 3, "matched": 1}
+    assert take(advice([*lines, Transfer(1_00, text="login anna", reference="N")])).counts == {"duplicate": 3, "matched": 1}
     assert (credited(), db.scalar("select count(*) from bank_doubts")) == ((211_00, 110_00), 0)
 
 
@@ -218,7 +218,7 @@ def test_a_day_in_whatever_pieces_is_never_credited_twice(app: Flask, day: list[
     mark, today = next(_openings), (date(2020, 1, 1) + timedelta(days=next(_days))).isoformat()
     user = person(f"anna{mark}", profile=BERLIN)
     lines = [
-        (Transfer(euros * 1_00, text=f"{text}{mark}" if text == "anna" else text, sender="Jan", end_to_end=f"E{mark}-{place}", day=today), batch)
+        (Transfer(euros * 1_00, text=f"login {text}{mark}" if text == "anna" else text, sender="Jan", end_to_end=f"E{mark}-{place}", day=today), batch)
         for place, (euros, text, batch) in enumerate(day)
     ]
     groups = [tuple(line for line, batch in lines if batch == number) for number in range(1, 4)]
@@ -235,8 +235,8 @@ def test_a_day_in_whatever_pieces_is_never_credited_twice(app: Flask, day: list[
         order.shuffle(told)
         take(mt940(told, opening=opening, day=today) if way == "MT940" else camt(told, replace(GERMAN, opening=opening, day=today, id=way)))
     truth = sum(line.minor for line, _ in lines)
-    paid = sum(line.minor for line, _ in lines if line.text == f"anna{mark}")
-    assert balance(user) in ({paid} if set(ways) - {"sums"} else {sum(line.minor for line in alone if line.text == f"anna{mark}")})
+    paid = sum(line.minor for line, _ in lines if line.text == f"login anna{mark}")
+    assert balance(user) in ({paid} if set(ways) - {"sums"} else {sum(line.minor for line in alone if line.text == f"login anna{mark}")})
     assert db.scalar("select sum(amount)::bigint from bank_lines where file = 'file.xml' and end_to_end like %(mark)s and state = 'matched'", mark=f"E{mark}-%") == (
         balance(user) or None
     )

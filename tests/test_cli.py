@@ -199,7 +199,7 @@ def test_a_decision_wants_a_person_of_support_and_a_reason(app, run, words):
 
 def test_a_customer_is_closed_and_its_documents_stay(app, run, owner, demo_customer):
     person("rita", role="support")
-    pay = begin(topup(demo_customer, EUR("20")))
+    pay = begin(topup(demo_customer, EUR("30")))
     blocked = run("customer", "close", "anna", *DECIDED)
     assert blocked.exit_code == 2
     assert "a payment for PF-" in blocked.output

@@ -48,19 +48,19 @@ def _many_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _request(app: Flask, user: User, amount: str = "20", method: str = "sandbox-card") -> str:
     payment = paid(app, user, EUR("50"), method)
-    account = {"iban": IBAN, "holder": "Anna Kowalska"} if method == "sandbox-crypto" else {}
+    account = {"iban": IBAN, "holder": "Anna Kowalska"} if method == "other-crypto" else {}
     return refunds.request(user.customer_id or 0, payment.public_id, EUR(amount), "", **account)
 
 
 def _approved(app: Flask, user: User) -> str:
-    number = _request(app, user, method="sandbox-crypto")
+    number = _request(app, user, method="other-crypto")
     for actor in (SAM, RITA):
         refunds.approve(number, actor=actor)
     return number
 
 
 def _returning(app: Flask, user: User) -> str:
-    _, number = arrived(app, user, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, number = arrived(app, user, EUR("50"), EUR("60"), "other-crypto")
     for actor in (SAM, RITA):
         refunds.release(number, "return", actor=actor, reason="Not ours", iban=IBAN, holder="Anna")
     return number
@@ -68,7 +68,7 @@ def _returning(app: Flask, user: User) -> str:
 
 def _line(user: User) -> int:
     """A line in suspense from the account of which another transfer of this customer came before."""
-    take(camt([Transfer(1_00, text=user.login, reference="E-0")], replace(ADVICE, id="A-0")))
+    take(camt([Transfer(1_00, text=f"Login: {user.login}", reference="E-0")], replace(ADVICE, id="A-0")))
     take(camt([Transfer(33_00, text="thanks", reference="E-1")], replace(GERMAN, id="A-1")))
     return next(line.id for line in bank.unmatched() if line.amount == 33_00)
 
@@ -76,7 +76,7 @@ def _line(user: User) -> int:
 def _doubtful(user: User) -> int:
     """A sum that may be the same money as what this customer was credited for."""
     lines = [
-        Transfer(100_00, text=user.login, sender="Jan", reference="R-1"),
+        Transfer(100_00, text=f"Login: {user.login}", sender="Jan", reference="R-1"),
         Transfer(5_00, text="who", sender="Ida", iban="NL91ABNA0417164300", reference="R-2"),
     ]
     take(camt(list(lines), replace(ADVICE, id="D-1")))
@@ -207,6 +207,28 @@ def _account_of(change: Callable[..., object]) -> Callable[[Flask, User], Decisi
     return make
 
 
+def _contradicted(user: User) -> tuple[str, int]:
+    """Money on its way back to its sender, of which the bank said two things."""
+    number = bank.payouts.send_back(_line(user), SENDER, "Ida", actor=SAM, reason="Not ours")
+    bank.payouts.approve(number, actor=RITA)
+    file = bank.payouts.export("EUR")
+    assert file
+    for status in ("ACSP", "RJCT"):
+        bank.reports.take_in(report(file.message, (number, status, "")))
+    return number, bank.reports.contradictions()[0].id
+
+
+def _look_at(_app: Flask, user: User) -> Decision:
+    _, contradiction = _contradicted(user)
+    return lambda actor: bank.reports.look_at(contradiction, actor=actor, note="Not paid")
+
+
+def _refuse(_app: Flask, user: User) -> Decision:
+    number, contradiction = _contradicted(user)
+    bank.reports.look_at(contradiction, actor=SAM, note="Not paid")
+    return lambda actor: bank.payouts.refused(number, "Not paid", actor=actor)
+
+
 DECISIONS: dict[str, Callable[[Flask, User], Decision]] = {
     "refund.open": _open,
     "refund.approve": _approve,
@@ -229,6 +251,8 @@ DECISIONS: dict[str, Callable[[Flask, User], Decision]] = {
     "bonus.grant": _bonus,
     "currency.lift_wait": _lift,
     "customer.close": _account_of(customers.close),
+    "payout.look_at": _look_at,
+    "payout.refuse": _refuse,
     "user.disable": _account_of(customers.disable),
     "user.enable": _account_of(customers.enable),
     "user.sign_out": _account_of(customers.sign_out),
@@ -508,7 +532,7 @@ def test_who_refused_the_first_try_does_not_count_for_the_next(app: Flask, anna:
 
 
 def test_the_database_counts_people_itself(app: Flask, anna: User, superuser: psycopg.Connection):
-    number = _request(app, anna, method="sandbox-crypto")
+    number = _request(app, anna, method="other-crypto")
     refunds.approve(number, actor=SAM)
     with pytest.raises(psycopg.errors.CheckViolation, match="needs 2 approvals"), db.transaction():
         db.execute("update refunds set state = 'approved' where number = %(number)s", number=number)
@@ -552,10 +576,10 @@ def test_a_first_voice_counts_only_while_its_person_may_decide(app: Flask, anna:
 
 def test_the_voices_of_before_are_kept_both_ways(app: Flask, anna: User, superuser: psycopg.Connection):
     _approved_by_one(app, anna)
-    _, held = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, held = arrived(app, anna, EUR("50"), EUR("60"), "other-crypto")
     refunds.release(held, "return", actor=RITA, reason="Not ours", iban=IBAN, holder="Anna")
     bank.payouts.send_back(line_of(10_00), SENDER, "Ida", actor=SVEN, reason="Not ours")
-    migration = migration_of("0025_approvals")
+    migration = migration_of("0031_approvals")
     voices = "select subject, subject_id, decision, terms, actor, user_id from approvals order by subject"
     before = superuser.execute(voices).fetchall()
     assert len(before) == 3
@@ -678,7 +702,7 @@ def test_two_people_at_once_carry_it_out_once(app: Flask, anna: User, strict: No
 
 
 def _approved_by_one(app: Flask, user: User, who: str = SAM) -> str:
-    number = _request(app, user, method="sandbox-crypto")
+    number = _request(app, user, method="other-crypto")
     assert refunds.approve(number, actor=who) == "requested"
     return number
 
@@ -775,6 +799,8 @@ def _arguments(words: list[str]) -> list[str]:
     """What a command needs besides the actor."""
     return {
         "acknowledge": ["x", "--reason", "x"],
+        "looked-at": ["1", "--note", "x"],
+        "refused": ["BR-1", "--reason", "x"],
         "same": ["1", "--reason", "x"],
         "two": ["1", "--reason", "x"],
         "match": ["1", "--customer", "anna", "--reason", "x"],

@@ -294,7 +294,7 @@ def test_fixing_needs_a_transaction(friday, customer_id: int):
 
 @pytest.mark.parametrize("statement", ["update rates set rate = 1", "delete from rates", "truncate rates", "update quotes set rate = 1", "delete from quotes"])
 def test_rates_and_quotes_are_history(friday, superuser: psycopg.Connection, statement: str):
-    with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+    with pytest.raises(psycopg.Error, match="append-only"):
         superuser.execute(statement)
 
 

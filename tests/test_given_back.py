@@ -13,10 +13,10 @@ from app.customers import User
 from app.money import Money
 from app.payments import Payment, book
 from app.refunds import RefundError
-from tests.banks import Transfer, camt
+from tests.banks import SENDER, Transfer, camt
 from tests.conftest import BERLIN, PASSWORD, Browser, person, sign_in
 from tests.money_helpers import EUR
-from tests.pay import again, carry, choose, of, processor, publish_rates
+from tests.pay import again, carry, choose, of, processor, publish_rates, with_other
 from tests.test_links import anna
 from tests.test_refunds import IBAN, RITA, SAM
 from tests.world import GUEST
@@ -24,7 +24,7 @@ from tests.world import GUEST
 __all__ = ["anna"]
 NEVER_HERS = ("Gustav", "gustav", "Paul", "paul@", "PF-2026", "INV-2026", "RC-2026", "Visa", "4242", "PayPal", "Bitcoin", "sandbox", "transfer")
 """What of a payer must not stand anywhere the owner reads."""
-LABELS = {"sandbox-card": "Visa", "sandbox-paypal": "PayPal", "bank-transfer": "Bank transfer", "sandbox-crypto": "Bitcoin"}
+LABELS = {"sandbox-card": "Visa", "sandbox-paypal": "PayPal", "bank-transfer": "Bank transfer", "other-crypto": "Bitcoin"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def give(app: Flask, owner: User, who: str, method: str = "sandbox-card", minor:
     else:
         bill = payments.order_topup(owner.customer_id or 0, amount)
     assert bill
+    if method.startswith("other-"):
+        with_other()
     handoff = payments.start(bill.customer_id, bill.number, method, payments.options(bill).quote_token, given)
     if method == "bank-transfer":
         assert bank.import_file(camt([Transfer(minor, structured=bill.payment_reference or "")]), "file.xml").counts == {"matched": 1}
@@ -106,7 +108,9 @@ def test_whoever_paid_by_whatever_it_goes_back_there_or_nowhere(app: Flask, anna
     browser = sign_in(app.test_client(), anna)
     way = method in ("sandbox-card", "sandbox-paypal")
     page = main(browser.get("/refunds").text)
-    answer = browser.submit("/refunds", {"payment": gift.id, "amount": "20", "iban": IBAN, "holder": "Anna Kowalska"})
+    account = SENDER if method == "bank-transfer" else IBAN  # a transfer goes back to its sender alone
+    asked = {"payment": gift.id, "amount": "20", "iban": account, "holder": "Anna Kowalska"}
+    answer = browser.submit("/refunds", asked)
     if who == "own":
         assert LABELS[method] in page
         assert answer.status_code == 303

@@ -454,9 +454,9 @@ def test_a_protected_start_says_nothing(app, caplog):
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize(("sandbox", "status"), [(True, 200), (False, 503)])
-def test_readiness_and_metrics_say_it(open_door, client, app, monkeypatch, sandbox, status):
-    monkeypatch.setattr(config, "_current", replace(config.current(), sandbox=sandbox))
+@pytest.mark.parametrize(("key", "status"), [("", 200), ("sk_live_" + 16 * "0", 503)])
+def test_readiness_and_metrics_say_it(open_door, client, app, monkeypatch, key, status):
+    monkeypatch.setattr(config, "_current", replace(config.current(), stripe_secret_key=key))
     answer = client.get("/readyz")
     assert answer.status_code == status
     assert "unprotected: The trigger keep_rows of entries is switched off" in answer.text

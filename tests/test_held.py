@@ -105,7 +105,7 @@ def test_it_goes_back_by_the_processor_once_and_the_news_of_it_changes_nothing(a
 
 
 def test_a_lost_answer_is_made_good_and_a_return_that_fails_is_held_again(app, anna):
-    payment, number = arrived(app, anna, EUR("50"), EUR("60"))
+    payment, number = arrived(app, anna, EUR("50"), EUR("60"), "other-card")
     refunds.release(number, "return", actor=SAM, reason="Not ours")
     processor(app).down = True
     with pytest.raises(GatewayError):
@@ -127,7 +127,7 @@ def test_a_lost_answer_is_made_good_and_a_return_that_fails_is_held_again(app, a
 
 
 def test_coins_go_back_by_hand_only_and_by_two_people(app, anna):
-    _, number = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, number = arrived(app, anna, EUR("50"), EUR("60"), "other-crypto")
     with pytest.raises(RefundError) as refused:
         refunds.release(number, "return", actor=SAM, reason="Not ours")
     assert refused.value.field == "iban"
@@ -138,7 +138,7 @@ def test_coins_go_back_by_hand_only_and_by_two_people(app, anna):
 
 
 def test_what_stands_in_a_file_for_the_bank_is_not_asked_to_be_transferred_again(app, anna, staff):
-    _, number = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, number = arrived(app, anna, EUR("50"), EUR("60"), "other-crypto")
     for actor in (SAM, RITA):
         refunds.release(number, "return", actor=actor, reason="Not ours", iban=IBAN, holder="Anna")
     assert f"with {number} as its reference" in staff.get(f"/staff/held/{number}").text
@@ -271,7 +271,7 @@ def migration_of(name: str) -> ModuleType:
 
 
 def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_never_given(app, anna, superuser: psycopg.Connection):
-    (_, credited), (back, sent), _ = (arrived(app, anna, EUR("50"), EUR("60")) for _ in range(3))
+    (_, credited), (back, sent), _ = (arrived(app, anna, EUR("50"), EUR("60"), "other-card") for _ in range(3))
     refunds.release(credited, "credit", actor=SAM, reason="It is hers")
     refunds.release(sent, "return", actor=SAM, reason="It is not hers")
     refunds.send_back(sent)
@@ -295,7 +295,7 @@ def test_the_list_made_anew_has_only_what_still_waits_under_numbers_that_were_ne
 
 
 def test_held_money_that_the_bank_did_not_send_waits_for_a_decision_again(app, anna, staff):
-    _, number = arrived(app, anna, EUR("50"), EUR("60"), "sandbox-crypto")
+    _, number = arrived(app, anna, EUR("50"), EUR("60"), "other-crypto")
     for who in (SAM, RITA):
         refunds.release(number, "return", actor=who, reason="It is not hers", iban=IBAN, holder="Anna Kowalska")
     page = f"/staff/held/{number}"

@@ -205,7 +205,7 @@ def _mail(point: str, rigs: dict[str, Rig], victims: Victims, user: User, settin
     """It is sent again when its lease is over, under the same name, so that a mailbox shows it once; and never less than once."""
     del rigs
     with db.transaction():
-        db.execute("delete from mails")
+        db.execute("update mails set sent_at = %(now)s where sent_at is null", now=clock.now())
         mail.enqueue("notice", user.email, "Notice", "Text", key=f"notice-{point}")
     server = Server()
     url = f"smtp://127.0.0.1:{server.port}"

@@ -296,7 +296,7 @@ def test_what_is_no_secret_stays_readable():
 @pytest.mark.parametrize("text", [
     CARD, IBAN, ADDRESS, API_KEY, HOOK_KEY, BEARER, TOKEN, f"password={PASSWORD_TYPED}", f"{{'secret': '{PASSWORD_TYPED}'}}",
     f"postgresql://me:{PASSWORD_TYPED}@host/db", f"https://x.example/a?q={SEARCH}", f"Key (email)=({SEARCH}) already exists",
-    f"ERROR: x\nDETAIL:  Failing row contains ({SEARCH}, 1).", f"[parameters: ('{SEARCH}',)]", f"pi_1_secret_{SEARCH}", f"set-cookie: {SEARCH}",
+    f"ERROR: x\nDETAIL:  Failing row contains ({SEARCH}, 1).", f"x\nDETAIL:  What was given is {SEARCH}.", f"CONTEXT:  portal parameter $1 = '{SEARCH}'", f"[parameters: ('{SEARCH}',)]", f"pi_1_secret_{SEARCH}", f"set-cookie: {SEARCH}",
 ])  # fmt: skip
 def test_what_is_secret_or_personal_is_taken_out(text):
     found = logs.clean(f"before {text}")

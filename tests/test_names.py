@@ -5,7 +5,7 @@ import re
 import pytest
 
 import config
-from app import customers, db, mail
+from app import customers, db, mail, remittance
 from app.customers import names
 from app.invoicing import series
 from tests import letters
@@ -43,7 +43,7 @@ def test_logins_that_read_as_a_number_as_ours_or_as_a_link_are_refused(app, logi
 @pytest.mark.parametrize("login", PEOPLE)
 def test_logins_of_people_are_taken(app, login):
     assert customers.login_problem(login) is None
-    assert customers.login_names_money(login)
+    assert remittance.names_money(login)
 
 
 def test_a_refused_login_says_nothing_of_whether_somebody_has_it(app, anonymous):
@@ -65,7 +65,7 @@ def test_what_we_sell_is_no_login(app):
 
 @pytest.mark.parametrize("login", NUMBERS)
 def test_a_login_that_reads_as_a_number_names_no_money(app, login):
-    assert not customers.login_names_money(login)
+    assert not remittance.names_money(login)
 
 
 def test_who_has_such_a_login_keeps_it(app):
@@ -75,10 +75,10 @@ def test_who_has_such_a_login_keeps_it(app):
 
 def test_every_series_of_numbers_is_known():
     prefixes = {prefix.lower() for prefix in series.PREFIXES.values()}
-    written = re.compile(r"""['"f]([A-Z]{2,4})-(?:['"] \|\||\{)""")
+    written = re.compile(r"""['"}]([A-Z]{2,4})-(?:['"] \|\||\{)""")
     found = {prefix.lower() for source in house("app/**/*.py") for prefix in written.findall(source.text)}
     assert {"rf", "hm", "br", "pay"} <= found
-    assert prefixes | found <= names.NUMBER_PREFIXES
+    assert prefixes | found <= remittance.NUMBER_PREFIXES
 
 
 @pytest.mark.parametrize("name", BAIT)

@@ -420,14 +420,14 @@ def test_without_the_rate_that_was_shown_nothing_starts(app: Flask, demo_custome
     assert db.scalar("select count(*) from payments") == 0
 
 
-def test_the_rate_the_customer_saw_last_is_the_one_that_counts(app: Flask, demo_customer: User):
+def test_the_rate_the_customer_saw_last_is_the_one_that_counts(app: Flask, demo_customer: User, vandal):
     publish_rates()
     bill = topup(demo_customer, Money.of("250", "USD"))
     first = begin(bill)
     with clock.travel(clock.now() + timedelta(days=1)):
         publish_rates(USD="1.05")
+        vandal.execute("update payments set expires_at = %s", (clock.now() + timedelta(minutes=30),))
         with db.transaction():
-            db.execute("update payments set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
             db.execute("update sandbox_sessions set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
         second = begin(bill)
         assert second.public_id == first.public_id
@@ -437,15 +437,14 @@ def test_the_rate_the_customer_saw_last_is_the_one_that_counts(app: Flask, demo_
         assert again(second).credited == 238_09
 
 
-def test_money_that_was_paid_already_keeps_its_rate_when_a_newer_one_is_shown(app: Flask, demo_customer: User):
+def test_money_that_was_paid_already_keeps_its_rate_when_a_newer_one_is_shown(app: Flask, demo_customer: User, vandal):
     publish_rates()
     bill = topup(demo_customer, Money.of("250", "USD"))
     first = begin(bill)
     choose(app, first, "silent")
     with clock.travel(clock.now() + timedelta(days=1)):
         publish_rates(USD="1.05")
-        with db.transaction():
-            db.execute("update payments set expires_at = %(later)s", later=clock.now() + timedelta(minutes=30))
+        vandal.execute("update payments set expires_at = %s", (clock.now() + timedelta(minutes=30),))
         with pytest.raises(NotPayable, match="paid a moment ago"):
             begin(bill)
         assert (again(first).state, again(first).credited, balance(demo_customer)) == ("paid", 230_69, 230_69)

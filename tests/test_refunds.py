@@ -72,20 +72,20 @@ def test_a_bonus_is_no_payment(app, anna):
 
 
 def test_after_the_window_and_for_coins_the_money_goes_to_an_account_the_customer_names(app, anna):
-    payment = paid(app, anna, EUR("30"))
+    payment = paid(app, anna, EUR("30"), "other-card")
     assert of(anna, payment).until == payment.paid_at + timedelta(days=180)
     with clock.travel(clock.now() + timedelta(days=181)):
         source = of(anna, payment)
         assert (source.way, source.refundable, source.until) == ("bank", EUR("30"), None)
         assert "180 days" in source.detour
-    source = of(anna, paid(app, anna, EUR("30"), "sandbox-crypto"))
+    source = of(anna, paid(app, anna, EUR("30"), "other-crypto"))
     assert (source.way, source.refundable) == ("bank", EUR("30"))
     assert "Bitcoin cannot send money back" in source.detour
 
 
 @pytest.mark.parametrize(("iban", "holder", "field"), [("", "Anna", "iban"), ("DE89370400440532013001", "Anna", "iban"), (IBAN, " A ", "holder"), (IBAN, "A" * 71, "holder")])
 def test_an_account_that_cannot_be_is_refused_with_its_field(app, anna, iban, holder, field):
-    payment = paid(app, anna, EUR("30"), "sandbox-crypto")
+    payment = paid(app, anna, EUR("30"), "other-crypto")
     with pytest.raises(RefundError) as refused:
         refunds.request(anna.customer_id, payment.public_id, EUR("30"), "", iban=iban, holder=holder)
     assert refused.value.field == field
@@ -199,7 +199,7 @@ def test_an_unused_payment_asked_for_in_time_is_approved_by_itself_and_told(app,
 def test_any_other_refund_is_decided_by_people(app, anna, by_itself, case):
     if case == "off":
         config.use(replace(config.current(), refund_unused_days=0))
-    payment = paid(app, anna, EUR("600" if case == "large" else "50"), "sandbox-crypto" if case == "by hand" else "sandbox-card")
+    payment = paid(app, anna, EUR("600" if case == "large" else "50"), "other-crypto" if case == "by hand" else "sandbox-card")
     if case == "used":
         services.order(anna.customer_id, "ip", 1)
     if case == "again":
@@ -212,7 +212,7 @@ def test_any_other_refund_is_decided_by_people(app, anna, by_itself, case):
 
 
 def test_two_payouts_by_hand_may_have_one_bank_reference(app, anna):
-    payment = paid(app, anna, EUR("50"), "sandbox-crypto")
+    payment = paid(app, anna, EUR("50"), "other-crypto")
     for _ in range(2):
         number = refunds.request(anna.customer_id, payment.public_id, EUR("25"), "", iban=IBAN, holder="Anna Kowalska")
         for person_ in (SAM, RITA):
@@ -324,7 +324,7 @@ def test_many_approving_at_once_are_counted_once_each(app, anna):
 
 
 def test_a_payout_by_hand_needs_two_people_and_the_banks_reference(app, anna):
-    payment = paid(app, anna, EUR("30"), "sandbox-crypto")
+    payment = paid(app, anna, EUR("30"), "other-crypto")
     number = refunds.request(anna.customer_id, payment.public_id, EUR("30"), "Moved away", iban="de89 3704 0044 0532 0130 00", holder=" Anna  Kowalska ")
     assert (refunds.of_customer(anna.customer_id)[0].iban, refunds.of_customer(anna.customer_id)[0].holder) == (IBAN, "Anna Kowalska")
     refunds.approve(number, actor=SAM)
@@ -398,7 +398,7 @@ def test_a_refund_whose_webhooks_were_all_lost_is_found(app, anna):
 
 
 def test_a_refund_that_fails_weeks_later_is_back_on_the_balance_once_and_goes_by_bank_then(app, anna):
-    payment = paid(app, anna, EUR("50"))
+    payment = paid(app, anna, EUR("50"), "other-card")
     number = refunds.request(anna.customer_id, payment.public_id, EUR("50"), "")
     refunds.approve(number, actor=SAM)
     assert refunds.pay_out(number) == "settled"
@@ -412,7 +412,7 @@ def test_a_refund_that_fails_weeks_later_is_back_on_the_balance_once_and_goes_by
         assert (refund.state, refund.steps[-1].note) == ("failed", "The card or account it came from cannot take money any more.")
         assert (again(payment).state, payments.bill_of(payment).status) == ("paid", "paid")
         assert (of(anna, payment).refundable, of(anna, payment).way) == (EUR("50"), "bank")
-        assert book("gateway", "EUR", "sandbox") == -50_00 + payment.fee
+        assert book("gateway", "EUR", "other") == -50_00 + payment.fee
     letter = next(letter for letter in mail.newest(9) if letter.subject == f"Refund {number} came back")
     assert "did not arrive at Visa •••• 4242 and came back to us. The money is back on your balance." in letter.text
     assert "The reason that was given: The card or account it came from cannot take money any more." in letter.text
@@ -598,7 +598,7 @@ def test_one_made_at_the_processor_and_one_paid_by_hand_have_theirs(app, anna):
     payment = paid(app, anna, EUR("50"))
     told = RefundSnapshot("re_theirs", "settled", EUR("20"), "", "")
     payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=EUR("50"), refunds=(told,)))
-    coins = paid(app, anna, EUR("30"), "sandbox-crypto")
+    coins = paid(app, anna, EUR("30"), "other-crypto")
     number = refunds.request(anna.customer_id, coins.public_id, EUR("30"), "", iban=IBAN, holder="Anna Kowalska")
     for somebody in (SAM, RITA):
         refunds.approve(number, actor=somebody)

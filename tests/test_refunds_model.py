@@ -116,7 +116,8 @@ class Story(RuleBasedStateMachine):
             source = sources[place % len(sources)]
             amount = Money(minor, source.refundable.currency) if minor % 3 else source.refundable
             with suppress(refunds.RefundError):
-                refunds.request(self.id, source.public_id, amount, "", iban="DE89370400440532013000", holder="Anna Kowalska")
+                iban = source.account.iban if source.account else "DE89370400440532013000"
+                refunds.request(self.id, source.public_id, amount, "", iban=iban, holder="Anna Kowalska")
 
     @rule(place=st.integers(0, 9), minor=st.integers(1, 60_00))
     def open_one(self, place: int, minor: int) -> None:

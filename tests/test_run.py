@@ -19,6 +19,8 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.test_config import SELLER
+
 HOUSE = Path(__file__).parent.parent
 TOOLS = ("sh", "dirname", "uname", "cat", "grep", "mkdir", "rm", "tail", "sha256sum", "flock", "ls")
 
@@ -207,6 +209,38 @@ def test_a_database_that_is_newer_is_left_as_it_is(start, database):
     second = start("jobs", PORT=port, DATABASE_URL=database)
     assert "The database is newer than this program" in read_until(second, "its log")
     stop(second)
+
+
+LIVE = {
+    "STRIPE_SECRET_KEY": "rk_live_1",
+    "STRIPE_WEBHOOK_SECRET": "whsec_1",
+    "BASE_URL": "https://billing.example.com",
+    "MAIL_URL": "smtps://mail.example.com",
+    **SELLER,
+}
+
+
+def test_a_broken_off_demo_is_written_again_by_who_waited_and_does_not_go_live(start, database):
+    first = start(PORT=str(free_port()), DATABASE_URL=database)
+    read_until(first, "Writing the demo's history")
+    second = start(PORT=str(free_port()), DATABASE_URL=database)
+    read_until(second, "Another start prepares this database; waiting for it")
+    with psycopg.connect(make_url(database).set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True) as connection:
+        eventually(lambda: connection.execute("select 1 from users where login = 'demo'").fetchone())
+    stop(first)
+    said = read_until(second, "its log")
+    assert "The demo's history was broken off while it was written; writing it again" in said
+    assert "demo      demo-client-area" in said
+    stop(second)
+    live = start(PORT=str(free_port()), DATABASE_URL=database, **LIVE)
+    output, errors = live.communicate(timeout=60)
+    assert (live.returncode, output) == (1, "")
+    assert "this database holds logins of the demo" in errors
+    assert len(errors.splitlines()) == 1
+    served = subprocess.run(
+        [sys.executable, "-c", "import wsgi"], env={**os.environ, "DATABASE_URL": database, "SECRET_KEY": "k" * 48, **LIVE}, cwd=HOUSE, capture_output=True, text=True, check=False
+    )
+    assert (served.returncode, "flask --app wsgi demo remove" in served.stderr) == (1, True)
 
 
 def who_is_killed_is_replaced(house: int, port: str) -> None:

@@ -288,7 +288,7 @@ def test_a_fee_that_is_known_later_is_booked_once(fake: FakeStripe, alone: Strip
         payments.process(payments.receive("stripe", *fake.webhook(event)))
     assert again(payment).fee is None
     intent = fake.sessions[payment.gateway_reference or ""]["payment_intent"]
-    intent["latest_charge"]["balance_transaction"] = {"id": "txn_1", "object": "balance_transaction", "fee": 65, "currency": "eur"}
+    intent["latest_charge"]["balance_transaction"] = fake.balance(25_00, 65, "eur", "charge")
     for _ in range(2):
         assert payments.process(payments.receive("stripe", *fake.webhook(fake.happened("charge.updated", intent["latest_charge"])))) == "done"
     assert again(payment).fee == 65
@@ -368,9 +368,10 @@ def test_twenty_at_once_open_one_session(app: Flask, fake: FakeStripe, alone: St
 
 def test_two_secrets_serve_while_one_is_replaced(fake: FakeStripe):
     gateway = Stripe(fake.secret_key, f"whsec_old, {fake.webhook_secret}", fake.url)
-    event = fake.happened("checkout.session.expired", {"id": "cs_test_1", "object": "checkout.session"})
-    assert gateway.read_event(*fake.webhook(event)).reference == "cs_test_1"
-    assert gateway.read_event(*fake.webhook(event, secret="whsec_old")).reference == "cs_test_1"
+    reference = session_of(gateway, charge())
+    fake.expire(reference)
+    for secret in (None, "whsec_old"):
+        assert gateway.read_event(*fake.webhook(fake.events[-1], secret=secret)).reference == reference
 
 
 # What is sent back

@@ -166,7 +166,7 @@ def contest(app: Flask, user: User) -> str:
 
 def hold(payment: Payment, came: Money) -> str:
     """Another amount than was asked for arrives of a payment: the number it is held under."""
-    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=came, method_label="Visa •••• 4242"))
+    payments.apply(payment.gateway, Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=came, method_label="Visa •••• 4242"))
     return str(db.scalar("select number from held where payment_id = %(id)s order by id desc limit 1", id=payment.id))
 
 

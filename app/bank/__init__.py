@@ -13,17 +13,17 @@ import psycopg
 
 import config
 from app import approvals, clock, customers, db, invoicing, ledger, payments
-from app.bank import booking, camt, continuity, doubts, following, known, mt940, payouts, reports, told
+from app.bank import booking, camt, candidates, continuity, doubts, following, known, mt940, payouts, reasons, repeats, reports, told
 from app.bank.booking import Booked
 from app.bank.continuity import Gap, NoSuchGap, Unexplained, acknowledge, acknowledged, differences, gaps
 from app.bank.doubts import Doubt, DoubtError, are_two, is_same
 from app.bank.following import Followed
-from app.bank.keys import Booking, Line, bookings
+from app.bank.keys import Booking, Line
 from app.bank.known import Memory
-from app.bank.matching import RULES, Match
+from app.bank.matching import BY_HAND, Match
 from app.bank.payouts import PayoutError, Return
 from app.bank.senders import Sender, same_account, same_name, senders
-from app.bank.statements import FileRefused, Statement, compact
+from app.bank.statements import FileRefused, Statement, clean, cleaned, compact
 from app.money import Money
 from config import BankAccount
 
@@ -45,6 +45,8 @@ __all__ = [
     "acknowledge",
     "acknowledged",
     "are_two",
+    "candidates",
+    "clean",
     "differences",
     "doubts",
     "gaps",
@@ -92,14 +94,14 @@ class Report:
     def add(self, booked: Sequence[Booked]) -> None:
         """Count lines in."""
         for found in booked:
-            if found.why == following.TO_FOLLOW:
+            if found.why == reasons.TO_FOLLOW:
                 self._to_follow[found.id] = found
                 continue
             self.counts[found.fate] = self.counts.get(found.fate, 0) + 1
             by_currency = self.sums.setdefault(found.fate, {})
             by_currency[found.line.currency] = by_currency.get(found.line.currency, 0) + found.line.amount
             if found.fate == "suspense":
-                self.waiting.append(f"{found.line.says}: {found.why}")
+                self.waiting.append(f"{found.line.says}: {reasons.sentence(found.why)}")
 
     def follow(self, followed: Sequence[Followed]) -> None:
         """Count the lines of this file in of which it was still to be said what they are."""
@@ -137,13 +139,19 @@ class Waiting:
     sender: str
     sender_account: str
     remittance: str
-    reason: str
+    reason_code: str
+    note: str
     kind: str
     file: str
     days: int
     back: str | None
     approved: bool | None
     back_file: str | None
+
+    @property
+    def reason(self) -> str:
+        """Why it waits for whom it is of, as a sentence."""
+        return reasons.sentence(self.reason_code) if self.reason_code else self.note
 
     @property
     def why(self) -> str:
@@ -161,7 +169,11 @@ class Waiting:
 
 
 def read(data: bytes) -> list[Statement]:
-    """The statements of a file, whichever format it has. Raises FileRefused."""
+    """The statements of a file, whichever format it has, every text in them clean. Raises FileRefused."""
+    return [cleaned(statement) for statement in _read(data)]
+
+
+def _read(data: bytes) -> list[Statement]:
     if len(data) > LARGEST_FILE:
         raise FileRefused("The file is larger than 20 MB. Ask the bank for one per day.")
     plain = data.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
@@ -189,16 +201,22 @@ def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Prog
     report = Report()
     report.not_booked = sum(statement.not_booked for statement, _ in statements)
     with db.exclusive("bank import", patient=True):
-        entries = [entry for statement, account in statements for entry in bookings(statement, account, told_before=continuity.told_before(statement, account))]
-        found = told.regroup(entries)
-        report.add([Booked(line, "duplicate") for line in found.known])
+        parts, again = repeats.apart(statements)
+        report.add([Booked(line, "duplicate") for line in again])
         if dry_run:
             try:
-                _try(found.entries, statements, name, report)
+                _try(parts, statements, name, report)
             except psycopg.errors.LockNotAvailable as busy:
                 raise FileRefused("Somebody is moving the same money just now. Nothing was written; try again.") from busy
             return report
-        _take_all(found.entries, name, report, progress)
+        done, total = 0, sum(len(entry.lines) for part in parts for entry in part)
+        for part in parts:
+            entries = _regrouped(part, report)
+            done += sum(len(entry.lines) for entry in part) - sum(len(entry.lines) for entry in entries)
+            for chunk in _take_all(entries, name, report):
+                done += chunk
+                if progress:
+                    progress(done, total)
         report.follow(following.follow_all())
         if not report.refused:
             with db.transaction():
@@ -207,13 +225,21 @@ def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Prog
     return report
 
 
-def _try(entries: Sequence[Booking], statements: Sequence[tuple[Statement, BankAccount]], name: str, report: Report) -> None:
+def _regrouped(part: Sequence[Booking], report: Report) -> list[Booking]:
+    """The entries of a part as the books have them; what is in the books already is counted."""
+    found = told.regroup(part)
+    report.add([Booked(line, "duplicate") for line in found.known])
+    return found.entries
+
+
+def _try(parts: Sequence[Sequence[Booking]], statements: Sequence[tuple[Statement, BankAccount]], name: str, report: Report) -> None:
     """A dry run: all of it in one transaction, which is taken back."""
     with suppress(_TakenBack), db.transaction():
         db.execute("set local lock_timeout = '500ms'")  # it holds everything at once, in no order: it gives way before anybody waits for it in a circle
         known.lock()
-        memory = Memory()
-        report.add(booking.book(memory.look(entries), memory, name)[0])
+        for part in parts:
+            memory = Memory()
+            report.add(booking.book(memory.look(_regrouped(part, report)), memory, name)[0])
         report.follow([following.follow(line_id) for line_id in following.due()])
         continuity.remember(statements, name)
         report.compare()
@@ -256,14 +282,13 @@ def _check(statement: Statement) -> None:
         raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing was booked.")
 
 
-def _take_all(entries: Sequence[Booking], name: str, report: Report, progress: Progress | None) -> None:
-    memory, total, done = Memory(), sum(len(entry.lines) for entry in entries), 0
+def _take_all(entries: Sequence[Booking], name: str, report: Report) -> Iterator[int]:
+    """Book the entries of a part, chunk by chunk; how many lines each had."""
+    memory = Memory()
     for first in range(0, len(entries), CHUNK):
         chunk = entries[first : first + CHUNK]
         _take_chunk(chunk, name, report, memory)
-        done += sum(len(entry.lines) for entry in chunk)
-        if progress:
-            progress(done, total)
+        yield sum(len(entry.lines) for entry in chunk)
 
 
 def _take_chunk(entries: Sequence[Booking], name: str, report: Report, memory: Memory) -> None:
@@ -303,7 +328,7 @@ def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
 
 
 _UNMATCHED = """
-select l.id, l.booked_on, l.amount, l.currency, l.sender, l.sender_account, coalesce(nullif(l.structured, '') || ' ', '') || l.remittance as remittance, l.reason, l.kind,
+select l.id, l.booked_on, l.amount, l.currency, l.sender, l.sender_account, coalesce(nullif(l.structured, '') || ' ', '') || l.remittance as remittance, l.reason_code, l.reason, l.kind,
   l.file, greatest(0, %(today)s - l.booked_on) as days, r.number as back, r.state = 'approved' as approved,
   (select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = r.number) as back_file
 from bank_lines l left join bank_returns r on r.line_id = l.id and r.state in ('requested', 'approved')
@@ -367,4 +392,4 @@ def _named(login: str, number: str) -> Match:
     bill = invoicing.find(customer_id, number) if number else None
     if number and bill is None:
         raise BankError(f"{login} has no bill {number}.")
-    return Match(bill.beneficiary_id if bill else customer_id, bill.id if bill else None, RULES[5])
+    return Match(bill.beneficiary_id if bill else customer_id, bill.id if bill else None, BY_HAND)

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app import clock, db, ledger, payments
-from app.bank import doubts, told
-from app.bank.following import TO_FOLLOW
+from app.bank import doubts, reasons, told
 from app.bank.keys import Booking, Line
 from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
 from app.bank.payouts import NOT_OURS
+from app.bank.reasons import TO_FOLLOW
 from app.money import Money
 from app.payments import Arrival, Credited
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule or the sentence why it waits.
+    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule, or why it waits: a code of `reasons` or a sentence.
 
     One that is in suspense with `TO_FOLLOW` is no plain credit: `following` says what becomes of it, by its `id`.
     """
@@ -71,7 +71,7 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
         incoming = [new for new in fresh if new.line.kind == "credit" and not new.follows]
         fates |= _credit(incoming, match([new.line for new in incoming]), ids)
     waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.fate == "suspense"]
-    db.execute(_EXPLAIN, ids=[line for line, _ in waiting], reasons=[why for _, why in waiting])
+    reasons.write(waiting)
     return [*(replace(fates[new.key], id=ids[new.key]) for new in fresh), *known], met
 
 
@@ -99,7 +99,7 @@ def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:
     postings = {new.key: posting for new in fresh for posting in [_arrival(new)] if posting}
     posted = dict(zip(postings, ledger.post_many(list(postings.values())), strict=True)) if postings else {}
     sums = [new.sum.lines[0] for new in fresh if new.sum]
-    db.execute("update bank_lines set state = 'split', reason = 'Told in full since.' where id = any(%(ids)s)", ids=[row.id for row in sums])
+    db.execute("update bank_lines set state = 'split', reason_code = '', reason = 'Told in full since.' where id = any(%(ids)s)", ids=[row.id for row in sums])
     rows = [_row(new, posted[new.key].transfer_id if new.key in posted else new.sum.lines[0].transfer_id if new.sum else 0) for new in fresh]
     return {bytes(row.line_key): row.id for row in db.rows(_INSERT, rows=json.dumps(rows), file=file, now=clock.now())}
 
@@ -182,11 +182,8 @@ from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, en
   end_to_end text, sender text, sender_account text, structured text, remittance text, deducted bigint, transfer_id bigint, state text)
 returning id, line_key
 """
-_EXPLAIN = """
-update bank_lines l set reason = g.reason from unnest(%(ids)s::bigint[], %(reasons)s::text[]) as g (id, reason) where l.id = g.id
-"""
 _MARK = """
-update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, reason = %(reason)s, customer_id = r.customer_id, bill_id = r.bill_id, payment_id = r.payment_id,
+update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, reason = %(reason)s, reason_code = '', customer_id = r.customer_id, bill_id = r.bill_id, payment_id = r.payment_id,
   matched_at = %(now)s
 from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, rule text, customer_id bigint, bill_id bigint, payment_id bigint) where l.id = r.id and l.state = 'suspense'
 """

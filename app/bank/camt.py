@@ -6,11 +6,13 @@ expands no entity and asks no network; a document type is refused.
 
 from collections.abc import Iterator
 from datetime import date
+from itertools import pairwise
 
 from lxml import etree
 
 from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
 from app.money import Money
+from app.remittance import CUT
 
 FORMATS = {"Stmt": "camt.053", "Ntfctn": "camt.054", "Rpt": "camt.052"}
 OPENING, CLOSING, INTERIM = ("OPBD", "PRCD"), ("CLBD",), "ITBD"
@@ -18,6 +20,9 @@ LONGEST_NUMBER = 9
 RETURNS = frozenset({"RRTN", "RPCR", "RPBC", "UPDD", "UPCT", "ARET"})
 BATCH_NAMES = ("NtryDtls/Btch/MsgId", "NtryDtls/Btch/PmtInfId", "NtryDtls/TxDtls/Refs/MsgId", "NtryDtls/TxDtls/Refs/PmtInfId")
 FEES = frozenset({"CHRG", "FEES", "COMM", "COMT", "COME"})
+
+WIDTHS = frozenset({27, 35, 54, 65, 70, 140})
+"""Characters at which banks break the payer's text into lines, be it within a word."""
 
 Element = etree._Element  # noqa: SLF001 - the library's own name for its element
 
@@ -51,6 +56,7 @@ def _statement(report: Element) -> Statement:
     number = (report.findtext("ElctrncSeqNb") or report.findtext("LglSeqNb") or "").strip()
     statement = Statement((report.findtext("Id") or "").strip(), account, currency, FORMATS[report.tag], full=report.tag == "Stmt")
     statement.number = int(number) if number.isdecimal() and len(number) < LONGEST_NUMBER else None
+    statement.page = (report.findtext(f"{report.tag}Pgntn/PgNb") or "").strip()
     try:
         _take_balances(statement, report)
     except ValueError as fault:
@@ -163,7 +169,7 @@ def _detail(detail: Element, statement: Statement, entry: int, *, alone: bool) -
         end_to_end=given(detail.findtext("Refs/EndToEndId")) or given(detail.findtext("Refs/UETR")),
         sender=_party(detail, who),
         sender_account=_account(detail, f"{who}Acct"),
-        structured=next((text.strip() for text in _texts(detail, "RmtInf/Strd/CdtrRefInf/Ref")), ""),
+        structured=given(next(_texts(detail, "RmtInf/Strd/CdtrRefInf/Ref"), "")),
         remittance=_remittance(detail),
         note=" ".join(text.strip() for text in _texts(detail, "AddtlTxInf") if text.strip()),
         deducted=_deducted(detail, currency, amount),
@@ -207,7 +213,9 @@ def _account(detail: Element, whose: str) -> str:
 
 def _remittance(detail: Element) -> str:
     paths = ("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf")
-    return " ".join(text.strip() for path in paths for text in _texts(detail, path) if text.strip())
+    lines = [text for path in paths for text in _texts(detail, path) if text.strip()]
+    joints = [CUT if len(line) in WIDTHS and not line[-1].isspace() and not after[0].isspace() else " " for line, after in pairwise(lines)]
+    return "".join(f"{line.strip()}{joint}" for line, joint in zip(lines, [*joints, ""], strict=False))
 
 
 def _texts(holder: Element, path: str) -> Iterator[str]:

@@ -67,7 +67,7 @@ def raise_for(doubtful: Sequence[tuple[int, Sequence[int], bool]]) -> None:
         both = [*((line, waits) for line in lines), *((line, not waits) for line in maybe)]
         db.execute(_ADD, doubt=doubt, lines=[line for line, _ in both], waits=[side for _, side in both])
         if not waits:
-            db.execute("update bank_lines set reason = %(why)s where id = any(%(lines)s) and state = 'suspense'", why=TOLD_IN_PARTS, lines=list(maybe))
+            db.execute("update bank_lines set reason = %(why)s, reason_code = '' where id = any(%(lines)s) and state = 'suspense'", why=TOLD_IN_PARTS, lines=list(maybe))
 
 
 def _begun(maybe: Sequence[int], *, waits: bool) -> int | None:
@@ -106,7 +106,7 @@ def are_two(line_id: int, *, actor: str, reason: str) -> str:
         if not said.reached:
             return "Your decision is kept. A second person must confirm this."
         _decide(found.id, "two", said.by, reason)
-        db.execute("update bank_lines set reason = %(why)s where id = any(%(ids)s) and state = 'suspense'", why=f"It is other money: {reason.strip()[:200]}",
+        db.execute("update bank_lines set reason = %(why)s, reason_code = '' where id = any(%(ids)s) and state = 'suspense'", why=f"It is other money: {reason.strip()[:200]}",
                    ids=[line.id for line in found.waiting])  # fmt: skip
     return "They are two. It waits for its customer now."
 
@@ -177,7 +177,7 @@ def _check(found: Doubt) -> None:
 def _undo(line: Doubtful, actor: str) -> None:
     transfer = db.scalar("select transfer_id from bank_lines where id = %(id)s", id=line.id)
     ledger.reverse(transfer, f"bank:{line.id}:same", description="Told twice by the bank", actor=actor, posted_at=clock.now())
-    db.execute("update bank_lines set state = 'same', rule = 'same', reason = %(why)s where id = %(id)s", id=line.id, why=SAME)
+    db.execute("update bank_lines set state = 'same', rule = 'same', reason = %(why)s, reason_code = '' where id = %(id)s", id=line.id, why=SAME)
 
 
 def _decide(doubt_id: int, state: str, actor: str, reason: str) -> None:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import psycopg
 
 from app import db, ledger, payments, refunds
-from app.bank import known, payouts
-from app.bank.matching import CAME_BACK
+from app.bank import known, payouts, reasons
+from app.bank.reasons import CAME_BACK, TO_FOLLOW
 from app.money import Money
 
 log = logging.getLogger(__name__)
 
-TO_FOLLOW = "It was booked and is still to be looked at."
 NOTHING_RETURNED = "It takes back a transfer that cannot be found."
 
 
@@ -51,7 +50,7 @@ def follow(line_id: int) -> Followed:
         why = payouts.close(line_id) if line.kind == "debit" else payouts.come_back(line_id)
         fate = "payout"
     if why:
-        db.execute("update bank_lines set reason = %(why)s where id = %(id)s", why=why, id=line_id)
+        reasons.write([(line_id, why)])
     return Followed(line_id, "suspense" if why else fate, why)
 
 
@@ -67,7 +66,7 @@ def _apart(line_id: int) -> Followed:
         log.exception("Line %s could not be booked off.", line_id)
         why = f"It could not be booked off ({type(fault).__name__}: {fault})"
         with db.transaction():
-            db.execute("update bank_lines set reason = %(why)s where id = %(id)s", why=why, id=line_id)
+            reasons.write([(line_id, why)])
         return Followed(line_id, "suspense", why)
 
 
@@ -88,12 +87,12 @@ def _take_back(line_id: int) -> bool:
 
 _DUE = """
 select id from bank_lines l
-where state = 'suspense' and (reason in (%(follow)s, %(back)s) or kind = 'return')
+where state = 'suspense' and (reason_code in (%(follow)s, %(back)s) or kind = 'return')
   and not exists (select from bank_doubts d join bank_doubt_lines w on w.doubt_id = d.id where w.line_id = l.id and w.waits and d.state = 'open')
 order by amount > 0, id
 """
 _MARK_RETURN = """
-update bank_lines set state = 'booked', rule = 'return', reason = '', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
+update bank_lines set state = 'booked', rule = 'return', reason = '', reason_code = '', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
 """
 # The newest transfer of this amount that the return names: by the payer's reference, by the bank's, or by sender and text.
 _ORIGINAL = """

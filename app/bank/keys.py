@@ -6,6 +6,7 @@ from datetime import date
 
 from app.bank.statements import Detail, Entry, Statement, compact
 from app.money import Money
+from app.remittance import CUT
 from config import BankAccount
 
 ODD_BATCH = "The transfers of this batch do not add up to what was booked."
@@ -40,7 +41,7 @@ class Line:
     def says(self) -> str:
         """The line in a few words, for reports."""
         said = self.detail.structured or self.detail.remittance or self.detail.end_to_end or self.detail.note
-        return f"{self.booked_on} {self.money} {self.detail.sender} {said}".strip()
+        return f"{self.booked_on} {self.money} {self.detail.sender} {said.replace(CUT, ' ')}".strip()
 
     @property
     def facts(self) -> tuple[object, ...]:

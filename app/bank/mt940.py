@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
 from app.money import Money
+from app.remittance import CUT
 
 _TAG = re.compile(r"^:(\d{2}[A-Z]?):", re.MULTILINE)
 _LINE = re.compile(r"(?P<value>\d{6})(?P<entry>\d{4})?(?P<mark>R?[CD])[A-Z]?(?P<amount>\d+,\d*)(?P<kind>[A-Z][A-Z0-9]{3})(?P<reference>[^/\n]*)(?://(?P<bank>[^\n]*))?")
@@ -145,18 +146,25 @@ def _describe(statement: Statement, value: str) -> None:
     entry = statement.entries[-1]
     (before,) = entry.details
     flat = value.replace("\n", "")
-    said = _german(flat) if _FIELD.search(flat[:12]) else _slashed(flat) if _SLASHED.search(flat) else {"text": value.replace("\n", " ")}
+    said = _german(flat) if _FIELD.search(flat[:12]) else _slashed(flat) if _SLASHED.search(flat) else {"text": _joined(value)}
     detail = Detail(
         amount=before.amount,
         end_to_end=given(said.get("EREF")),
         sender=said.get("NAME", "").strip(),
         sender_account=compact(said.get("IBAN")),
-        structured=said.get("STRD", ""),
+        structured=given(said.get("STRD")),
         remittance=said.get("text", "").strip(),
         returned="RTRN" in said or flat[:3] in {"109", "108", "159", "181", "184"},
     )
     names = frozenset(given(said.get(name)) for name in BATCH_NAMES) - {""}
     statement.entries[-1] = replace(entry, details=(detail,), names=names)
+
+
+def _joined(value: str) -> str:
+    """A text without marks: a full line of it may have been broken within a word."""
+    lines = value.split("\n")
+    joints = [CUT if len(line) >= NARROWEST and not line[-1].isspace() else " " for line in lines[:-1]]
+    return "".join(f"{line}{joint}" for line, joint in zip(lines, [*joints, ""], strict=True))
 
 
 def _german(flat: str) -> dict[str, str]:

@@ -9,23 +9,29 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import config
-from app import approvals, audit, clock, db, refunds
+from app import approvals, audit, clock, db, payments, refunds
 from app.bank import doubts, known, pain
-from app.bank.matching import CAME_BACK
+from app.bank.reasons import CAME_BACK
 from app.bank.statements import compact
 from app.money import Money
 from app.refunds import Payout
 
+SHORTEST_NAME = 2
 _NUMBER = re.compile(r"\b(RF|HM|BR)[\s-]?(\d{6,10})\b")
-_MESSAGE = re.compile(r"\bPAY-\d{8}-\d{4}\b")
+_MESSAGE = re.compile(r"\b(?:TEST-)?PAY-\d{8}-\d{4}\b")
+
+
+TEST = "TEST-"
+"""How the name of a file begins that pays nothing."""
 
 
 class PayoutError(ValueError):
     """What was asked cannot be done, as a sentence; `field` names the form's field it is about."""
 
-    def __init__(self, sentence: str, field: str = "reason") -> None:
+    def __init__(self, sentence: str, field: str = "reason", code: str = "") -> None:
         super().__init__(sentence)
         self.field = field
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,11 @@ class File:
     count: int
     total: Money
     content: bytes
+
+    @property
+    def test(self) -> bool:
+        """Whether it was written by a test and pays nothing."""
+        return self.message.startswith(TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +90,10 @@ def export(currency: str) -> File | None:
         orders = [pain.Order(due.number, due.amount, due.iban, due.holder, account.holder) for due in _due(currency)]
         if not orders:
             return None
+        real = bool(config.live(config.current()))
+        _refuse_other_money([order.number for order in orders], real=real)
         written = db.scalar("select count(*) from bank_payout_files")
-        message = f"PAY-{clock.today():%Y%m%d}-{written + 1:04d}"
+        message = f"{'' if real else TEST}PAY-{clock.today():%Y%m%d}-{written + 1:04d}"
         total = sum(order.amount.minor for order in orders)
         content = pain.write(message, clock.now(), account, orders)
         file = db.rows(_FILE, message=message, account=account.number, currency=currency, count=len(orders), total=total, content=content.decode(), now=clock.now())[0]
@@ -92,8 +105,19 @@ def export(currency: str) -> File | None:
         return File(message, account.number, len(orders), Money(total, currency), content)
 
 
+def _refuse_other_money(numbers: Sequence[str], *, real: bool) -> None:
+    """Refuse test money in a file for the bank, and real money in a test's; the database does, too."""
+    wrong = [row.number for row in db.rows(_OTHER_MONEY, numbers=list(numbers), other="test" if real else "live")]
+    if wrong and real:
+        raise PayoutError(f"{', '.join(wrong)}: this is test money, which no bank may be asked to pay. Take the tests out first: flask --app wsgi demo remove.")
+    if wrong:
+        raise PayoutError(f"{', '.join(wrong)}: this is real money, and the settings here are those of a test. Write the file where the site is live.")
+
+
 def again(message: str) -> File:
     """A file that was written before, byte for byte. Raises PayoutError."""
+    if message.startswith(TEST) and config.live(config.current()):
+        raise PayoutError(f"{message} is a file of a test: no bank may have it.")
     row = db.row("select message, account, count, total, currency, content from bank_payout_files where message = %(message)s", message=message)
     if row is None:
         raise PayoutError(f"There is no payment file {message}.")
@@ -181,6 +205,59 @@ def note_accepted(number: str, message: str) -> str:
     return "" if done else f"{number} was accepted before."
 
 
+def stands(number: str, message: str) -> str:
+    """How a payout of its newest file stands: due, left or undone; nothing for an older file."""
+    found = _find(number)
+    if found is None or _newest_file(number) != message:
+        return ""
+    return found.stands or "undone"
+
+
+def refused(number: str, why: str, *, actor: str) -> None:
+    """The bank did not carry out money that was to go back to its sender, after it had said
+    otherwise: it waits in suspense again. Another person than who asked the bank has to say so.
+
+    Opens the transaction. Raises PayoutError.
+    """
+    if not why.strip():
+        raise PayoutError("Write down what the bank said.", "reason")
+    with db.transaction():
+        known.lock()
+        if not number.startswith("BR-"):
+            raise PayoutError(f"Refunds and held money have pages of their own: see {number} there.")
+        found = _held(number, "approved")
+        said = why.strip()[:400]
+        person = approvals.decide(
+            "payout.refuse",
+            number,
+            actor=actor,
+            customers=doubts.concerned([found.line_id]),
+            reason=said,
+        )
+        asked = [row.actor for row in db.rows(_ASKED, number=number)]
+        if not asked:
+            raise PayoutError(f"The bank has said nothing against {number} that a person looked at.")
+        if person.name in asked:
+            raise PayoutError("You asked the bank. Another person has to confirm it.")
+        _step(number, "failed", f"The bank did not carry it out: {said}", person.name)
+
+
+def whose(number: str) -> tuple[list[int], list[int]]:
+    """Whom a payout is about: the customers whom the line concerns that goes back, and its
+    payment. Reads only."""
+    line = db.scalar("select line_id from bank_returns where number = %(number)s", number=number)
+    if line is not None:
+        return doubts.concerned([line]), []
+    return [], [row.payment_id for row in db.rows(_PAYMENT, number=number)]
+
+
+_PAYMENT = """
+select payment_id from refunds where number = %(number)s
+union
+select payment_id from held where number = %(number)s
+"""
+
+
 def _newest_file(number: str) -> str:
     return str(db.scalar("select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = %(number)s order by f.id desc limit 1", number=number))
 
@@ -229,15 +306,21 @@ def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
 
 
 def _book(line_id: int, number: str, rule: str) -> None:
-    db.execute("update bank_lines set state = 'booked', reason = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number)
+    db.execute(
+        "update bank_lines set state = 'booked', reason = '', reason_code = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number
+    )
 
 
 # Back to whoever sent it
 
 
 def send_back(line_id: int, iban: str, holder: str, *, actor: str, reason: str) -> str:
-    """Ask that a line in suspense goes back to an account; its number. Another person has to approve it. Opens the transaction. Raises PayoutError."""
-    number, name = _account(iban, holder)
+    """Ask that a line in suspense goes back to its sender; its number. Another person has to approve it.
+
+    Where the bank says which account sent it, to no other, unless the bank sent it back from there.
+    Opens the transaction. Raises PayoutError.
+    """
+    number, name = _back_to(line_id, iban, holder)
     if not reason.strip():
         raise PayoutError("Say why.", "reason")
     with db.transaction():
@@ -289,6 +372,20 @@ def standing(line_id: int) -> Return | None:
     return Return(row.number, row.state, row.iban, row.holder, row.file or "", [Step(*step) for step in steps])
 
 
+def _back_to(line_id: int, iban: str, holder: str) -> tuple[str, str]:
+    """The account a line goes back to, and its holder."""
+    row = db.row(_SENDER, line=line_id)
+    if row is None or row.tried:
+        return _account(iban, holder)
+    sender = payments.Sender(row.sender, row.iban)
+    if not sender.is_meant(iban):
+        raise PayoutError(sender.refusal, "iban", code=payments.NOT_THE_SENDER)
+    name = sender.holder(holder)
+    if len(name) < SHORTEST_NAME:
+        raise PayoutError("Enter the name of the account's holder.", "holder")
+    return sender.iban, name
+
+
 def _held(number: str, *states: str) -> db.Row:
     row = db.row(f"{_RETURNS} where number = %(number)s for no key update", number=number)
     if row is None or row.state not in states:
@@ -308,6 +405,7 @@ def _account(iban: str, holder: str) -> tuple[str, str]:
         raise PayoutError(str(wrong), wrong.field) from None
 
 
+_OTHER_MONEY = "select number from unnest(%(numbers)s::text[]) as number where payout_origin(number) = %(other)s"
 _FILE = """
 insert into bank_payout_files (message, account, currency, count, total, content, created_at)
 values (%(message)s, %(account)s, %(currency)s, %(count)s, %(total)s, %(content)s, %(now)s) returning id
@@ -331,6 +429,17 @@ insert into bank_returns (id, number, line_id, amount, currency, iban, holder, r
 overriding system value
 select id, 'BR-' || lpad(id::text, 6, '0'), %(line)s, %(amount)s, %(currency)s, %(iban)s, %(holder)s, %(reason)s, %(now)s, %(now)s from taken returning number
 """
+_SENDER = """
+select l.sender, l.sender_account as iban, exists (
+  select from bank_returns r
+  where r.line_id = l.id
+    and r.iban = l.sender_account
+    and r.state = 'failed'
+) as tried
+from bank_lines l
+where l.id = %(line)s
+  and is_iban(l.sender_account)
+"""
 _STEP = """
 insert into bank_return_steps (return_id, state, note, actor, at)
 select id, %(state)s, %(note)s, %(actor)s, %(now)s from bank_returns where number = %(number)s
@@ -339,6 +448,13 @@ _ACCEPTED = """
 insert into bank_return_steps (return_id, state, note, actor, at)
 select r.id, 'accepted', %(note)s, 'bank', %(now)s from bank_returns r
 where r.number = %(number)s and not exists (select from bank_return_steps s where s.return_id = r.id and s.state = 'accepted' and s.note = %(note)s)
+"""
+_ASKED = """
+select actor
+from bank_payout_statuses
+where number = %(number)s
+  and contradiction <> ''
+  and looked_at is not null
 """
 _SENT_BACK = """
 update bank_lines set state = 'booked', rule = 'sent back', returned_by = %(own)s where id = (select line_id from bank_returns where number = %(number)s)

@@ -1,7 +1,10 @@
 """What a bank's file says, the same for every format: statements of accounts, their entries, and the single transfers of each entry."""
 
-from dataclasses import dataclass, field
+import unicodedata
+from dataclasses import dataclass, field, replace
 from datetime import date
+
+from app.remittance import CUT
 
 NO_REFERENCE = frozenset({"", "NONREF", "NOTPROVIDED", "NOT PROVIDED", "NOTAVAILABLE", "NONE", "N/A"})
 
@@ -56,7 +59,7 @@ class Entry:
 class Statement:
     """A piece of an account's history. `opening` and `closing` are booked balances of `opened_on` and `closed_on`, None where the format has none.
 
-    `number` is the statement's place in the account's series; `full` says that it tells all that was booked, as an advice does not; `faults` are lines nobody could read.
+    `number` is the statement's place in the account's series, `page` its part of one that is told in several; `full` says that it tells all that was booked, as an advice does not; `faults` are lines nobody could read.
     """
 
     id: str
@@ -65,6 +68,7 @@ class Statement:
     format: str = ""
     full: bool = False
     number: int | None = None
+    page: str = ""
     opening: int | None = None
     opened_on: date | None = None
     closing: int | None = None
@@ -72,6 +76,53 @@ class Statement:
     entries: list[Entry] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     not_booked: int = 0
+
+
+def clean(text: str) -> str:
+    """A text without what steers a terminal or hides what is written: control characters, marks
+    that turn the direction of writing, letters of no width. Blanks of all kinds become one."""
+    if text.isprintable():
+        return text
+    return "".join(_plain(letter) for letter in text)
+
+
+def _plain(letter: str) -> str:
+    if letter == CUT or letter.isprintable():
+        return letter
+    kind = unicodedata.category(letter)
+    return " " if letter.isspace() or kind[0] == "Z" else "" if kind in {"Cc", "Cf"} else "\N{REPLACEMENT CHARACTER}"
+
+
+def cleaned(statement: Statement) -> Statement:
+    """A statement with every text in it clean, before anything is read out of them."""
+    statement.id, statement.account = clean(statement.id), clean(statement.account)
+    statement.faults = [clean(fault) for fault in statement.faults]
+    statement.entries = [_clean_entry(entry) for entry in statement.entries]
+    return statement
+
+
+def _clean_entry(entry: Entry) -> Entry:
+    details = tuple(_clean_detail(detail) for detail in entry.details)
+    names = frozenset(clean(name) for name in entry.names)
+    if (details, names) == (entry.details, entry.names) and entry.reference.isprintable():
+        return entry
+    return replace(entry, reference=clean(entry.reference), details=details, names=names)
+
+
+def _clean_detail(detail: Detail) -> Detail:
+    said = (detail.bank_reference, detail.end_to_end, detail.sender, detail.sender_account, detail.structured, detail.remittance, detail.note)
+    if all(text.isprintable() for text in said):
+        return detail
+    return replace(
+        detail,
+        bank_reference=clean(detail.bank_reference),
+        end_to_end=clean(detail.end_to_end),
+        sender=clean(detail.sender),
+        sender_account=clean(detail.sender_account),
+        structured=clean(detail.structured),
+        remittance=clean(detail.remittance),
+        note=clean(detail.note),
+    )
 
 
 def given(reference: str | None) -> str:

@@ -67,6 +67,18 @@ GAUGES = (
         "select gateway || case when verb <> '' then ' ' || verb else '' end as processor, extract(epoch from %(now)s - since)::bigint as seconds from outages where verb <> '' or pauses > 0 order by 1",
     ),
     (
+        "client_area_answers_unreadable",
+        "Answers of a processor, or parts of them, that cannot be read and wait for a person",
+        "processor",
+        "select gateway, count(*) from unreadable_answers group by 1 order by 1",
+    ),
+    (
+        "client_area_webhooks_unproven",
+        "Webhooks without a valid signature since the last one with one",
+        "processor",
+        "select gateway, number from unproven_webhooks order by 1",
+    ),
+    (
         "client_area_refunds_hindered",
         "Refunds and held money that a setting of ours keeps from leaving",
         "",

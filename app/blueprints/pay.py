@@ -7,7 +7,7 @@ from flask import Blueprint, Response, abort, request
 from flask_login import current_user
 
 import config
-from app import customers, invoicing, payments, services, web
+from app import customers, invoicing, payments, remittance, services, web
 from app.gateways.base import Handoff, Instructions, Method
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
@@ -104,11 +104,19 @@ def result(public_id: str) -> Response:
         poll_s=poll_s(payment),
         method=method,
         transfer=payments.instructions(payment),
+        by_login=_by_login(payment),
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
         instead=_next_best(bill, payment),
     )
+
+
+def _by_login(payment: payments.Payment) -> str:
+    """What a payer by transfer may write instead of the reference: money for himself alone."""
+    me = web.reader()
+    confirmed = me.verified and payment.payer_id == payment.customer_id
+    return remittance.for_login(me.login) if confirmed else ""
 
 
 def poll_s(payment: Payment) -> int | None:

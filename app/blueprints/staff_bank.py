@@ -36,7 +36,9 @@ class Decision(Form):
 @staff_required
 def index() -> Response:
     """Everything in suspense, oldest first, the statements that are missing, and where the books differ from the bank."""
-    return web.page("bank/index.html", lines=bank.unmatched(), gaps=bank.gaps(), differences=bank.differences(), acknowledged=bank.acknowledged())
+    return web.page(
+        "bank/index.html", lines=bank.unmatched(), contradictions=bank.reports.contradictions(), gaps=bank.gaps(), differences=bank.differences(), acknowledged=bank.acknowledged()
+    )
 
 
 @staff_bank.get("/staff/bank/gaps/<mark>")
@@ -136,6 +138,7 @@ def _show(line_id: int, form: Decision, status_code: int = 200) -> Response:
         line=line,
         doubt=doubt,
         standing=standing,
+        candidates=bank.candidates.of_line(line_id),
         view=_view(line, doubt, standing),
         words=WORDS,
         entered=form.values,

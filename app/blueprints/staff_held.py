@@ -54,7 +54,7 @@ def index() -> Response:
     found = refunds.held_money(over=over, before=int(before) if over and known else None)
     shown = found[: refunds.PAGE] if over else found
     older = f"/staff/held?over=yes&before={shown[-1].id}" if len(found) > len(shown) else ""
-    return web.page("held/index.html", found=shown, over=over, older=older, states=STATES, outages=payments.outages.known())
+    return web.page("held/index.html", found=shown, over=over, older=older, states=STATES, outages=payments.outages.known(), unreadable=payments.outages.unreadable())
 
 
 @staff_held.get("/staff/held/<number>")

@@ -62,6 +62,7 @@ def index() -> Response:
         found=several,
         errors=errors,
         outages=payments.outages.known(),
+        unreadable=payments.outages.unreadable(),
     )
 
 

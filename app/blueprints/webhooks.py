@@ -20,7 +20,9 @@ BAD_SIGNATURES = (60, timedelta(hours=1))
 @webhooks.post("/webhooks/<gateway>")
 @public
 def receive(gateway: str) -> Response:
-    """200 once it is kept (also when it was before), 400 unless the processor signed it now, 404 for one that is not configured, 503 while that cannot be told.
+    """200 once it is kept (also when it was before, and whatever it says), 400 unless the processor signed it now, 404 for one that is not configured.
+
+    503 while that cannot be told.
 
     After many unproven ones their sender hears 429; a proven one is kept whatever its address sent before.
     """

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from flask.cli import AppGroup
+from flask.cli import AppGroup, ScriptInfo
 from tqdm import tqdm
 
-from app import approvals, audit, customers, db, logs
+from app import approvals, audit, customers, db, logs, origin
+from config import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -26,16 +27,36 @@ def in_writable_folder(_context: click.Context, _option: click.Parameter, path: 
     return path
 
 
+HARMLESS = frozenset({"demo", "ledger", "audit", "database", "translate", "jobs"})
+"""Groups that run on any database: they move neither money nor mail, or look at it by themselves."""
+
+
 class Commands(AppGroup):
-    """A group of commands; a database that does not answer is a sentence and exit code 2, never a trace."""
+    """A group of commands; a database that does not answer is a sentence and exit code 2, never a trace.
+
+    One that moves money or mail is refused where the settings do not go with what the database holds.
+    """
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named, as the system user who called it."""
         try:
             with audit.acting_as(audit.Actor(f"command:{_system_user()}")), logs.knowing(command=ctx.info_name):
+                if self.name not in HARMLESS and "--help" not in ctx.args:
+                    refuse_wrong_database(ctx)
                 return super().invoke(ctx)
         except db.UNREACHABLE as error:
             click.echo(f"The database could not be used: {logs.summary(error)}", err=True)
+            ctx.exit(2)
+
+
+def refuse_wrong_database(ctx: click.Context) -> None:
+    """Leave with a sentence and exit code 2 where a live start meets the demo, or the sandbox real payments."""
+    app = ctx.ensure_object(ScriptInfo).load_app()
+    with app.app_context():
+        try:
+            origin.refuse()
+        except ConfigError as refused:
+            click.echo(str(refused), err=True)
             ctx.exit(2)
 
 

@@ -87,11 +87,19 @@ def payments_take_dispute(reference: str, amount: str, actor: str) -> None:
 
 @webhooks_commands.command("parked")
 def webhooks_parked() -> None:
-    """List every webhook that could not be followed, with the number that “replay” takes."""
+    """List every webhook that could not be followed, with the number that “replay” takes.
+
+    Below them stand the answers of processors that we cannot read, and since when webhooks come without a valid signature.
+    """
     waiting = payments.parked()
     for one in waiting:
         click.echo(f"{one.id:>6}  {one.received_at:%Y-%m-%d %H:%M}  {one.gateway}  {one.event_id}  {one.reference}  ({one.why})")
     click.echo(f"{len(waiting)} parked.")
+    for answer in payments.outages.unreadable():
+        click.echo(f"{answer.since:%Y-%m-%d %H:%M}  {answer.gateway}  {answer.kind} {answer.about}  {answer.payment or ''}  (unreadable_answer: {answer.path})")
+    for outage in payments.outages.known():
+        if outage.verb == payments.outages.WEBHOOKS:
+            click.echo(f"{outage.since:%Y-%m-%d %H:%M}  {outage.gateway}  {outage.detail} webhooks without a valid signature: is the secret right?")
 
 
 @webhooks_commands.command("replay")

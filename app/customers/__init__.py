@@ -19,7 +19,7 @@ from app.customers.billing import waiting_address as waiting_billing_email
 from app.customers.closing import NotClosable, Obstacle, close, disable, enable, sign_out
 from app.customers.events import Event, credentials_changed_at, history, record
 from app.customers.limits import RateLimited, allow, count, give_back, network, retry_after
-from app.customers.names import login_names_money, login_problem, name_problem
+from app.customers.names import login_problem, name_problem
 from app.customers.passwords import (
     MAX_LENGTH,
     MIN_LENGTH,
@@ -82,7 +82,7 @@ __all__ = [
     "credentials_changed_at", "disable", "email_problem", "enable", "find_beneficiary",
     "find_logins", "find_user", "get", "get_many", "get_user", "give_back", "hash_password",
     "history", "hold", "hold_new", "insert_guest", "is_open", "list_sessions", "load_session",
-    "login_names_money", "login_problem", "missing_fields", "name_problem", "network",
+    "login_problem", "missing_fields", "name_problem", "network",
     "open_session", "password_problem", "peek_link", "promote", "record", "register",
     "request_email_change", "request_reset", "request_verification", "reset_password",
     "retry_after", "revoke_others", "revoke_session", "seed_billing_email", "settle_currency",

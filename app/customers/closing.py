@@ -107,10 +107,10 @@ def close(login: str, *, actor: str, reason: str) -> int:
             raise LookupError(f"{login} has no customer of its own")
         if db.scalar(_HOLD, id=customer_id) is not None:
             raise ValueError(f"The customer of {login} is closed already.")
-        if found := obstacles(customer_id):
-            raise NotClosable(found)
         whose = [customer_id]
         approvals.decide("customer.close", login, actor=actor, customers=whose, reason=reason)
+        if found := obstacles(customer_id):
+            raise NotClosable(found)
         db.execute(_CLOSE, id=customer_id, now=clock.now())
         users = [row.id for row in db.rows(_USERS, id=customer_id)]
         for user_id in users:

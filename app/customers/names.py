@@ -2,18 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from functools import cache
 from typing import Final
 
-from babel import Locale
-
 import config
-from app import db, mail
+from app import db, mail, remittance
 
 CANNOT: Final = "This login cannot be used. Choose another one."
-NUMBER_PREFIXES: Final = frozenset({"inv", "pf", "rc", "cn", "rr", "rf", "hm", "br", "pay", "tu", "sub", "or", "ord"})
-"""How our own numbers begin: documents, refunds, held money, returns, payment files, orders."""
 _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,38}[a-z0-9]")
 _SEPARATORS: Final = re.compile(r"[._-]+")
 _ROLES: Final = frozenset({
@@ -44,28 +38,8 @@ def login_problem(login: str) -> str | None:
     """Why this cannot be a login, as a sentence, or None. Whether somebody has it is not asked."""
     if not _LOGIN.fullmatch(login):
         return "Use 3 to 40 small letters, digits, dots, dashes or underscores, with a letter or digit at both ends."
-    plain = (not login_names_money(login), mail.looks_like_link(login), _is_ours(login))
+    plain = (not remittance.names_money(login), mail.looks_like_link(login), _is_ours(login))
     return CANNOT if any(plain) or _is_plan(login) else None
-
-
-def login_names_money(login: str) -> bool:
-    """Whether this login, read in the text of a bank transfer, may say whose money it is.
-
-    False for what people write there anyway: our numbers, references of ISO 11649, account
-    numbers, dates, months and bare digits. Whoever has such a login from earlier keeps it.
-    """
-    compact = _SEPARATORS.sub("", login)
-    letters, digits = re.sub(r"\d", "", compact), re.sub(r"\D", "", compact)
-    shapes = (
-        not letters,
-        bool(digits) and letters in NUMBER_PREFIXES,
-        bool(re.fullmatch(r"rf\d{2}[a-z0-9]{4,21}", compact)),
-        bool(re.fullmatch(r"[a-z]{2}\d{2}[a-z0-9]{11,30}", compact)),
-        bool(re.fullmatch(r"(?:q|kw|cw|week|w)\d{1,2}|(?:19|20)\d\d(?:q|kw|w)\d+", compact)),
-        bool(re.fullmatch(r"(?:q|kw|w|h)\d(?:19|20)?\d\d", compact)),
-        letters in _months() or re.sub(r"^(?:st|nd|rd|th)|(?:st|nd|rd|th)$", "", letters) in _months(),
-    )
-    return not any(shapes)
 
 
 def name_problem(text: str, *, company: bool = False) -> str | None:
@@ -113,19 +87,3 @@ def _is_plan(login: str) -> bool:
     sold = {re.sub(r"[^a-z0-9]", "", text.lower()) for row in db.rows(_PLANS) for text in row}
     stems = {stem for name in sold if len(stem := name.rstrip("0123456789")) > 1}
     return compact in sold or compact.rstrip("0123456789") in stems
-
-
-@cache
-def _months() -> frozenset[str]:
-    return frozenset(name for code in config.LOCALES for name in _months_of(code) if len(name) >= 3)
-
-
-def _months_of(code: str) -> Iterator[str]:
-    """The months of a language, whole and short, as somebody without its letters writes them."""
-    locale = Locale.parse(code)
-    for kind in ("format", "stand-alone"):
-        for width in ("wide", "abbreviated"):
-            for name in locale.months[kind][width].values():
-                for written in (name, name.replace("ä", "ae")):
-                    plain = unicodedata.normalize("NFKD", written.lower()).encode("ascii", "ignore")
-                    yield re.sub(r"[^a-z]", "", plain.decode())

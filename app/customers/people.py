@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 import config
-from app import audit, clock, db, mail
+from app import audit, clock, db, mail, remittance
 from app.customers import billing, credentials, names, passwords
 from app.customers.events import record
 
@@ -278,7 +278,7 @@ def promote(login: str, role: str) -> User:
 
 def _refuse_made(login: str, email: str, password: str, name: str, role: str) -> None:
     """Refuse what an operator may not make: support's own logins may be called like an office."""
-    ours = role == "support" and names.login_problem(login) == names.CANNOT and names.login_names_money(login)
+    ours = role == "support" and names.login_problem(login) == names.CANNOT and remittance.names_money(login)
     problems = {
         "login": None if ours else names.login_problem(login),
         "email": None if mail.is_address(email.strip()) else "Enter one full e-mail address, such as anna@example.com.",

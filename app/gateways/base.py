@@ -5,14 +5,20 @@ It returns values; only `payments.apply` changes anything.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, runtime_checkable
+from functools import wraps
+from traceback import walk_tb
+from typing import Any, Final, Literal, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from app.languages import N_
 from app.money import Money
+
+Found = TypeVar("Found")
+Part = TypeVar("Part")
 
 State = Literal["open", "pending", "paid", "failed", "expired", "kept"]
 """What a processor can say of a payment; `open` means its page still waits for the customer. `kept` is no payment: a card was saved without one."""
@@ -34,6 +40,7 @@ FEW = 6
 """As many currencies are named when a method does not take the payer's; with more, only the payer's is."""
 
 NO_ANSWER = "The processor does not answer at the moment. Your bill stays payable: try again in a minute or choose another method."
+CANNOT_BE_READ = "We cannot read the processor's answer at the moment. Your bill stays payable: choose another method, or try again in a few minutes."
 SWITCHED_OFF = N_("Payments by this method are switched off at the moment. Nothing was charged.")
 
 
@@ -67,8 +74,31 @@ class NoAnswer(GatewayError):
         super().__init__(message, detail=detail)
 
 
+class UnreadableAnswer(NoAnswer):
+    """The processor did answer, in a form that we cannot read. Of what was asked about nothing is known, so it waits for a person; it is no outage.
+
+    `path` names the key that is missing or wrong, and where we read it; never a value, which may be somebody's.
+    """
+
+    code: Final = "unreadable_answer"
+
+    def __init__(self, path: str, message: str = CANNOT_BE_READ) -> None:
+        self.path = path[:LONGEST_NAME]
+        super().__init__(f"{self.code}: {self.path}", message)
+
+
 class BadSignature(ValueError):
     """A webhook that is not proven to come from the processor, now."""
+
+
+class UnreadableEvent(Exception):
+    """A webhook that is proven, and of which we cannot tell what it is about: kept for a person. `path` names the key, never a value."""
+
+    code: Final = "unreadable_event"
+
+    def __init__(self, path: str) -> None:
+        self.path = path[:LONGEST_NAME]
+        super().__init__(f"{self.code}: {self.path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +231,9 @@ class Event:
     fault: str = ""
 
     def __post_init__(self) -> None:
-        """Raises BadSignature for a name that could not be kept: too long for an index, or with characters that are no text."""
+        """Raises UnreadableEvent for a name that could not be kept: too long for an index, or with characters that are no text."""
         if max(len(self.id), len(self.reference)) > LONGEST_NAME or not f"{self.id}{self.reference}{self.kind}{self.fault}".isprintable():
-            raise BadSignature("signed, but no event: its names cannot be kept")
+            raise UnreadableEvent("a name that cannot be kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +277,15 @@ class KeptCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A part of an answer that we cannot read: what it is, the processor's name of it, and the path of the key."""
+
+    kind: Literal["listed_refund", "dispute", "card", "fee", "detail"]
+    reference: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What the processor's API says of one payment now.
 
@@ -255,8 +294,8 @@ class Snapshot:
 
     `exact` False means that the payer decided how much to send: what was received is credited as what it is, and `received` may grow.
     `doubt` says why money that did arrive needs a person all the same, such as a rate that has run away.
-    `refunds` and `disputes` are all there are of it. `card` is what was saved with it; `dead_card` says that the one it was charged to
-    will never work again.
+    `refunds` and `disputes` are all there are of it, but for those among the `unread` parts, which a person has to look at. `card` is what
+    was saved with it; `dead_card` says that the one it was charged to will never work again.
     """
 
     reference: str
@@ -275,6 +314,7 @@ class Snapshot:
     disputes: tuple[DisputeSnapshot, ...] = ()
     card: KeptCard | None = None
     dead_card: bool = False
+    unread: tuple[Unread, ...] = ()
 
 
 class Gateway(Protocol):
@@ -302,7 +342,10 @@ class Gateway(Protocol):
         ...
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
-        """Verify and read a webhook (header names in lower case). Raises BadSignature. No network but for a certificate not seen yet."""
+        """Verify and read a webhook (header names in lower case). No network but for a certificate not seen yet.
+
+        Raises BadSignature before it is proven and only then, UnreadableEvent after. A kind that is not known is an event without a reference.
+        """
         ...
 
     def lookup(self, reference: str) -> Snapshot | None:
@@ -355,14 +398,122 @@ class KeepsCards(Gateway, Protocol):
         ...
 
 
+UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
+"""What reading an answer of another shape than any we know comes to."""
+
+_VERBS: Final = ("checkout", "lookup", "refund", "enrol", "keep", "charge_kept", "forget")
+
+
+class ReadsAnswers:
+    """Under every gateway that reads a processor's answers: whatever reading one comes to, its callers see `UnreadableAnswer`."""
+
+    def __init_subclass__(cls) -> None:
+        for verb in _VERBS:
+            if verb in vars(cls):
+                setattr(cls, verb, _guarded(vars(cls)[verb]))
+
+
+def _guarded(verb: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(verb)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with reading():
+            return verb(*args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around the reading of an answer. Raises UnreadableAnswer for one of another shape, without the error that may quote it."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UnreadableAnswer(place_of(error)) from None
+
+
+def each(
+    kind: Literal["listed_refund", "dispute"], every: Iterable[Found], read: Callable[[Found], Iterable[Part]], name: Callable[[Found], str]
+) -> tuple[tuple[Part, ...], tuple[Unread, ...]]:
+    """Every part of an answer that can be read, and those that cannot: one such part keeps none of the others from its reader."""
+    parts: list[Part] = []
+    unread: list[Unread] = []
+    for one in every:
+        try:
+            with reading():
+                parts += read(one)
+        except UnreadableAnswer as error:
+            unread.append(Unread(kind, name(one)[:LONGEST_NAME], error.path))
+    return tuple(parts), tuple(unread)
+
+
+def optional(kind: Literal["card", "fee", "detail"], reference: str, read: Callable[[], Part], otherwise: Part, unread: list[Unread]) -> Part:
+    """What `read` finds, or `otherwise` where that cannot be read, which is then added to `unread`: money is not kept waiting for its ornaments."""
+    try:
+        with reading():
+            return read()
+    except UnreadableAnswer as error:
+        unread.append(Unread(kind, reference, error.path))
+        return otherwise
+
+
+def place_of(error: BaseException) -> str:
+    """The key that could not be read and the function of ours that read it. An error's own text may hold a value, so it is not used."""
+    if isinstance(error, MissingKey):
+        what = error.path
+    elif isinstance(error, AttributeError):
+        kind = error.obj.get("object") if isinstance(error.obj, dict) else getattr(error.obj, "object", None)
+        what = f"{kind if isinstance(kind, str) else type(error.obj).__name__}.{error.name}"
+    else:
+        what = type(error).__name__
+    rooms = ((frame, str(frame.f_globals.get("__name__", ""))) for frame, _ in walk_tb(error.__traceback__))
+    frames = [frame for frame, room in rooms if room.startswith("app.gateways.") and room != __name__]
+    place = f"{str(frames[-1].f_globals['__name__']).rpartition('.')[2]}.{frames[-1].f_code.co_name}" if frames else "?"
+    return f"{what} ({place})" if what.isprintable() else place
+
+
+class MissingKey(KeyError):
+    """A key that an object of an answer has not; `path` says where it would stand."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class Said(dict[str, Any]):
+    """An object of an answer that knows where in it it stands, so that a missing key can be named."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, found: Mapping[str, Any], path: str) -> None:
+        super().__init__(found)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise MissingKey(f"{self.path}.{key}".lstrip("."))
+
+
+def placed(value: Any, path: str = "") -> Any:
+    """A JSON value whose objects all know where they stand."""
+    if isinstance(value, dict):
+        return Said({key: placed(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}, path)
+    return [placed(item, f"{path}[]") for item in value] if isinstance(value, list) else value
+
+
+def text(value: Any, path: str) -> str:
+    """A name in a webhook: text, or nothing where it is missing. Raises UnreadableEvent for anything else."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UnreadableEvent(path)
+
+
 def read_json(body: bytes) -> dict[str, Any]:
-    """The object a signed body holds. Raises BadSignature for anything else."""
+    """The object a signed body holds. Raises UnreadableEvent for anything else."""
     try:
         found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadSignature("signed, but not JSON") from error
+    except (ValueError, RecursionError):
+        raise UnreadableEvent("not JSON") from None
     if not isinstance(found, dict):
-        raise BadSignature("signed, but no event")
+        raise UnreadableEvent("not an object")
     return found
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import certifi
 import urllib3
 
-from app.gateways.base import GatewayError, Misconfigured, NoAnswer
+from app.gateways.base import GatewayError, Misconfigured, NoAnswer, placed
 from app.languages import N_
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.05, 15.0
@@ -55,7 +55,7 @@ def call(
     if not 200 <= status < 300 and status not in expected:
         raise _refusal(method, url, status, data)
     try:
-        return Answer(status, json.loads(data, parse_float=Decimal) if data else None)
+        return Answer(status, placed(json.loads(data, parse_float=Decimal)) if data else None)
     except (ValueError, RecursionError) as error:
         raise NoAnswer(f"{method} {url}: {status}, no JSON") from error
 

@@ -17,7 +17,27 @@ from urllib.parse import urlsplit
 
 from app import clock
 from app.gateways import http
-from app.gateways.base import BadSignature, Charge, Event, GatewayError, Method, Misconfigured, Redirect, RefundSnapshot, Refused, Snapshot, State, WayBack, on_loopback, origin
+from app.gateways.base import (
+    BadSignature,
+    Charge,
+    Event,
+    GatewayError,
+    Method,
+    Misconfigured,
+    ReadsAnswers,
+    Redirect,
+    RefundSnapshot,
+    Refused,
+    Snapshot,
+    State,
+    Unread,
+    UnreadableEvent,
+    WayBack,
+    on_loopback,
+    optional,
+    origin,
+    text,
+)
 from app.languages import N_
 from app.money import CURRENCIES, Money
 
@@ -33,17 +53,17 @@ _OWN_ID = re.compile(r"pay_\w{1,64}")
 _THEIR_ID = re.compile(r"payment-[0-9]{1,20}")
 
 
-class NOWPayments:
-    """The gateway to one NOWPayments account."""
+class NOWPayments(ReadsAnswers):
+    """The gateway to one NOWPayments account. `ipn_secrets` may hold two, by comma, while one is being replaced."""
 
     name = "nowpayments"
     grows = True
     forgets = True
     final_after: timedelta | None = None
 
-    def __init__(self, api_key: str, ipn_secret: str, callback_url: str, api_base: str = LIVE_API) -> None:
+    def __init__(self, api_key: str, ipn_secrets: str, callback_url: str, api_base: str = LIVE_API) -> None:
         self._headers = {"x-api-key": api_key, "Content-Type": "application/json"}
-        self._ipn_secret = ipn_secret.encode()
+        self._ipn_secrets = [secret.strip().encode() for secret in ipn_secrets.split(",") if secret.strip()]
         self._callback_url = callback_url
         self._base = api_base.rstrip("/")
         self.pages: tuple[str, ...] = (_page_origin(self._base),)
@@ -70,11 +90,11 @@ class NOWPayments:
         return Redirect(answer.body["invoice_url"], charge.id)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
-        """Verify the HMAC over the sorted body as JavaScript would write it, then read. Raises BadSignature."""
+        """Verify the HMAC over the sorted body as JavaScript would write it, then read. Raises BadSignature, UnreadableEvent."""
         try:
             said = json.loads(body, parse_float=_Number, parse_int=_Number)
             forms = [_written(_sorted(said)), _written(_filtered(said))] if isinstance(said, dict) else []
-            signed = [hmac.new(self._ipn_secret, form.encode(), hashlib.sha512).hexdigest() for form in forms]
+            signed = [hmac.new(secret, form.encode(), hashlib.sha512).hexdigest() for form in forms for secret in self._ipn_secrets]
         except (ValueError, OverflowError, RecursionError) as error:
             raise BadSignature("not JSON") from error
         given = headers.get(SIGNATURE_HEADER, "").encode()
@@ -140,20 +160,30 @@ def _snapshot(order_id: str, payments: Sequence[Mapping[str, Any]]) -> Snapshot:
     finished = [payment for payment in each.values() if payment["payment_status"] == "finished"]
     counted = finished or [payment for payment in each.values() if payment["payment_status"] == "partially_paid"]
     received = [_worth(payment) for payment in counted]
+    unread: list[Unread] = []
+    coins: list[str] = optional("detail", order_id, lambda: sorted({str(payment["pay_currency"]).upper() for payment in counted}), [], unread)
     return replace(
         told,
         received=sum(received[1:], received[0]) if len({money.currency for money in received}) == 1 else None,
-        paid_at=min(datetime.fromisoformat(str(payment["created_at"])).astimezone(UTC) for payment in counted),
-        method_label=f"Cryptocurrency, {', '.join(sorted({str(payment['pay_currency']).upper() for payment in counted}))}",
+        paid_at=optional("detail", order_id, lambda: _paid_at(counted), None, unread),
+        method_label=f"{told.method_label}, {', '.join(coins)}" if coins else told.method_label,
         doubt="" if finished else "less coin came than was asked for, and NOWPayments has not finished the payment",
+        unread=tuple(unread),
     )
+
+
+def _paid_at(payments: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """When the first of them was made, where it is said: the list of payments does not say it of all."""
+    said = [datetime.fromisoformat(str(payment["created_at"])) for payment in payments if payment.get("created_at")]
+    return min(one.astimezone(UTC) for one in said) if said else None
 
 
 def _worth(payment: Mapping[str, Any]) -> Money:
     """The price of a payment, or its share when another amount of coin came than was asked for; rounded down."""
     currency = str(payment["price_currency"]).upper()
-    price, asked, came = (Decimal(str(payment.get(name) or 0)) for name in ("price_amount", "pay_amount", "actually_paid"))
-    share = price if came == asked or not asked else price * came / asked
+    # A number that is not there is not nought: without both, no share can be told.
+    price, asked, came = (Decimal(str(payment[name])) for name in ("price_amount", "pay_amount", "actually_paid"))
+    share = price * (came / asked if came != asked else 1)
     return Money.of(share.quantize(Decimal(1).scaleb(-CURRENCIES[currency].exponent), ROUND_DOWN), currency)
 
 
@@ -165,11 +195,12 @@ def _refused(body: Any) -> GatewayError:
 
 
 def _event(said: Mapping[str, Any], body: bytes) -> Event:
-    payment_id, status = said.get("payment_id"), said.get("payment_status")
-    if payment_id is None or not isinstance(status, str):
-        raise BadSignature("signed, but no event")
+    """What a proven call is about: a payment, or nothing of ours (payouts are told of at the same address). Raises UnreadableEvent."""
+    payment_id, status = said.get("payment_id"), text(said.get("payment_status"), "payment_status")
+    if payment_id is not None and not (isinstance(payment_id, str) and payment_id.isascii() and payment_id.isdigit()):
+        raise UnreadableEvent("payment_id")
     # It carries no id of its own: the same news twice is the same bytes.
-    return Event(hashlib.sha256(body).hexdigest(), f"payment-{payment_id}", status, clock.now())
+    return Event(hashlib.sha256(body).hexdigest(), f"payment-{payment_id}" if payment_id and status else "", status, clock.now())
 
 
 # Their signature covers what JavaScript's JSON.stringify makes of the body, which is not what Python makes of it.

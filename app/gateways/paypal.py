@@ -10,6 +10,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -29,6 +30,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from app import clock
 from app.gateways import http
 from app.gateways.base import (
+    UNREADABLE,
     BadSignature,
     Charge,
     DisputeSnapshot,
@@ -36,17 +38,24 @@ from app.gateways.base import (
     GatewayError,
     Method,
     Misconfigured,
-    NoAnswer,
     NotNow,
+    ReadsAnswers,
     Redirect,
     RefundSnapshot,
     Refused,
     Snapshot,
     State,
+    Unread,
+    UnreadableAnswer,
+    UnreadableEvent,
     WayBack,
+    each,
     on_loopback,
+    optional,
     origin,
+    place_of,
     read_json,
+    text,
 )
 from app.languages import N_
 from app.money import AmountError, Money
@@ -75,6 +84,8 @@ METHODS = (Method("paypal", "PayPal", "PayPal", "Your PayPal account", "Instant"
 
 _OWN_ID = re.compile(r"pay_\w{1,64}")
 _THEIR_ID = re.compile(r"(capture-)?[0-9A-Za-z-]{1,64}")
+_ABOUT_MONEY = ("CHECKOUT.", "CUSTOMER.DISPUTE.", "PAYMENT.CAPTURE.", "PAYMENT.REFUND.")
+"""How the kinds of events begin that are about payments of ours; PayPal may send any other to the same address."""
 _CERTIFICATE_PATH = re.compile(r"/v1/notifications/certs/[0-9A-Za-z._-]{1,128}")
 _PREFER = {"Prefer": "return=representation"}
 
@@ -87,17 +98,17 @@ def _page_origin(api_base: str) -> str:
     return "https://www.sandbox.paypal.com" if trial else "https://www.paypal.com"
 
 
-class PayPal:
-    """The gateway to one PayPal account. `merchant_id`, when given, is checked on every order and webhook."""
+class PayPal(ReadsAnswers):
+    """The gateway to one PayPal account. `merchant_id`, when given, is checked on every order and webhook; `webhook_ids` may hold two, by comma, while one is being replaced."""
 
     name = "paypal"
     grows = False
     forgets = True
     final_after: timedelta | None = None
 
-    def __init__(self, client_id: str, secret: str, webhook_id: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
+    def __init__(self, client_id: str, secret: str, webhook_ids: str, api_base: str = LIVE_API, merchant_id: str = "", certificates: "Certificates | None" = None) -> None:
         self._authorization = http.basic(client_id, secret)
-        self._webhook_id = webhook_id
+        self._webhook_ids = [name.strip() for name in webhook_ids.split(",") if name.strip()]
         self._base = api_base.rstrip("/")
         self._merchant_id = merchant_id
         self.pages: tuple[str, ...] = (_page_origin(self._base),)
@@ -114,22 +125,28 @@ class PayPal:
         if answer.status == 422:
             raise _refused(answer.body)
         order = answer.body
-        url = next((link["href"] for link in order.get("links", []) if link.get("rel") in ("payer-action", "approve")), "")
+        url = next((link["href"] for link in order.get("links") or [] if link.get("rel") in ("payer-action", "approve")), "")
         if not url:
-            raise NoAnswer(f"{order.get('id')} has no page for the payer", "The payment page did not open. Nothing was charged.")
+            raise UnreadableAnswer("links[].href (paypal.checkout)", "The payment page did not open. Nothing was charged.")
         return Redirect(url, order["id"])
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
-        """Verify the signature by PayPal's certificate, then read. Raises BadSignature, GatewayError while the certificate cannot be had.
+        """Verify the signature by PayPal's certificate, then read. Raises BadSignature, UnreadableEvent, GatewayError while the certificate cannot be had.
 
         What is signed is a CRC32 of the body, which anybody can keep while changing the body: all that is taken from it is what to look up.
         """
         sent_at = self._verify(body, headers)
         event = read_json(body)
-        about = event.get("resource")
-        if not isinstance(about, dict) or not isinstance(event.get("event_type"), str):
-            raise BadSignature("signed, but no event")
-        return Event(headers["paypal-transmission-id"], _reference(event["event_type"], about), event["event_type"], sent_at, self._foreign(_payee(about)))
+        kind, about = text(event.get("event_type"), "event_type"), event.get("resource")
+        if not kind.startswith(_ABOUT_MONEY):
+            return Event(headers["paypal-transmission-id"], "", kind, sent_at)
+        if not isinstance(about, dict):
+            raise UnreadableEvent("resource")
+        try:
+            reference, fault = _reference(kind, about), self._foreign(_payee(about))
+        except UNREADABLE as error:
+            raise UnreadableEvent(f"resource: {place_of(error)}") from None
+        return Event(headers["paypal-transmission-id"], reference, kind, sent_at, fault)
 
     def lookup(self, reference: str) -> Snapshot | None:
         """The order by its own id, its capture's, or ours; one that was approved is captured first."""
@@ -140,10 +157,12 @@ class PayPal:
         """Send back from the order's capture, unless the order shows that this key has sent it: PayPal forgets a key after 45 days, a refund never."""
         order = self._find(reference)
         capture = _capture(order) if order else None
+        if order is not None and capture is None and order["status"] == _COMPLETED:
+            raise UnreadableAnswer(_CAPTURES)
         if order is None or capture is None:
             raise Misconfigured(f"PayPal has no capture of {reference}: are its keys those of the account that was paid?")
-        if sent := next((refund for refund in _refunds(order, amount.currency) if refund.key == key), None):
-            return sent
+        if sent := next((one for one in _listed_refunds(order) if one.get("custom_id") == key), None):
+            return _refund(sent, amount, key)
         body = {"amount": _amount(amount), "custom_id": key}
         answer = self._call("POST", f"/v2/payments/captures/{quote(capture['id'])}/refund", body, {"PayPal-Request-Id": f"{key}:refund", **_PREFER}, expected=(422,))
         if answer.status == 422:
@@ -159,7 +178,7 @@ class PayPal:
 
     def _verify(self, body: bytes, headers: Mapping[str, str]) -> datetime:
         transmission, stamp, signature, url, algorithm = (headers.get(name, "") for name in SIGNATURE_HEADERS)
-        if algorithm != "SHA256withRSA" or not (0 < len(transmission) <= 128):
+        if algorithm != "SHA256withRSA" or not (0 < len(transmission) <= 128 and transmission.isprintable()):
             raise BadSignature("not signed as PayPal signs")
         try:
             sent_at, signed = _time(stamp), http.read_base64(signature)
@@ -167,12 +186,12 @@ class PayPal:
             raise BadSignature("no signed time, or no signature") from error
         if abs(clock.now() - sent_at) > DELIVERED_WITHIN:
             raise BadSignature("signed too far from now")
-        message = f"{transmission}|{stamp}|{self._webhook_id}|{zlib.crc32(body)}".encode()
-        try:
-            self._certificates.key(url).verify(signed, message, PKCS1v15(), SHA256())
-        except InvalidSignature as error:
-            raise BadSignature("the signature does not match") from error
-        return sent_at
+        key = self._certificates.key(url)
+        for webhook_id in self._webhook_ids:
+            with suppress(InvalidSignature):
+                key.verify(signed, f"{transmission}|{stamp}|{webhook_id}|{zlib.crc32(body)}".encode(), PKCS1v15(), SHA256())
+                return sent_at
+        raise BadSignature("the signature does not match")
 
     def _foreign(self, payee: str) -> str:
         return f"of the account {payee}, not ours" if payee and self._merchant_id and payee != self._merchant_id else ""
@@ -192,7 +211,7 @@ class PayPal:
         if fresh or time.monotonic() >= self._token_until:
             headers = {"Authorization": self._authorization, "Content-Type": "application/x-www-form-urlencoded"}
             answer = http.call("POST", f"{self._base}/v1/oauth2/token", body=b"grant_type=client_credentials", headers=headers).body
-            self._token, self._token_until = str(answer["access_token"]), time.monotonic() + int(answer["expires_in"]) - TOKEN_MARGIN_S
+            self._token, self._token_until = str(answer["access_token"]), time.monotonic() + int(answer.get("expires_in") or 0) - TOKEN_MARGIN_S
         return self._token
 
     def _order(self, charge: Charge) -> dict[str, Any]:
@@ -232,23 +251,27 @@ class PayPal:
         path = f"/v1/notifications/webhooks-events?page_size=100&start_time={since}"
         for _ in range(50):
             found = self._call("GET", path).body or {}
-            for event in found.get("events", []):
-                if charge_id in _custom_ids(event.get("resource", {})):
-                    return _reference(event.get("event_type", ""), event["resource"])
-            path = next((_local(link["href"]) for link in found.get("links", []) if link.get("rel") == "next"), "")
+            for event in found.get("events") or []:
+                with suppress(*UNREADABLE):  # one of another kind, of which the list may hold any
+                    if charge_id in _custom_ids(event["resource"]):
+                        return _reference(str(event["event_type"]), event["resource"])
+            path = next((_local(link["href"]) for link in found.get("links") or [] if link.get("rel") == "next"), "")
             if not path:
                 break
         return ""
 
     def _order_of(self, capture_id: str) -> str:
         answer = self._call("GET", f"/v2/payments/captures/{capture_id}", expected=(404,))
-        return _order_id(answer.body) if answer.status == 200 else ""
+        order = _order_id(answer.body) if answer.status == 200 else ""
+        if not order and answer.status == 200 and _OWN_ID.fullmatch(str(answer.body.get("custom_id"))):
+            raise UnreadableAnswer("supplementary_data.related_ids.order_id (paypal._order_of)")
+        return order
 
     # What an order says
 
     def _snapshot(self, order: dict[str, Any]) -> Snapshot:
         unit = order["purchase_units"][0]
-        told = Snapshot(order["id"], str(unit.get("custom_id") or ""), "open", fault=self._foreign((unit.get("payee") or {}).get("merchant_id", "")))
+        told = Snapshot(order["id"], str(unit.get("custom_id") or unit.get("invoice_id") or ""), "open", fault=self._foreign((unit.get("payee") or {}).get("merchant_id", "")))
         capture = _capture(order)
         if capture is None and order["status"] == "APPROVED" and _OWN_ID.fullmatch(told.charge_id) and not told.fault and _age(order) < KEY_LIFE:
             return self._take(order, told)
@@ -278,20 +301,24 @@ class PayPal:
         return found
 
     def _captured(self, capture: dict[str, Any], told: Snapshot) -> Snapshot:
-        state = _CAPTURE_STATES.get(capture["status"], "pending")
-        breakdown = capture.get("seller_receivable_breakdown") or {}
+        state = _CAPTURE_STATES.get(capture["status"])
+        if state is None:
+            raise UnreadableAnswer("status (paypal._captured)")
         named = capture.get("custom_id") or told.charge_id
+        unread: list[Unread] = []
+        paid = state == "paid"
         return replace(
             told,
             state=state,
             # As it was paid, and the fee in the same currency, even where PayPal then changes it into the currency of our balance.
-            received=_money(capture["amount"]) if state == "paid" else None,
-            fee=_money(breakdown["paypal_fee"]) if state == "paid" and "paypal_fee" in breakdown else None,
-            paid_at=_time(capture["create_time"]) if state == "paid" else None,
+            received=_money(capture["amount"]) if paid else None,
+            fee=optional("fee", capture["id"], lambda: _fee(capture), None, unread) if paid else None,
+            paid_at=optional("detail", capture["id"], lambda: _time(capture["create_time"]), None, unread) if paid else None,
             method_label="PayPal",
             failure_code="declined" if state == "failed" else "",
             failure_message=N_("PayPal declined the payment.") if state == "failed" else "",
             fault=told.fault or self._foreign(_payee(capture)) or (f"the capture names {named}" if named != told.charge_id else ""),
+            unread=tuple(unread),
         )
 
     def _since(self, order: dict[str, Any], capture: dict[str, Any], told: Snapshot) -> Snapshot:
@@ -299,33 +326,48 @@ class PayPal:
         said = self._captured(capture, told)
         if said.state != "paid" or said.received is None:
             return said
-        disputes = self._disputes(capture["id"])
-        refunds = _not_of(disputes, _refunds(order, said.received.currency))
-        if capture["status"] == "REVERSED" and not any(dispute.state in _TOOK for dispute in disputes):
+        disputes, unread_disputes = self._disputes(capture["id"])
+        sent, unread_refunds = _refunds(order, said.received.currency)
+        unread = (*said.unread, *unread_disputes, *unread_refunds)
+        if unread_disputes:
+            # PayPal writes what a dispute took among the refunds, too: until it can be read, only those that carry our key are known to be refunds.
+            return replace(said, refunds=tuple(one for one in sent if one.key), disputes=disputes, unread=unread)
+        refunds = _not_of(disputes, sent)
+        if capture["status"] == "REVERSED" and not unread and not any(dispute.state in _TOOK for dispute in disputes):
             disputes += _reversed(capture["id"], said.received, refunds)
-        return replace(said, refunds=refunds, disputes=disputes)
+        return replace(said, refunds=refunds, disputes=disputes, unread=unread)
 
-    def _disputes(self, capture_id: str) -> tuple[DisputeSnapshot, ...]:
-        """The disputes of a capture, inquiries among them. Their list tells no outcome, so each is read by itself."""
+    def _disputes(self, capture_id: str) -> tuple[tuple[DisputeSnapshot, ...], tuple[Unread, ...]]:
+        """The disputes of a capture, inquiries among them, and those that cannot be read. Their list tells no outcome, so each is read by itself."""
         answer = self._call("GET", f"/v1/customer/disputes?disputed_transaction_id={quote(capture_id)}&page_size=50", expected=(403,))
         if answer.status == 403:
             log.warning("PayPal does not let us read disputes: switch them on among the features of our app in its dashboard.")
-            return ()
+            return (), ()
         named = [str(one["dispute_id"]) for one in (answer.body or {}).get("items", [])]
-        return tuple(told for name in named for told in _dispute(self._call("GET", f"/v1/customer/disputes/{quote(name)}").body))
+        return each("dispute", named, lambda name: _dispute(self._call("GET", f"/v1/customer/disputes/{quote(name)}").body), str)
 
 
 _LOCALES = {"cs": "cs-CZ", "de": "de-DE", "en": "en-US", "es": "es-ES", "fr": "fr-FR", "it": "it-IT", "nl": "nl-NL", "pl": "pl-PL", "pt": "pt-PT"}
-_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"COMPLETED": "settled", "FAILED": "failed", "CANCELLED": "failed"}
-_CAPTURE_STATES: dict[str, State] = {**dict.fromkeys(("COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"), "paid"), "DECLINED": "failed", "FAILED": "failed"}
+_COMPLETED = "COMPLETED"
+_ORDER_STATES: dict[str, State] = {**dict.fromkeys(("CREATED", "SAVED", "APPROVED", "PAYER_ACTION_REQUIRED"), "open"), "VOIDED": "expired"}
+"""Of an order that has no capture; a completed one has one."""
+_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"PENDING": "pending", "COMPLETED": "settled", "FAILED": "failed", "CANCELLED": "failed"}
+_CAPTURE_STATES: dict[str, State] = {
+    **dict.fromkeys(("COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"), "paid"),
+    "PENDING": "pending",
+    **dict.fromkeys(("DECLINED", "FAILED"), "failed"),
+}
+_CAPTURES = "purchase_units[].payments.captures"
+_INQUIRY = "INQUIRY"
 _CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
 """The stages at which a dispute takes the money. In an inquiry the two only talk; what is sent back there is a refund."""
 _TOOK = frozenset({"open", "won", "lost"})
 _OUTCOMES: dict[str, Literal["won", "lost"]] = {
-    **dict.fromkeys(("RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"), "won"),
+    **dict.fromkeys(("RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT", "NONE"), "won"),
     **dict.fromkeys(("RESOLVED_BUYER_FAVOUR", "ACCEPTED"), "lost"),
 }
-"""Paid out by PayPal itself (`RESOLVED_WITH_PAYOUT`), the payer's money does not come from us."""
+"""Paid out by PayPal itself (`RESOLVED_WITH_PAYOUT`), the payer's money does not come from us. One that ended without a decision (`NONE`, or no
+outcome at all) took nothing, unless it says what was refunded."""
 _NOT_YET = frozenset({"ORDER_NOT_APPROVED", "ORDER_COMPLETION_IN_PROGRESS"})
 _CODES = {"INSTRUMENT_DECLINED": "insufficient_funds"}
 _SENTENCES = {
@@ -386,20 +428,34 @@ def _fitting(method: Method, amount: Money) -> Method:
 
 def _capture(order: Mapping[str, Any]) -> dict[str, Any] | None:
     """The capture of an order: the one that brought money before one that did not."""
-    captures = [capture for unit in order["purchase_units"] for capture in (unit.get("payments") or {}).get("captures", [])]
+    captures = [capture for unit in order["purchase_units"] for capture in (unit.get("payments") or {}).get("captures") or []]
     return min(captures, key=lambda capture: _CAPTURE_STATES.get(capture["status"], "pending") != "paid", default=None)
 
 
-def _refunds(order: Mapping[str, Any], currency: str) -> list[RefundSnapshot]:
-    """The refunds of an order, whoever made them."""
-    each = [refund for unit in order["purchase_units"] for refund in (unit.get("payments") or {}).get("refunds", [])]
-    return [_refund(refund, Money(0, currency), str(refund.get("custom_id") or "")) for refund in each]
+def _fee(capture: Mapping[str, Any]) -> Money | None:
+    """What PayPal kept of a capture, where it says so."""
+    fee = (capture.get("seller_receivable_breakdown") or {}).get("paypal_fee")
+    return _money(fee) if fee else None
+
+
+def _refunds(order: Mapping[str, Any], currency: str) -> tuple[tuple[RefundSnapshot, ...], tuple[Unread, ...]]:
+    """The refunds of an order, whoever made them, and those that cannot be read."""
+    return each("listed_refund", _listed_refunds(order), lambda refund: [_listed_refund(refund, currency)], lambda refund: str(refund.get("id") or ""))
+
+
+def _listed_refunds(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [refund for unit in order["purchase_units"] for refund in (unit.get("payments") or {}).get("refunds") or []]
+
+
+def _listed_refund(said: Mapping[str, Any], currency: str) -> RefundSnapshot:
+    amount = _money(said["amount"])
+    return _refund(said, amount or Money(0, currency), str(said.get("custom_id") or ""))
 
 
 def _refund(said: Mapping[str, Any], asked: Money, key: str) -> RefundSnapshot:
-    """One refund; `asked` counts where PayPal does not repeat the amount."""
-    state = _REFUND_STATES.get(said.get("status", ""), "pending")
-    amount = (_money(said["amount"]) if "amount" in said else None) or asked
+    """One refund; `asked` counts where PayPal does not repeat the amount, or not so that we could read it: the money has left."""
+    state = _REFUND_STATES.get(str(said.get("status") or ""), "pending")
+    amount = optional("detail", "", lambda: _money(said["amount"]), None, []) or asked
     return RefundSnapshot(str(said["id"]), state, amount, N_("PayPal could not send the money back to the payer.") if state == "failed" else "", key)
 
 
@@ -422,15 +478,23 @@ def _reversed(capture_id: str, received: Money, refunds: Sequence[RefundSnapshot
 
 
 def _dispute(said: Mapping[str, Any]) -> tuple[DisputeSnapshot, ...]:
-    """One dispute; two where it ended with a part: the whole was given back to us, and the part taken for good."""
+    """One dispute; two where it ended with a part: the whole was given back to us, and the part taken for good. Raises UnreadableAnswer."""
     amount = _money(said["dispute_amount"])
     if amount is None:
-        return ()
+        raise UnreadableAnswer("dispute_amount.currency_code")
     outcome = said.get("dispute_outcome") or {}
-    name, reason = str(said["dispute_id"]), str(said.get("reason") or "").replace("_", " ").lower()
-    if said.get("dispute_life_cycle_stage") not in _CLAIMS:
-        return (DisputeSnapshot(name, "closed" if said.get("status") == "RESOLVED" else "inquiry", amount, reason),)
-    state = _OUTCOMES.get(str(outcome.get("outcome_code") or "")) if said.get("status") == "RESOLVED" else None
+    name, reason, over = str(said["dispute_id"]), str(said.get("reason") or "").replace("_", " ").lower(), said["status"] == "RESOLVED"
+    stage = str(said.get("dispute_life_cycle_stage") or _INQUIRY)
+    if stage not in _CLAIMS:
+        if stage != _INQUIRY:
+            raise UnreadableAnswer("dispute_life_cycle_stage")
+        return (DisputeSnapshot(name, "closed" if over else "inquiry", amount, reason),)
+    code = str(outcome.get("outcome_code") or "NONE")
+    if over and code not in _OUTCOMES:
+        raise UnreadableAnswer("dispute_outcome.outcome_code")
+    state = _OUTCOMES[code] if over else None
+    if state == "won" and code == "NONE" and outcome.get("amount_refunded"):
+        state = "lost"
     part = _money(outcome["amount_refunded"]) if state == "lost" and outcome.get("amount_refunded") else None
     if part and part.currency == amount.currency and 0 < part.minor < amount.minor:
         return DisputeSnapshot(name, "won", amount, reason), DisputeSnapshot(f"{name}-part", "lost", part, reason)
@@ -438,10 +502,12 @@ def _dispute(said: Mapping[str, Any]) -> tuple[DisputeSnapshot, ...]:
 
 
 def _waiting(order: Mapping[str, Any]) -> State:
-    """The state of an order without a capture."""
-    if order["status"] == "COMPLETED":
-        return "pending"
-    return "expired" if order["status"] == "VOIDED" or _age(order) >= KEY_LIFE else "open"
+    """The state of an order without a capture. Raises UnreadableAnswer for one that should have one, and for a status PayPal has added since."""
+    if order["status"] == _COMPLETED:
+        raise UnreadableAnswer(_CAPTURES)
+    if order["status"] not in _ORDER_STATES:
+        raise UnreadableAnswer("status")
+    return "expired" if _age(order) >= KEY_LIFE else _ORDER_STATES[order["status"]]
 
 
 def _age(order: Mapping[str, Any]) -> timedelta:
@@ -468,7 +534,9 @@ def _capture_reference(capture_id: object) -> str:
 
 
 def _order_id(capture: Mapping[str, Any]) -> str:
-    return str(((capture.get("supplementary_data") or {}).get("related_ids") or {}).get("order_id") or "")
+    named = ((capture.get("supplementary_data") or {}).get("related_ids") or {}).get("order_id")
+    up = next((str(link.get("href")) for link in capture.get("links") or [] if link.get("rel") == "up"), "")
+    return str(named or (up.rpartition("/")[2] if "/checkout/orders/" in up else ""))
 
 
 def _custom_ids(about: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from app.gateways import http, stripe_declines, stripe_methods
 from app.gateways.base import (
     ON_ITS_WAY,
     SIGNATURE_TOLERANCE_S,
+    UNREADABLE,
     BadSignature,
     Charge,
     DisputeSnapshot,
@@ -28,15 +29,22 @@ from app.gateways.base import (
     Method,
     Misconfigured,
     NoAnswer,
+    ReadsAnswers,
     Redirect,
     RefundSnapshot,
     Refused,
     Snapshot,
     State,
+    Unread,
+    UnreadableAnswer,
+    UnreadableEvent,
     WayBack,
+    each,
     on_loopback,
+    optional,
     origin,
     read_json,
+    text,
 )
 from app.languages import N_
 from app.money import CURRENCIES, AmountError, Money, exponent
@@ -62,7 +70,7 @@ _LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
 _EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds", "setup_intent.payment_method"]
 
 
-class Stripe:
+class Stripe(ReadsAnswers):
     """The gateway to one Stripe account. `webhook_secrets` may hold two, by comma, while one is being replaced; `methods` names those offered, by comma."""
 
     name = "stripe"
@@ -95,7 +103,7 @@ class Stripe:
                 return self._reopened(charge)
             session = self._client.v1.checkout.sessions.create(_session_params(charge), {"idempotency_key": f"{charge.id}:checkout"})
         if not session.url:
-            raise NoAnswer(f"{session.id} has no url", "The payment page did not open. Nothing was charged.")
+            raise UnreadableAnswer("checkout.session.url", "The payment page did not open. Nothing was charged.")
         return Redirect(session.url, session.id)
 
     def _reopened(self, charge: Charge) -> Redirect:
@@ -105,15 +113,16 @@ class Stripe:
         return Redirect(session.url, session.id)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
-        """Verify the signature and its time on both sides, then read. Raises BadSignature."""
+        """Verify the signature and its time on both sides, then read. Raises BadSignature, UnreadableEvent.
+
+        A thin event (v2) carries no object but may name one; what it names is looked up like any other. One about nothing of ours has no reference.
+        """
         self._verify(body, headers.get(SIGNATURE_HEADER, ""))
         event = read_json(body)
-        try:
-            about = event["data"]["object"]
-            occurred_at = datetime.fromtimestamp(event["created"], UTC)
-            return Event(str(event["id"]), _reference(about), str(event["type"]), occurred_at, self._fault(event))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BadSignature(f"signed, but no event: {error!r}") from error
+        name, kind = text(event.get("id"), "id"), text(event.get("type"), "type")
+        if not name or not kind:
+            raise UnreadableEvent("type" if name else "id")
+        return Event(name, _reference(_about(event)), kind, _moment(event.get("created")), self._fault(event))
 
     def lookup(self, reference: str) -> Snapshot | None:
         """The session by its own id, its payment intent's, or ours."""
@@ -121,7 +130,10 @@ class Stripe:
             session = self._session(reference)
             if session is None:
                 return None
-            return replace(self._snapshot(session), refunds=self._refunds(session), disputes=self._disputes(session))
+            snapshot = self._snapshot(session)
+            refunds, unread_refunds = self._refunds(session)
+            disputes, unread_disputes = self._disputes(session)
+            return replace(snapshot, refunds=refunds, disputes=disputes, unread=(*snapshot.unread, *unread_refunds, *unread_disputes))
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""
@@ -129,13 +141,13 @@ class Stripe:
             session = self._session(reference)
             if session is None or session.payment_intent is None:
                 raise Misconfigured(f"Stripe has no payment intent of {reference}: is its key one of the account that was paid?")
-            before = self._refunds(session)
-            if sent := next((one for one in before if one.key == key), None):
-                return sent
+            before = self._listed_refunds(session)
+            if sent := next((one for one in before if _key(one) == key), None):
+                return _ours_sent(sent, amount, key)
             try:
-                return _refund(self._send_back(_id(session.payment_intent), amount, key))
+                return _ours_sent(self._send_back(_id(session.payment_intent), amount, key), amount, key)
             except stripe.InvalidRequestError as error:
-                if amount.minor > _left(session, before):
+                if amount.minor > _left(session, [_refund(one) for one in before]):
                     raise Refused(NOT_SENT_BACK, detail=str(error)) from error
                 raise
 
@@ -176,7 +188,8 @@ class Stripe:
     def _fault(self, event: dict[str, Any]) -> str:
         if event.get("livemode") is not self.live:
             return f"of {'live' if event.get('livemode') else 'test'} mode, not ours"
-        return f"of the account {event['account']}, not ours" if event.get("account") else ""
+        other = text(event.get("account"), "account")
+        return f"of the account {other}, not ours" if other else ""
 
     def _session(self, reference: str) -> Session | None:
         sessions = self._client.v1.checkout.sessions
@@ -189,39 +202,46 @@ class Stripe:
         every = sessions.list({"created": {"gte": since}, "limit": 100, "expand": among}).auto_paging_iter()
         return next((session for session in every if session.client_reference_id == reference), None)
 
-    def _disputes(self, session: Session) -> tuple[DisputeSnapshot, ...]:
-        """The disputes and inquiries of a payment; asked for only where its charge says that there are any."""
+    def _disputes(self, session: Session) -> tuple[tuple[DisputeSnapshot, ...], tuple[Unread, ...]]:
+        """The disputes and inquiries of a payment, and those that cannot be read; asked for only where its charge says that there are any."""
         intent: Any = session.payment_intent
         if not getattr(getattr(intent, "latest_charge", None), "disputed", False):
-            return ()
-        every = self._client.v1.disputes.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter()
-        return tuple(_dispute(one) for one in every if one.status in _DISPUTE_STATES)
+            return (), ()
+        every: Iterator[Any] = self._client.v1.disputes.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter()
+        return each("dispute", every, lambda one: [_dispute(one)] if one.status != PREVENTED else [], _name)
 
-    def _refunds(self, session: Session) -> tuple[RefundSnapshot, ...]:
-        """The refunds of a payment, oldest first, all of them: with its charge come ten at most."""
+    def _refunds(self, session: Session) -> tuple[tuple[RefundSnapshot, ...], tuple[Unread, ...]]:
+        """The refunds of a payment, oldest first, and those that cannot be read."""
+        return each("listed_refund", self._listed_refunds(session), lambda one: [_refund(one)], _name)
+
+    def _listed_refunds(self, session: Session) -> list[Any]:
+        """All refunds of a payment, oldest first: with its charge come ten at most, and none where the charge was not expanded."""
         intent: Any = session.payment_intent
-        found: Any = getattr(getattr(intent, "latest_charge", None), "refunds", None)
-        every: Any = getattr(found, "data", ())
-        if getattr(found, "has_more", False):
-            every = list(self._client.v1.refunds.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter())
-        return tuple(_refund(one) for one in reversed(every))
+        charge: Any = getattr(intent, "latest_charge", None)
+        found: Any = getattr(charge, "refunds", None)
+        told: Any = getattr(found, "data", None)
+        if charge is not None and (told is None or getattr(found, "has_more", False)):
+            told = self._client.v1.refunds.list({"payment_intent": _id(intent), "limit": 100}).auto_paging_iter()
+        return list(told or ())[::-1]
 
     def _snapshot(self, session: Session) -> Snapshot:
         intent: Any = session.payment_intent
         charge: Any = getattr(intent, "latest_charge", None)
         error: Any = getattr(intent, "last_payment_error", None)
         paid = session.payment_status == "paid" or getattr(intent, "status", None) == "succeeded"
+        unread: list[Unread] = []
         return Snapshot(
             session.id,
             session.client_reference_id or "",
             "paid" if paid else _state(session, intent),
             received=_received(session, intent) if paid else None,
-            fee=_fee(charge),
-            paid_at=_paid_at(charge) if paid and charge else None,
-            method_label=_label(charge),
+            fee=optional("fee", session.id, lambda: _fee(charge), None, unread),
+            paid_at=optional("detail", session.id, lambda: _paid_at(charge), None, unread) if paid and charge else None,
+            method_label=optional("detail", session.id, lambda: _label(charge), "", unread),
             failure_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
             failure_message=_why_not(intent, error),
             fault=self._mismatch(session, intent),
+            unread=tuple(unread),
         )
 
     def _mismatch(self, session: Session, intent: Any) -> str:
@@ -231,6 +251,15 @@ class Stripe:
         return f"the intent names {kept}" if kept != session.client_reference_id else ""
 
 
+COMPLETE = "complete"
+_SESSION_STATES: Mapping[str, State] = {"open": "open", "expired": "expired"}
+"""What a session is that is not complete; a complete one is what its intent is."""
+_INTENT_STATES: Mapping[str, State] = {
+    "succeeded": "paid",
+    **dict.fromkeys(("processing", "requires_action", "requires_capture"), "pending"),
+    **dict.fromkeys(("requires_payment_method", "requires_confirmation", "canceled"), "failed"),
+}
+
 _DISPUTE_STATES: dict[str, Literal["inquiry", "open", "won", "lost", "closed"]] = {
     **dict.fromkeys(("warning_needs_response", "warning_under_review"), "inquiry"),
     "warning_closed": "closed",
@@ -238,9 +267,15 @@ _DISPUTE_STATES: dict[str, Literal["inquiry", "open", "won", "lost", "closed"]] 
     "won": "won",
     **dict.fromkeys(("lost", "appeal_needs_response", "appeal_under_review"), "lost"),
 }
-"""An inquiry (`warning_…`) moves no money and may become a dispute under the same name; one that was prevented is a refund."""
+"""An inquiry (`warning_…`) moves no money and may become a dispute under the same name."""
+PREVENTED = "prevented"
+"""A dispute that never became one, because its payment was refunded: the refund says all there is."""
 
-_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {"succeeded": "settled", "failed": "failed", "canceled": "failed"}
+_REFUND_STATES: dict[str, Literal["pending", "settled", "failed"]] = {
+    **dict.fromkeys(("pending", "requires_action"), "pending"),
+    "succeeded": "settled",
+    **dict.fromkeys(("failed", "canceled"), "failed"),
+}
 
 
 def to_stripe(amount: Money) -> int:
@@ -310,23 +345,64 @@ def _session_params(charge: Charge) -> SessionCreateParams:
     return params
 
 
-def _reference(about: dict[str, Any]) -> str:
+def _reference(about: Mapping[str, Any]) -> str:
     """What to look up for an event's object: sessions and intents by themselves, charges, refunds and disputes by their intent."""
     if about.get("object") in ("checkout.session", "payment_intent"):
-        return str(about["id"])
+        return text(about.get("id"), "data.object.id")
     if about.get("object") in ("charge", "refund", "dispute"):
-        return str(about.get("payment_intent") or "")
+        return text(about.get("payment_intent"), "data.object.payment_intent")
     return ""
 
 
+def _about(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object that an event carries, or that a thin one names. Raises UnreadableEvent where neither can be."""
+    if text(event.get("object"), "object").startswith("v2."):
+        named = event.get("related_object") or {}
+        if not isinstance(named, dict):
+            raise UnreadableEvent("related_object")
+        return {"object": named.get("type"), "id": named.get("id")}
+    data = event.get("data")
+    about = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(about, dict):
+        raise UnreadableEvent("data.object")
+    return about
+
+
+def _moment(said: Any) -> datetime:
+    """When an event happened: seconds since 1970 in version 1, RFC 3339 in version 2. Raises UnreadableEvent."""
+    try:
+        return datetime.fromisoformat(said) if isinstance(said, str) else datetime.fromtimestamp(said, UTC)
+    except UNREADABLE:
+        raise UnreadableEvent("created") from None
+
+
+def _name(said: Any) -> str:
+    return str(getattr(said, "id", ""))
+
+
+def _key(refund: Any) -> str:
+    """Our own key, as a refund carries it; nothing for one that we did not order."""
+    return str(getattr(refund.metadata, "refund", "")) if getattr(refund, "metadata", None) else ""
+
+
 def _refund(refund: Any) -> RefundSnapshot:
-    key = getattr(refund.metadata, "refund", "") if refund.metadata else ""
-    return RefundSnapshot(
-        refund.id, _REFUND_STATES.get(refund.status or "", "pending"), from_stripe(refund.amount, refund.currency), stripe_declines.returned(refund.failure_reason), key
-    )
+    return _sent(refund, from_stripe(refund.amount, refund.currency), _key(refund))
+
+
+def _ours_sent(refund: Any, asked: Money, key: str) -> RefundSnapshot:
+    """A refund that we ordered: the money has left, so its name is all that must be read."""
+    return _sent(refund, optional("detail", "", lambda: from_stripe(refund.amount, refund.currency), asked, []), key)
+
+
+def _sent(refund: Any, amount: Money, key: str) -> RefundSnapshot:
+    state = _REFUND_STATES.get(getattr(refund, "status", None) or "", "pending")
+    why = stripe_declines.returned(getattr(refund, "failure_reason", None) or "unknown") if state == "failed" else ""
+    return RefundSnapshot(refund.id, state, amount, why, key)
 
 
 def _dispute(dispute: Any) -> DisputeSnapshot:
+    if dispute.status not in _DISPUTE_STATES:
+        raise UnreadableAnswer("dispute.status")
     amount, reason = from_stripe(dispute.amount, dispute.currency), dispute.reason.replace("_", " ")
     moved = [one for one in getattr(dispute, "balance_transactions", None) or () if one.fee and one.currency.upper() in CURRENCIES]
     return DisputeSnapshot(dispute.id, _DISPUTE_STATES[dispute.status], amount, reason, tuple((one.id, from_stripe(one.fee, one.currency)) for one in moved))
@@ -349,11 +425,15 @@ def _paid_at(charge: Any) -> datetime | None:
 
 
 def _state(session: Session, intent: Any) -> State:
-    if session.status == "open":
-        return "open"
-    if session.status == "expired":
-        return "expired"
-    return "pending" if getattr(intent, "status", None) in ("processing", "requires_action", "requires_capture") else "failed"
+    """The state of a session that is not paid. Raises UnreadableAnswer for one that Stripe has added since."""
+    if session.status not in (None, COMPLETE):
+        if session.status not in _SESSION_STATES:
+            raise UnreadableAnswer("checkout.session.status")
+        return _SESSION_STATES[session.status]
+    said = getattr(intent, "status", None)
+    if said is not None and said not in _INTENT_STATES:
+        raise UnreadableAnswer("payment_intent.status")
+    return _INTENT_STATES[said] if said is not None else "failed"
 
 
 def _received(session: Session, intent: Any) -> Money | None:
@@ -387,7 +467,8 @@ def _label(charge: Any) -> str:
         return stripe_methods.LABELS.get(str(details.type), str(details.type))
     wallet = getattr(getattr(card, "wallet", None), "type", "")
     by = {"apple_pay": ", Apple Pay", "google_pay": ", Google Pay"}.get(wallet, "")
-    return f"{str(card.brand).title()} •••• {card.last4}{by}"
+    brand, last4 = getattr(card, "brand", None) or "Card", getattr(card, "last4", None)
+    return f"{str(brand).title()}{f' •••• {last4}' if last4 else ''}{by}"
 
 
 def _found(retrieve: Callable[[], Found]) -> Found | None:

@@ -14,7 +14,7 @@ from stripe.params import PaymentIntentCreateParams
 
 from app import clock
 from app.gateways import stripe_declines
-from app.gateways.base import ASKED_FOR, ON_ITS_WAY, Charge, KeptCard, NoAnswer, Redirect, Setup, Snapshot, State
+from app.gateways.base import ASKED_FOR, ON_ITS_WAY, Charge, KeptCard, Redirect, Setup, Snapshot, State, UnreadableAnswer, optional
 from app.gateways.stripe import _LOCALES, SEARCH_BACK, Stripe, _found, _id, _translated, of_the_payment, to_stripe
 from app.languages import N_
 
@@ -55,7 +55,7 @@ class StripeWithCards(Stripe):
                 {"idempotency_key": f"{setup.id}:setup"},
             )
         if not session.url:
-            raise NoAnswer(f"{session.id} has no url", "The page did not open. Nothing was saved.")
+            raise UnreadableAnswer("checkout.session.url", "The page did not open. Nothing was saved.")
         return Redirect(session.url, session.id)
 
     def charge_kept(self, charge: Charge) -> Snapshot:
@@ -115,7 +115,11 @@ class StripeWithCards(Stripe):
             return replace(snapshot, **_words(error))
         if snapshot.state == "failed" and session.id == intent.id and _in_flight(intent):
             return replace(snapshot, state="open")
-        return replace(snapshot, card=_kept(intent)) if snapshot.state == "paid" else snapshot
+        if snapshot.state != "paid":
+            return snapshot
+        unread = list(snapshot.unread)
+        card = optional("card", session.id, lambda: _kept(intent), None, unread)
+        return replace(snapshot, card=card, unread=tuple(unread))
 
     def _of_setup(self, session: Session) -> Snapshot:
         intent = cast("Any", session.setup_intent)

@@ -108,7 +108,14 @@ def _of_triggers(columns: Mapping[str, list[str]]) -> Iterator[Finding]:
             yield _trigger(table, name, "is another one than it must be")
 
 
-_WRITERS: Final = frozenset({"audit_chain_append", "keep_card_consent", "keep_service_consent"})
+_WRITERS: Final = frozenset(
+    {
+        "audit_chain_append",
+        "keep_card_consent",
+        "keep_service_consent",
+        "note_origin",
+    }
+)
 """Functions of triggers that write and refuse nothing."""
 
 

@@ -14,8 +14,8 @@ class Unprotected(Exception):
 
 
 def live(settings: config.Settings) -> bool:
-    """Whether an unprotected database is refused: everywhere but in the sandbox."""
-    return not settings.sandbox
+    """Whether an unprotected database is refused: wherever real money can move."""
+    return bool(config.live(settings))
 
 
 def at_start(*, live: bool) -> None:

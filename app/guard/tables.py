@@ -100,7 +100,8 @@ TABLES: Final[dict[str, Table]] = {
     # The bank.
     "bank_lines": _record(
         """
-        state reason rule actor customer_id bill_id payment_id matched_at returned_by payout
+        state reason reason_code rule actor customer_id bill_id payment_id matched_at returned_by
+        payout
         """
     ),
     "bank_statements": HISTORY,
@@ -111,19 +112,23 @@ TABLES: Final[dict[str, Table]] = {
     "bank_return_steps": HISTORY,
     "bank_payout_files": HISTORY,
     "bank_payouts": HISTORY,
+    "bank_payout_statuses": _record("looked_at actor note"),
     # Customers and what they run.
-    "customers": _master("id created_at"),
+    "customers": _master("id created_at origin"),
     "users": _master("id customer_id created_at"),
     "services": _master("id public_id customer_id created_at"),
     "renewals": _record("period_end months bill_id transfer_id renewed_at"),
     "plans": _master("id code"),
     "prices": FREE,
     "agreed_prices": _master("service_id currency months"),
+    "demo_seeding": _record("finished_at"),
     # Rows that come and go.
     "sessions": FREE,
     "tokens": FREE,
     "rate_limits": FREE,
     "outages": FREE,
+    "unreadable_answers": FREE,
+    "unproven_webhooks": FREE,
     "rate_feeds": FREE,
     # The pretend processor: another company's books.
     "sandbox_sessions": FREE,
@@ -200,6 +205,48 @@ create trigger renewals_keep_paid
 create trigger bank_doubts_keep_decided
   after update on bank_doubts
   for each row when (old.state <> 'open') execute function refuse_late_change();
+create trigger refunds_to_sender
+  before insert or update of iban, way on refunds
+  for each row execute function keep_refund_to_sender();
+create trigger held_to_sender
+  before insert or update of iban, way on held
+  for each row execute function keep_held_to_sender();
+create trigger bank_returns_to_sender
+  before insert or update of iban on bank_returns
+  for each row execute function keep_return_to_sender();
+create trigger bank_payout_statuses_keep_seen
+  before update on bank_payout_statuses
+  for each row execute function keep_payout_status();
+create trigger customers_origin
+  before insert on customers
+  for each row execute function note_origin();
+create trigger bank_lines_origin
+  before insert on bank_lines
+  for each row execute function note_origin();
+create trigger bank_payout_files_origin
+  before insert on bank_payout_files
+  for each row execute function note_origin();
+create trigger payments_origin
+  before insert on payments
+  for each row execute function note_payment_origin();
+create trigger users_keep_demo
+  after update of demo on users
+  for each row when (old.demo and not new.demo) execute function refuse_late_change();
+create trigger refunds_test_money_stays
+  after insert or update of way, state, payment_id on refunds
+  for each row when (new.way = 'bank' and new.state not in ('declined', 'failed'))
+  execute function test_money_stays();
+create trigger held_test_money_stays
+  after insert or update of way, state, payment_id on held
+  for each row when (new.way = 'bank')
+  execute function test_money_stays();
+create trigger bank_returns_test_line_stays
+  after insert or update of state, line_id on bank_returns
+  for each row when (new.state not in ('withdrawn', 'failed'))
+  execute function test_line_stays();
+create trigger bank_payouts_of_one_kind
+  after insert on bank_payouts
+  for each row execute function payouts_of_one_kind();
 create trigger approvals_by_support
   before insert on approvals
   for each row execute function approval_is_by_support();

@@ -81,11 +81,14 @@ def label(text: str) -> str:
 
 
 def install(environment: Environment) -> None:
-    """Give templates `trans`, `_` and the filters `known` and `label`. Values are escaped as everywhere, sentences hold no markup."""
+    """Give templates `trans`, `_` and the filters `known`, `label` and `translated`. Values are escaped as everywhere, sentences hold no markup.
+
+    A value goes through `translated`: `_` takes its text for a sentence of ours, with placeholders in it and nothing to escape.
+    """
     environment.add_extension("jinja2.ext.i18n")
     environment.policies["ext.i18n.trimmed"] = True
     environment.install_gettext_callables(_say, _count, newstyle=True)  # type: ignore[attr-defined]
-    environment.filters.update(known=known, label=label)
+    environment.filters.update(known=known, label=label, translated=_say)
 
 
 def _say(message: str) -> str:

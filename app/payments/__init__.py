@@ -6,13 +6,14 @@ return page and the reconciling job are three ways to the same place: `look up`,
 
 from app.limits import LIMITS, Limits, limits
 from app.payments import cards, outages
-from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, take_in
+from app.payments.arriving import BANK, SUSPENSE, Arrival, Credited, still_due, take_in
 from app.payments.bonuses import expire_bonuses, grant_bonus
 from app.payments.book import NotPayable, Payment, Step, bill_of, due, end_review, find, hold, hold_many, locked, mark_taken_back, open_of, restate, timeline
 from app.payments.cards import Card, CardError
 from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import parked, process, process_due, receive, replay
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
+from app.payments.senders import NOT_THE_SENDER, Sender, sender_of
 from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
@@ -20,6 +21,7 @@ from app.payments.watching import look_at, look_over, reconcile, reconcile_all, 
 __all__ = [
     "BANK",
     "LIMITS",
+    "NOT_THE_SENDER",
     "SUSPENSE",
     "Arrival",
     "Card",
@@ -32,6 +34,7 @@ __all__ = [
     "Payment",
     "ProcessorDown",
     "QuoteExpired",
+    "Sender",
     "Step",
     "apply",
     "ask",
@@ -76,9 +79,11 @@ __all__ = [
     "refresh",
     "replay",
     "restate",
+    "sender_of",
     "share",
     "shared",
     "start",
+    "still_due",
     "take_in",
     "tell_of_held",
     "timeline",

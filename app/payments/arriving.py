@@ -291,6 +291,14 @@ def _counted(bill_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     return {row.bill_id: (row.counted, row.credited) for row in db.rows(_COUNTED, bills=list(bill_ids))}
 
 
+def still_due(totals: Mapping[int, int]) -> dict[int, int]:
+    """What is still to be paid of bills, by their ids, given what each asks for; minor units of the
+    bill's currency. The whole again where enough came and the bill was not paid with it."""
+    came = _counted(list(totals)) if totals else {}
+    rest = {bill: total - came.get(bill, (0, 0))[0] for bill, total in totals.items()}
+    return {bill: minor if minor > 0 else totals[bill] for bill, minor in rest.items()}
+
+
 def _settle_debts(cases: Sequence[_Case]) -> None:
     """What a dispute left owing has the first claim on money that came and paid no bill."""
     owing = {row.customer_id for row in db.rows(_OWING, customers=[case.owner.id for case in cases])}

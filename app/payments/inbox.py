@@ -1,5 +1,6 @@
 """The webhook inbox: what arrived, byte for byte, first kept and answered, then looked into."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -7,34 +8,50 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock, db, gateways
-from app.gateways.base import GatewayError, NotNow
+from app.gateways.base import BadSignature, Event, Gateway, GatewayError, NotNow, UnreadableAnswer, UnreadableEvent
 from app.payments import cards, outages, settling
 
 log = logging.getLogger(__name__)
 
 MOST_TRIES = 5
 FIRST_WAIT, UNCOUNTED_WAIT = timedelta(seconds=10), timedelta(minutes=1)
-KEPT_HEADERS = frozenset({"content-type", "user-agent", "stripe-signature", "sandbox-signature", "btcpay-sig", "x-nowpayments-sig"})
+SIGNATURES = frozenset({"stripe-signature", "sandbox-signature", "btcpay-sig", "x-nowpayments-sig", "paypal-transmission-sig"})
+KEPT_HEADERS = frozenset({"content-type", "user-agent", *SIGNATURES})
 KEPT_PREFIX = "paypal-"
 
 
 def receive(gateway: str, body: bytes, headers: Mapping[str, str]) -> int:
     """Verify a webhook and keep it; its inbox id, the same for the same event. Opens the transaction.
 
-    Raises BadSignature, LookupError for a gateway that is not configured. Nothing is believed and nothing is credited here.
+    Raises BadSignature for one that is not proven, LookupError for a gateway that is not configured. What is proven is kept, whatever it says: one
+    about nothing of ours as ignored, one that cannot be read as parked. Nothing is believed and nothing is credited here.
     """
     found = gateways.get(gateway)
     if found is None:
         raise LookupError(gateway)
-    event = found.read_event(body, headers)
+    event = _read(found, body, headers)
     now = clock.now()
     state, error = ("parked", event.fault) if event.fault else ("new", None) if event.reference else ("ignored", None)
     if event.fault:
         log.error("A webhook of %s was parked: %s is %s", gateway, event.id, event.fault)
     kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith(KEPT_PREFIX)}
     with db.transaction():
+        outages.note_proven(gateway)
         fresh = db.scalar(_KEEP, gateway=gateway, event_id=event.id, now=now, headers=json.dumps(kept), body=body, state=state, error=error, reference=event.reference)
         return int(fresh or db.scalar(_KEPT, gateway=gateway, event_id=event.id))
+
+
+def _read(gateway: Gateway, body: bytes, headers: Mapping[str, str]) -> Event:
+    """The event; for a proven one that cannot be read, one about nothing, by the name of its own bytes. Raises BadSignature."""
+    try:
+        return gateway.read_event(body, headers)
+    except UnreadableEvent as error:
+        return Event(f"body-{hashlib.sha256(body).hexdigest()}", "", "", clock.now(), str(error))
+    except BadSignature as error:
+        if any(name in SIGNATURES for name in headers):  # without any signature it is a stranger's, and says nothing of our secret
+            log.warning("A webhook of %s is not proven: %s", gateway.name, error)
+            outages.note_unproven(gateway.name)
+        raise
 
 
 # A second delivery waits for the first, if that is being written, and writes nothing: most of what comes is known.
@@ -49,7 +66,8 @@ _KEPT = "select id from webhooks where gateway = %(gateway)s and event_id = %(ev
 def process(inbox_id: int) -> str:
     """Look up what one webhook is about and apply it; the webhook's state after. One that is not new any more is left alone.
 
-    A try that fails is counted and repeated later; the fifth parks the webhook for the operator, as does at once an answer that cannot be of its payment.
+    A try that fails is counted and repeated later; the fifth parks the webhook for the operator, as does at once an answer that cannot be of its payment
+    or that we cannot read: the same would come again.
     What only cannot be asked now, by a setting of ours or because the processor is left alone, waits uncounted.
     """
     row = db.row("select id, gateway, reference, tries, state from webhooks where id = %(id)s", id=inbox_id)
@@ -57,8 +75,8 @@ def process(inbox_id: int) -> str:
         return row.state if row else "missing"
     try:
         return _look_into(row)
-    except settling.Refused as error:
-        return _put_off(row, str(error), final=True)  # the same answer would come again
+    except (settling.Refused, UnreadableAnswer) as error:
+        return _put_off(row, getattr(error, "detail", str(error)), final=True)
     except NotNow as error:
         return _put_off(row, error.detail, counted=False)
     except GatewayError as error:

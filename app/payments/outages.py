@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from app import clock, db, gateways
-from app.gateways.base import GatewayError, Method, Misconfigured, NoAnswer, NotNow
+from app.gateways.base import UNREADABLE, GatewayError, Method, Misconfigured, NoAnswer, NotNow, Unread, UnreadableAnswer, place_of
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ PROBE: Final = timedelta(minutes=1)
 """How long the others wait for the one call that tries."""
 NOT_AVAILABLE: Final = "The processor does not answer at the moment"
 
-
-UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What reading an answer of another shape than any we know comes to: it is none."""
+UNPROVEN_ENOUGH: Final = 5
+"""So many webhooks without a valid signature, and no valid one among them, are worth a look at the secret."""
+WEBHOOKS: Final = "webhooks"
 
 
 class LeftAlone(NotNow):
@@ -48,12 +48,29 @@ class Outage:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An answer, or a part of one, that we cannot read: what was asked (or the part), about what, of which payment (its public id), and the path of the key."""
+
+    gateway: str
+    kind: str
+    about: str
+    payment: str | None
+    path: str
+    since: datetime
+    last_at: datetime
+    seen: int
+
+
 @contextmanager
 def asking(gateway: str, verb: Verb, about: str) -> Iterator[None]:
     """Around a call to a processor about one thing. Raises LeftAlone instead while it is left alone. Opens transactions, but for the silent and the barred only."""
-    troubled = _admit(gateway, verb)
+    troubled, unread_before = _admit(gateway, verb, about)
     try:
         yield
+    except UnreadableAnswer as error:
+        _park(gateway, verb, about, error, troubled=troubled)
+        raise
     except NoAnswer as error:
         _note_silence(gateway, about, error.detail)
         raise
@@ -66,11 +83,54 @@ def asking(gateway: str, verb: Verb, about: str) -> Iterator[None]:
             _heal(gateway, verb)
         raise
     except UNREADABLE as error:
-        log.exception("An answer of %s about %s cannot be read.", gateway, about)
-        _note_silence(gateway, about, repr(error))
-        raise NoAnswer(f"{gateway}: {error!r}") from error
+        unread = UnreadableAnswer(place_of(error))
+        _park(gateway, verb, about, unread, troubled=troubled)
+        raise unread from None
     if troubled:
         _heal(gateway, verb)
+    if unread_before:
+        with db.transaction():
+            db.execute(_READ_AT_LAST, gateway=gateway, verb=verb, about=about)
+
+
+def _park(gateway: str, verb: str, about: str, error: UnreadableAnswer, *, troubled: bool) -> None:
+    """Write down what cannot be read, for a person. The processor did answer, so it is in no trouble, and nothing else of it waits."""
+    log.error("An answer of %s (%s %s) cannot be read: %s", gateway, verb, about, error.path)
+    if troubled:
+        _heal(gateway, verb)
+    with db.transaction():
+        db.execute(_UNREAD, gateway=gateway, kind=verb, about=about, payment=None, path=error.path, now=clock.now())
+
+
+def note_unread(gateway: str, payment_id: int, parts: Sequence[Unread]) -> None:
+    """Of a payment whose answer could be read: write down the parts that could not, and forget those that now can. Within a transaction."""
+    db.execute(_PAYMENT_READ, payment=payment_id, still=[part.reference for part in parts])
+    for part in parts:
+        log.error("A part of an answer of %s (%s %s) cannot be read: %s", gateway, part.kind, part.reference, part.path)
+        db.execute(_UNREAD, gateway=gateway, kind=part.kind, about=part.reference, payment=payment_id, path=part.path, now=clock.now())
+
+
+def note_found(gateway: str, about: str) -> None:
+    """What became of something is known: whatever answer about it could not be read is of no interest any more. Within a transaction."""
+    db.execute(_FOUND, gateway=gateway, about=about)
+
+
+def unreadable() -> list[Unreadable]:
+    """Every answer that waits for a person because we cannot read it, the oldest first."""
+    return [Unreadable(*row) for row in db.rows(_ALL_UNREAD)]
+
+
+def note_unproven(gateway: str) -> None:
+    """Count a webhook without a valid signature. Opens the transaction."""
+    with db.transaction():
+        (row,) = db.rows(_UNPROVEN, gateway=gateway, now=clock.now())
+    if row.number == UNPROVEN_ENOUGH:
+        log.error("%s webhooks of %s came without a valid signature since %s, and none with one: is the secret of its webhooks right?", row.number, gateway, row.since)
+
+
+def note_proven(gateway: str) -> None:
+    """A webhook with a valid signature came: the secret is right. Within a transaction; writes nothing where there were no others."""
+    db.execute("delete from unproven_webhooks where gateway = %(gateway)s", gateway=gateway)
 
 
 def left_alone() -> frozenset[str]:
@@ -92,8 +152,12 @@ def judged(methods: Sequence[Method]) -> list[Method]:
 
 
 def known() -> list[Outage]:
-    """What is wrong with which configured processor now, for the operator; a few questions without an answer are no outage yet."""
-    return [Outage(*row) for row in db.rows(_OUTAGES, enough=ENOUGH) if gateways.get(row.gateway)]
+    """What is wrong with which configured processor now, for the operator; a few questions without an answer are no outage yet.
+
+    With `verb` WEBHOOKS its webhooks came without a valid signature, `detail` says how many.
+    """
+    found = db.rows(_OUTAGES, enough=ENOUGH) + db.rows(_UNPROVEN_NOW, verb=WEBHOOKS, enough=UNPROVEN_ENOUGH)
+    return [Outage(*row) for row in found if gateways.get(row.gateway)]
 
 
 def ask_again() -> None:
@@ -102,12 +166,12 @@ def ask_again() -> None:
         db.execute("update outages set until = %(now)s where until > %(now)s", now=clock.now())
 
 
-def _admit(gateway: str, verb: str) -> bool:
-    """Whether there is trouble that an answer would end."""
-    found = db.rows(_TROUBLE, gateway=gateway, verb=verb, enough=ENOUGH)
+def _admit(gateway: str, verb: str, about: str) -> tuple[bool, bool]:
+    """Whether there is trouble that an answer would end, and whether the last answer to the same question could not be read."""
+    found = db.rows(_TROUBLE, gateway=gateway, verb=verb, about=about, enough=ENOUGH)
     if any(row.silent and not _may_try(gateway, row.until) for row in found):
         raise _left_alone(gateway)
-    return bool(found)
+    return any(not row.unread for row in found), any(row.unread for row in found)
 
 
 def _may_try(gateway: str, until: datetime) -> bool:
@@ -143,7 +207,58 @@ def _heal(gateway: str, verb: str) -> None:
         db.execute("delete from outages where gateway = %(gateway)s and verb in ('', %(verb)s)", gateway=gateway, verb=verb)
 
 
-_TROUBLE = "select verb = '' and cardinality(unheard) >= %(enough)s as silent, until from outages where gateway = %(gateway)s and verb in ('', %(verb)s)"
+_TROUBLE = """
+select verb = '' and cardinality(unheard) >= %(enough)s as silent, until, false as unread from outages
+where gateway = %(gateway)s and verb in ('', %(verb)s)
+union all
+select false, last_at, true from unreadable_answers
+where gateway = %(gateway)s and about = %(about)s and (kind = %(verb)s or %(verb)s = 'lookup')
+"""
+# What a look-up can read of a page or a charge settles what its own answer did not say; a refund is settled only by being found.
+_READ_AT_LAST = """
+delete from unreadable_answers
+where gateway = %(gateway)s and about = %(about)s
+  and (kind = %(verb)s or (%(verb)s = 'lookup' and kind in ('checkout', 'charge', 'keep')))
+"""
+_FOUND = "delete from unreadable_answers where gateway = %(gateway)s and about = %(about)s"
+_PAYMENT_READ = """
+delete from unreadable_answers
+where payment_id = %(payment)s
+  and kind in ('lookup', 'listed_refund', 'dispute', 'card', 'fee', 'detail')
+  and about <> all(%(still)s)
+"""
+_UNREAD = """
+insert into unreadable_answers as u (gateway, kind, about, payment_id, path, since, last_at)
+values (
+  %(gateway)s, %(kind)s, %(about)s,
+  coalesce(
+    %(payment)s,
+    (select id from payments where public_id = %(about)s or (gateway = %(gateway)s and gateway_reference = %(about)s) limit 1),
+    (select payment_id from refunds where number = %(about)s),
+    (select payment_id from held where number = %(about)s)
+  ),
+  %(path)s, %(now)s, %(now)s
+)
+on conflict (gateway, kind, about) do update set last_at = excluded.last_at, path = excluded.path, seen = u.seen + 1
+"""
+_ALL_UNREAD = """
+select u.gateway, u.kind, u.about, p.public_id, u.path, u.since, u.last_at, u.seen
+from unreadable_answers u
+left join payments p on p.id = u.payment_id
+order by u.since, u.id
+"""
+_UNPROVEN = """
+insert into unproven_webhooks as u (gateway, number, since, last_at)
+values (%(gateway)s, 1, %(now)s, %(now)s)
+on conflict (gateway) do update set number = u.number + 1, last_at = excluded.last_at
+returning number, since
+"""
+_UNPROVEN_NOW = """
+select gateway, %(verb)s as verb, since, last_at, last_at as until, number::text as detail
+from unproven_webhooks
+where number >= %(enough)s
+order by since
+"""
 _TRY = "update outages set until = %(until)s where gateway = %(gateway)s and verb = '' and until <= %(now)s"
 _LEFT_ALONE = "select gateway from outages where verb = '' and cardinality(unheard) >= %(enough)s and until > %(now)s"
 _OUTAGES = """

@@ -13,7 +13,7 @@ from app.formats import Formats, formats
 from app.gateways.base import ASKED_FOR, Snapshot
 from app.invoicing import Bill, Settlement
 from app.money import AmountError, Money
-from app.payments import book, cards, links
+from app.payments import book, cards, links, outages
 from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def take_in(gateway: str, snapshot: Snapshot) -> Payment | None:
     payment = book.lock(gateway, snapshot.charge_id)
     if payment is None:
         return None
+    outages.note_unread(gateway, payment.id, snapshot.unread)
     if payment.gateway_reference not in (None, snapshot.reference):
         raise Refused(f"{payment.public_id} is {payment.gateway_reference} at {gateway}, not {snapshot.reference}")
     if snapshot.refunds or snapshot.disputes:  # whoever follows them holds the customer, and that comes before the money

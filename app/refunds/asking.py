@@ -8,7 +8,7 @@ from stdnum import iban as ibans
 from stdnum.exceptions import ValidationError
 
 import config
-from app import approvals, clock, customers, db, wallet
+from app import approvals, clock, customers, db, payments, wallet
 from app.money import Money
 from app.refunds import book
 from app.refunds.book import RefundError
@@ -17,6 +17,8 @@ from app.refunds.sources import ANOTHERS, Source, margin_of, of_payment, payout_
 DAILY = 3
 """Requests of one customer within a day."""
 MOST_WORDS = 500
+SHORTEST_NAME, LONGEST_NAME = 2, 70
+"""Characters of the name of an account's holder."""
 QUIET = timedelta(hours=72)
 """How long no refund can be asked for after the password or the e-mail address changed."""
 HASTE = "The password or the e-mail address of this account was changed. So that nobody else can take its money out, refunds wait for three days."
@@ -216,10 +218,23 @@ def _refuse_haste(customer_id: int) -> None:
 
 
 def _account(found: Source, iban: str, holder: str) -> tuple[str | None, str | None]:
-    """The account money goes to where it cannot go back the way it came."""
+    """The account money goes to where it cannot go back the way it came: of a bank transfer the
+    one it came from."""
     if found.way == "source" or found.reason:
         return None, None
+    if found.account:
+        return to_sender(found.account, iban, holder)
     return checked_account(iban, holder)
+
+
+def to_sender(sender: payments.Sender, iban: str, holder: str) -> tuple[str, str]:
+    """The account that sent the money, with its holder. Raises `RefundError` for another one."""
+    if not sender.is_meant(iban):
+        raise RefundError(sender.refusal, "iban", code=payments.NOT_THE_SENDER)
+    name = sender.holder(holder)
+    if len(name) < SHORTEST_NAME:
+        raise RefundError("Enter the name of the account's holder.", "holder")
+    return sender.iban, name
 
 
 def checked_account(iban: str, holder: str) -> tuple[str, str]:
@@ -229,7 +244,7 @@ def checked_account(iban: str, holder: str) -> tuple[str, str]:
     except ValidationError:
         raise RefundError("This is not a valid IBAN. Check every letter and digit.", "iban") from None
     name = " ".join(holder.split())
-    if not 2 <= len(name) <= 70:
+    if not SHORTEST_NAME <= len(name) <= LONGEST_NAME:
         raise RefundError("Enter the name of the account's holder.", "holder")
     return number, name
 

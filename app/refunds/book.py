@@ -11,11 +11,12 @@ from app.money import Money
 
 
 class RefundError(ValueError):
-    """What was asked cannot be done, as a sentence for whoever asked. `field` names the form's field it is about."""
+    """What was asked cannot be done, as a sentence for whoever asked. `field` names the form's field it is about, `code` the refusal where one is kept."""
 
-    def __init__(self, sentence: str, field: str = "amount") -> None:
+    def __init__(self, sentence: str, field: str = "amount", code: str = "") -> None:
         super().__init__(sentence)
         self.field = field
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import approvals, clock, db, fx, gateways, ledger, payments
-from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused
+from app.gateways.base import DisputeSnapshot, Gateway, GatewayError, NotNow, RefundSnapshot, Refused, UnreadableAnswer
 from app.money import AmountError, Money
 from app.payments import Payment, outages
 from app.refunds import book
-from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account
+from app.refunds.asking import MOST_WORDS, approvals_needed, checked_account, to_sender
 from app.refunds.book import RefundError, Step
+from app.refunds.sources import PRETEND
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ def _money(row: db.Row) -> Money | None:
 
 def _detour(row: db.Row) -> str:
     """Why this money cannot go back the way it came, or nothing."""
+    if row.gateway == PRETEND:
+        return ""
     days = gateways.way_back(row.gateway, row.method).days
     if not days:
         return f"{row.method_label} cannot send money back where it came from, so it goes to an account its payer names."
@@ -147,7 +150,8 @@ def _account(row: db.Row, decision: str, iban: str, holder: str) -> tuple[str, s
         return "source", None, None
     if row.decision == "return" and row.iban and not iban.strip():
         return "bank", row.iban, row.holder
-    return "bank", *checked_account(iban, holder)
+    sender = None if row.refused else payments.sender_of(row.payment_id)
+    return "bank", *(to_sender(sender, iban, holder) if sender else checked_account(iban, holder))
 
 
 def _agree(row: db.Row, decision: str, actor: str, reason: str, way: str, iban: str | None, holder: str | None) -> tuple[db.Row, approvals.Outcome]:
@@ -222,11 +226,12 @@ def send_back(number: str) -> str:
         found = _found_before(gateway, row) or _sent_by(gateway, row, money)
     except Refused as error:
         found = RefundSnapshot("", "failed", money, str(error), row.send_key)
-    except NotNow as error:
+    except (NotNow, UnreadableAnswer) as error:
         with db.transaction():
             db.execute("update held set hindrance = %(why)s where id = %(id)s and state = 'returning'", id=row.id, why=error.detail[:500])
         raise
     with db.transaction():
+        outages.note_found(row.gateway, number)
         return _arrive(_lock(number), found)
 
 

@@ -4,7 +4,7 @@ import logging
 from datetime import datetime
 
 from app import approvals, clock, db, gateways, ledger, payments, wallet
-from app.gateways.base import Gateway, GatewayError, NotNow, RefundSnapshot, Refused, Snapshot
+from app.gateways.base import Gateway, GatewayError, NotNow, RefundSnapshot, Refused, Snapshot, UnreadableAnswer
 from app.money import Money
 from app.payments import Payment, outages
 from app.refunds import book, disputes, held
@@ -36,7 +36,12 @@ def pay_out(number: str) -> str:
     except NotNow as error:
         _wait(row, now, error.detail)
         raise
+    except UnreadableAnswer as error:
+        with db.transaction():  # it may have left, so it counts as tried: the next try looks for it first
+            db.execute("update refunds set hindrance = %(why)s where id = %(id)s and state = 'approved'", id=row.id, why=error.detail)
+        raise
     with db.transaction():
+        outages.note_found(row.gateway, number)
         return arrive(book.lock(number), found)
 
 

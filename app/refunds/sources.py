@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app import clock, customers, db, fx, gateways
+from app import clock, customers, db, fx, gateways, payments
 from app.money import Money
 
+PRETEND = "sandbox"
+"""The gateway whose money goes back by itself or not at all: the database lets none of it go to a bank account."""
 ANOTHERS = "Paid by somebody else: it can go back to its payer, by support only."
 
 
@@ -17,6 +19,7 @@ class Source:
 
     `refundable` can be asked for and would pay out `payout`, by `way`: ``source`` is the payment's own method, ``bank`` a transfer by hand to an
     account the customer names, and then `detour` says why. `reason` says why what is left cannot go back, `open_number` which refund is under way.
+    `account` sent a bank transfer: it goes back there only.
     Of what somebody else paid (`by_another`) its customer learns only when it came and what it brought. Sentences hold amounts and days as `Formats.sentence` reads them.
     """
 
@@ -40,6 +43,7 @@ class Source:
     open_number: str
     until: datetime | None
     by_another: bool
+    account: payments.Sender | None = None
 
     @property
     def spent(self) -> Money:
@@ -71,11 +75,15 @@ def of_payment(customer_id: int, payment_id: int) -> list[db.Row]:
 
 def source(row: db.Row) -> Source:
     """What a row of `SOURCES` says of its payment, as its customer may know it."""
+    if row.gateway == PRETEND and not row.by_another:
+        closed = _closed(row._replace(refused=False))
+        return _read(row, "", _obstacle(row) or (f"{closed}, and test money cannot go to a bank account." if closed else ""))
     closed = _closed(row)
     if not row.by_another:
-        return _read(row, f"{closed}, so it goes to a bank account you name." if closed else "", _obstacle(row))
+        target = "back to the account that sent it" if row.sender_iban else "to a bank account you name"
+        return _read(row, f"{closed}, so it goes {target}." if closed else "", _obstacle(row))
     found, brought, nothing = _read(row, "", ANOTHERS), Money(row.credited, row.currency), Money(0, row.currency)
-    return replace(found, number="", method_label="Top-up from another account", paid=brought, payout=nothing, until=None)
+    return replace(found, number="", method_label="Top-up from another account", paid=brought, payout=nothing, until=None, account=None)
 
 
 def source_for_support(row: db.Row) -> Source:
@@ -123,6 +131,7 @@ def _read(row: db.Row, detour: str, reason: str) -> Source:
         row.payment_id, row.public_id, row.number, row.lot_id, row.method_label, row.paid_at, Money(row.paid, row.paid_currency), Money(row.credited, row.currency),
         Money(row.remaining, row.currency), Money(row.on_hold, row.currency), Money(row.returned, row.currency), Money(row.moved, row.currency), free, payout, reason,
         "bank" if detour else "source", detour, row.open_number or "", None if detour else _closes_at(row), row.by_another,
+        payments.Sender(row.sender, row.sender_iban) if detour and row.sender_iban else None,
     )  # fmt: skip
 
 
@@ -204,7 +213,8 @@ select p.id as payment_id, p.public_id, coalesce(b.invoice_number, b.proforma_nu
   (select coalesce(sum(o.payout), 0) from refunds o where o.payment_id = p.id and o.state in ('requested', 'approved', 'sent', 'settled'))::bigint as payouts,
   coalesce(k.moved, 0)::bigint as moved, coalesce(k.paid, 0)::bigint as moved_paid,
   coalesce(d.amount, 0)::bigint as disputed, coalesce(m.amount, 0)::bigint as margin, coalesce(m.exchanged, l.credited)::bigint as exchanged,
-  exists (select from accounts a where a.customer_id = %(customer)s and a.kind = 'debt' and a.balance < 0) as owed
+  exists (select from accounts a where a.customer_id = %(customer)s and a.kind = 'debt' and a.balance < 0) as owed,
+  s.sender, s.iban as sender_iban
 from lots l
 join payments p on p.id = l.payment_id
 join bills b on b.id = p.bill_id
@@ -225,6 +235,20 @@ left join lateral (
   select sum(e.amount) filter (where a.kind = 'revenue' and a.key = 'exchange') as amount, sum(e.amount) filter (where a.kind in ('wallet', 'bonus') and e.amount > 0) as exchanged
   from entries e join accounts a on a.id = e.account_id where e.transfer_id = l.transfer_id
 ) m on l.currency <> l.paid_currency or l.continues is not null
+left join lateral (
+  select n.sender, n.iban
+  from payment_senders n
+  where n.payment_id = p.id
+    and not exists (
+      select from refunds f
+      where f.payment_id = p.id
+        and f.way = 'bank'
+        and f.iban = n.iban
+        and f.state = 'failed'
+    )
+  order by n.line_id
+  limit 1
+) s on p.gateway = 'bank'
 where l.customer_id = %(customer)s and l.kind = 'payment' and (%(payment)s::bigint is null or p.id = %(payment)s)
 order by l.id desc
 """

@@ -185,7 +185,7 @@ def _frame(*, bare: bool = False) -> dict[str, Any]:
     """What every template may use. `bare` asks nothing of the database, for when it does not answer."""
     me = None if bare else reader()
     _formats.set(formats(me.locale, me.timezone) if me else formats("en_GB", "UTC"))
-    theme = request.cookies.get("theme", "")
+    theme = request.cookies.get("__Host-theme" if config.current().secure else "theme", "")
     return {
         "me": me,
         "seller": config.current().seller,

@@ -23,7 +23,7 @@ SHEETS: Final = ("css/tokens.css", "css/reset.css", "css/base.css", "css/layout.
 TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
+    ".svg": "image/svg+xml; charset=utf-8",
     ".png": "image/png",
     ".woff2": "font/woff2",
 }

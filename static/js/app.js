@@ -11,8 +11,8 @@ const markTheme = () =>
 
 function setTheme(theme) {
   const age = theme === "system" ? 0 : 31536000;
-  const secure = location.protocol === "https:" ? "; secure" : "";
-  document.cookie = `theme=${theme}; path=/; max-age=${age}; samesite=lax${secure}`;
+  const [prefix, secure] = location.protocol === "https:" ? ["__Host-", "; secure"] : ["", ""];
+  document.cookie = `${prefix}theme=${theme}; path=/; max-age=${age}; samesite=lax${secure}`;
   if (theme === "system") delete root.dataset.theme;
   else root.dataset.theme = theme;
   markTheme();

@@ -10,7 +10,9 @@ from typing import Any
 from app import clock
 from app.money import CURRENCIES, Money
 from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
+from tests.fakes.schemas import schema
 
+SCHEMA = schema("btcpay")
 RATE = Decimal(50_000)
 """What a bitcoin costs when an invoice fixes its rate, in every currency."""
 
@@ -39,8 +41,8 @@ class BTCPay(Loopback):
         at = int(clock.now().timestamp())
         at = max(at, invoice["expirationTime"] + 1) if late else min(at, invoice["expirationTime"])
         coins = {"id": f"tx{next(self._ids)}-0", "receivedDate": at, "value": str(Decimal(worth) / RATE), "fee": "0", "status": "Settled" if settled else "Processing"}
-        self.coins[invoice_id].append(coins)
-        self.happened("InvoiceReceivedPayment", invoice_id, afterExpiration=late)
+        self.coins[invoice_id].append(coins | {"destination": "bc1qfake"})
+        self.happened("InvoiceReceivedPayment", invoice_id, afterExpiration=late, paymentMethodId="BTC-CHAIN", payment=dict(coins))
         self._judge(invoice, late=late)
 
     def confirm(self, invoice_id: str) -> None:
@@ -78,7 +80,7 @@ class BTCPay(Loopback):
         invoice["paidAmount"] = str(paid)
         if invoice["status"] == "Expired":
             invoice["additionalStatus"] = "PaidLate" if paid >= asked else "PaidPartial"
-            self.happened("InvoicePaymentSettled", invoice["id"], afterExpiration=late)
+            self.happened("InvoicePaymentSettled", invoice["id"], afterExpiration=late, paymentMethodId="BTC-CHAIN", payment=dict(coins[-1]))
             return
         if paid < asked:
             return
@@ -91,7 +93,8 @@ class BTCPay(Loopback):
         """Write an event."""
         delivery = f"delivery{next(self._ids)}"
         event = {"deliveryId": delivery, "originalDeliveryId": delivery, "isRedelivery": False, "type": kind, "timestamp": int(clock.now().timestamp())}
-        event |= {"storeId": self.store_id, "invoiceId": invoice_id, "metadata": self.invoices[invoice_id]["metadata"], **more}
+        event |= {"webhookId": "webhook1", "storeId": self.store_id, "invoiceId": invoice_id, "metadata": self.invoices[invoice_id]["metadata"], **more}
+        event = self.said(SCHEMA, kind, event)
         self.events.append(event)
         return event
 
@@ -114,13 +117,14 @@ class BTCPay(Loopback):
     def answer(self, call: Call) -> tuple[int, object]:
         """One call."""
         if call.headers.get("authorization") != f"token {self.api_key}":
-            raise Refusal(401, {"code": "unauthenticated"})
+            raise Refusal(401, self.said(SCHEMA, "error", {"code": "unauthenticated", "message": "Authentication is required for accessing this endpoint"}))
         path = call.path.removeprefix(f"/api/v1/stores/{self.store_id}")
         if path == call.path:
-            raise Refusal(403, {"code": "missing-permission"})
+            raise Refusal(403, self.said(SCHEMA, "error", {"code": "missing-permission", "message": "Insufficient API Permissions."}))
         if call.method == "POST" and path == "/invoices":
-            return 200, self._create(call.json)
-        return 200, self._read(path, call)
+            return 200, self.said(SCHEMA, "invoice", self._create(call.json))
+        kind = "rate" if path == "/rates" else "payment_method" if path.endswith("/payment-methods") else "invoice"
+        return 200, self.said(SCHEMA, kind, self._read(path, call))
 
     def _create(self, asked: dict[str, Any]) -> object:
         assert isinstance(asked["amount"], str)
@@ -138,6 +142,11 @@ class BTCPay(Loopback):
             "expirationTime": now + asked["checkout"]["expirationMinutes"] * 60,
             "monitoringExpiration": now + (asked["checkout"]["expirationMinutes"] + asked["checkout"]["monitoringMinutes"]) * 60,
             "checkoutLink": f"{self.url}/i/{invoice_id}",
+            "type": "Standard",
+            "archived": False,
+            "availableStatusesForManualMarking": ["Settled", "Invalid"],
+            "checkout": asked["checkout"],
+            "receipt": None,
         }
         self.invoices[invoice_id], self.coins[invoice_id] = invoice, []
         return invoice
@@ -149,8 +158,8 @@ class BTCPay(Loopback):
             return [{"currencyPair": pair, "errors": [], "rate": str(self.market)} for pair in call.query["currencyPair"].split(",")]
         invoice_id = path.split("/")[2]
         if invoice_id not in self.invoices:
-            raise Refusal(404, {"code": "invoice-not-found"})
+            raise Refusal(404, self.said(SCHEMA, "error", {"code": "invoice-not-found", "message": "The invoice was not found"}))
         if path.endswith("/payment-methods"):
-            lightning = {"paymentMethodId": "BTC-LN", "currency": "BTC", "rate": str(RATE), "payments": []}
-            return [{"paymentMethodId": "BTC-CHAIN", "currency": "BTC", "rate": str(RATE), "payments": self.coins[invoice_id]}, lightning]
+            rest = {"currency": "BTC", "rate": str(RATE), "destination": "bc1qfake", "paymentLink": None, "activated": True, "paymentMethodFee": "0"}
+            return [rest | {"paymentMethodId": "BTC-CHAIN", "payments": self.coins[invoice_id]}, rest | {"paymentMethodId": "BTC-LN", "payments": []}]
         return self.invoices[invoice_id]

@@ -78,7 +78,7 @@ class _Pages(BaseHTTPRequestHandler):
             on, self.pages.detour = self.pages.detour, ""
             self._answer(302, location=on)
         else:
-            self.pages.silence.wait(60)
+            self.pages.silence.wait(90)
             self._answer(200, PAGE.format(title=self.pages.title).encode())
 
     def do_POST(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from app.money import Money
+from tests.fakes.schemas import Key, Schema
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Loopback:
     calls: list[Call] = field(default_factory=list)
     lose: str = ""
     hang_s: float = 1.0
+    without: frozenset[Key] = frozenset()
+    """Keys that are left out of every answer and event, though they may be there."""
+    faults: set[str] = field(default_factory=set)
+    """What it said that its processor would not say."""
+    spared: set[Key] = field(default_factory=set)
+    """What it said though it might have been left out."""
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
@@ -88,6 +95,14 @@ class Loopback:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        assert not self.faults
+
+    def said(self, schema: Schema, kind: str, value: Any) -> Any:
+        """An answer or an event, held against what its processor publishes."""
+        told = schema.without(kind, value, self.without)
+        self.faults |= set(schema.problems(kind, told, self.without))
+        self.spared |= set(schema.present(kind, told))
+        return told
 
     def answer(self, call: Call) -> tuple[int, object]:
         """What it says to one call, and does. Raises Refusal."""

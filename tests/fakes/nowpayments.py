@@ -11,6 +11,9 @@ from typing import Any
 from app import clock
 from app.money import CURRENCIES, Money
 from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
+from tests.fakes.schemas import schema
+
+SCHEMA = schema("nowpayments")
 
 
 @dataclass
@@ -34,7 +37,7 @@ class NOWPayments(Loopback):
         payment = None if again else next((one for one in self.payments.values() if one["order_id"] == order_id), None)
         payment = payment or self._choose(order_id)
         payment |= {"payment_status": status, "actually_paid": payment["pay_amount"] * share}
-        self.events.append(json.loads(json.dumps(payment)))
+        self.events.append(json.loads(json.dumps(self.said(SCHEMA, "payment", payment))))
 
     def _choose(self, order_id: str) -> dict[str, Any]:
         invoice = next(one for one in self.invoices.values() if one["order_id"] == order_id)
@@ -50,6 +53,9 @@ class NOWPayments(Loopback):
             "pay_currency": "btc",
             "order_id": order_id,
             "order_description": "Account funds – „ü“",
+            "purchase_id": str(next(self._ids)),
+            "outcome_amount": 0.0004,
+            "outcome_currency": "btc",
             "created_at": clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "fee": {"currency": "btc", "depositFee": 1e-07, "withdrawalFee": 0},
         }
@@ -70,17 +76,18 @@ class NOWPayments(Loopback):
     def answer(self, call: Call) -> tuple[int, object]:
         """One call."""
         if call.headers.get("x-api-key") != self.api_key:
-            raise Refusal(403, {"message": "Invalid api key"})
+            raise Refusal(403, self.said(SCHEMA, "error", {"statusCode": 403, "code": "INVALID_API_KEY", "message": "Invalid api key"}))
         if call.method == "POST" and call.path == "/v1/invoice":
-            return 200, self._create(call.json)
+            return 200, self.said(SCHEMA, "invoice", self._create(call.json))
         if call.path == "/v1/payment/":
             size, page = int(call.query["limit"]), int(call.query["page"])
             newest = [one for one in reversed(self.payments.values()) if one["created_at"][:10] >= call.query["dateFrom"]]
-            return 200, {"data": newest[size * page : size * (page + 1)], "limit": size, "page": page, "total": len(newest)}
+            told = {"data": newest[size * page : size * (page + 1)], "limit": size, "page": page, "pagesCount": -(-len(newest) // size), "total": len(newest)}
+            return 200, self.said(SCHEMA, "list", told)
         payment = self.payments.get(int(call.path.rpartition("/")[2]))
         if payment is None:
-            raise Refusal(404, {"message": "Payment not found"})
-        return 200, payment
+            raise Refusal(404, self.said(SCHEMA, "error", {"statusCode": 404, "code": "PAYMENT_NOT_FOUND", "message": "Payment not found"}))
+        return 200, self.said(SCHEMA, "payment", payment)
 
     def _create(self, asked: dict[str, Any]) -> object:
         assert isinstance(asked["price_amount"], int | float)
@@ -88,7 +95,8 @@ class NOWPayments(Loopback):
         price = asked["price_amount"]
         asked["price_amount"] = int(price) if price == int(price) else price
         self.invoices[invoice_id] = asked | {"id": invoice_id, "invoice_url": f"{self.url}/payment/?iid={invoice_id}"}
-        return self.invoices[invoice_id]
+        now = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return self.invoices[invoice_id] | {"price_amount": str(asked["price_amount"]), "pay_currency": None, "created_at": now, "updated_at": now}
 
 
 def _worth(payment: dict[str, Any]) -> Money:

@@ -24,12 +24,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from app import clock
 from app.money import Money
 from tests.fakes.loopback import Call, Loopback, Refusal, Sums, books
+from tests.fakes.schemas import schema
+
+SCHEMA = schema("paypal")
 
 CERT_URL = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-fake-1"
 SIGNED_FOR = "messageverificationcerts.paypal.com"
 CAME = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "REVERSED"})
 CLAIMS = frozenset({"CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"})
-KEPT_BY_US = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT"})
+KEPT_BY_US = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED", "RESOLVED_WITH_PAYOUT", "NONE"})
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class PayPal(Loopback):
             "create_time": _now(),
             "reason": reason,
             "status": "WAITING_FOR_SELLER_RESPONSE",
-            "dispute_state": "REQUIRED_ACTION",
+            "_state": "REQUIRED_ACTION",
             "dispute_life_cycle_stage": stage,
             "dispute_amount": capture["amount"] | {"value": value},
             "disputed_transactions": [{"seller_transaction_id": capture["id"], "seller": {"merchant_id": self.merchant_id}}],
@@ -177,7 +180,7 @@ class PayPal(Loopback):
     def resolve(self, dispute_id: str, outcome: str, refunded: str = "", *, reverses: bool = True) -> None:
         """PayPal decides. What goes to the payer is also written beside the capture as a reversal, which is the same money."""
         dispute = self.disputes[dispute_id]
-        dispute |= {"status": "RESOLVED", "dispute_state": "RESOLVED", "dispute_outcome": {"outcome_code": outcome}}
+        dispute |= {"status": "RESOLVED", "_state": "RESOLVED", "dispute_outcome": {"outcome_code": outcome}}
         if outcome not in KEPT_BY_US:
             gone = dispute["dispute_amount"] | ({"value": refunded} if refunded else {})
             dispute["dispute_outcome"]["amount_refunded"] = gone
@@ -214,7 +217,20 @@ class PayPal(Loopback):
 
     def happened(self, kind: str, resource: dict[str, Any]) -> dict[str, Any]:
         """Write an event."""
-        event = {"id": f"WH-{next(self._ids)}", "event_type": kind, "create_time": _now(), "resource": json.loads(json.dumps(_shown(resource)))}
+        of = "" if "order_id" in resource else _resource_of(resource)  # an approval that was reversed is in no published schema
+        copied = json.loads(json.dumps(_shown(resource)))
+        told = self.said(SCHEMA, of, _in_order(copied) if of == "order" else copied) if of else copied
+        event = {
+            "id": f"WH-{next(self._ids)}",
+            "event_version": "1.0",
+            "event_type": kind,
+            "create_time": _now(),
+            "resource_type": of or "checkout-order",
+            "resource": told,
+            "summary": "…",
+            "links": [],
+        }
+        event = self.said(SCHEMA, "event", event)
         self.events.append(event)
         return event
 
@@ -238,34 +254,38 @@ class PayPal(Loopback):
         if call.path == "/v1/oauth2/token":
             return 200, self._token(call)
         if call.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
-            raise Refusal(401, {"error": "invalid_token"})
-        return self._once(call) if call.method == "POST" else (200, _shown(self._read(call)))
+            raise Refusal(401, self.said(SCHEMA, "oauth_error", {"error": "invalid_token"}))
+        try:
+            return self._once(call) if call.method == "POST" else (200, self.said(SCHEMA, *self._read(call)))
+        except Refusal as refusal:
+            raise Refusal(refusal.status, self.said(SCHEMA, "error", refusal.body)) from refusal
 
     def _token(self, call: Call) -> object:
         if call.headers["authorization"] != f"Basic {base64.b64encode(f'{self.client_id}:{self.secret}'.encode()).decode()}" or call.body != b"grant_type=client_credentials":
-            raise Refusal(401, {"error": "invalid_client"})
+            raise Refusal(401, self.said(SCHEMA, "oauth_error", {"error": "invalid_client"}))
         token = f"A21AA{next(self._ids)}"
         self.tokens.add(token)  # others hold theirs for as long as they live
-        return {"access_token": token, "token_type": "Bearer", "expires_in": self.token_life_s}
+        return self.said(SCHEMA, "token", {"access_token": token, "token_type": "Bearer", "expires_in": self.token_life_s})
 
     def _once(self, call: Call) -> tuple[int, object]:
         key = f"{call.path} {call.headers['paypal-request-id']}"
         if len(call.headers["paypal-request-id"]) > 108:
-            raise Refusal(400, {"name": "INVALID_REQUEST"})
+            raise _error(400, "INVALID_REQUEST")
         if key not in self._kept:
-            status, said = self._write(call)
-            self._kept[key] = status, _shown(said)
+            status, kind, said = self._write(call)
+            told = json.loads(json.dumps(_shown(said)))
+            self._kept[key] = status, self.said(SCHEMA, kind, _in_order(told) if kind == "order" else told)
         return self._kept[key]
 
-    def _write(self, call: Call) -> tuple[int, object]:
+    def _write(self, call: Call) -> tuple[int, str, object]:
         steps = call.path.split("/")
         if call.path == "/v2/checkout/orders":
-            return 201, self._create(call.json)
+            return 201, "order", self._create(call.json)
         if call.path.startswith("/v2/checkout/orders/") and steps[-1] == "capture":
-            return 201, self._capture(steps[-2])
+            return 201, "order", self._capture(steps[-2])
         if call.path.startswith("/v2/payments/captures/") and steps[-1] == "refund":
-            return 201, self._refund(steps[-2], call.json)
-        raise Refusal(404, {"name": "RESOURCE_NOT_FOUND"})
+            return 201, "refund", self._refund(steps[-2], call.json)
+        raise _error(404, "RESOURCE_NOT_FOUND")
 
     def _create(self, asked: dict[str, Any]) -> object:
         (unit,) = asked["purchase_units"]
@@ -304,8 +324,16 @@ class PayPal(Loopback):
             rate = Decimal("0.9")
             kept = {"currency_code": self.holds, "value": str(((Decimal(amount["value"]) - Decimal(fee)) * rate).quantize(Decimal("0.01")))}
             breakdown |= {"exchange_rate": {"source_currency": amount["currency_code"], "target_currency": self.holds, "value": str(rate)}, "receivable_amount": kept}
+        capture_id = f"3C{next(self._ids):015d}"
+        here = f"{self.url}/v2/payments/captures/{capture_id}"
         return {
-            "id": f"3C{next(self._ids):015d}",
+            "id": capture_id,
+            "final_capture": True,
+            "links": [
+                {"rel": "self", "href": here, "method": "GET"},
+                {"rel": "refund", "href": f"{here}/refund", "method": "POST"},
+                {"rel": "up", "href": f"{self.url}/v2/checkout/orders/{order_id}", "method": "GET"},
+            ],
             "status": status,
             "amount": amount,
             "custom_id": unit["custom_id"],
@@ -355,37 +383,60 @@ class PayPal(Loopback):
         sent = self._sent(capture)
         capture["status"] = "COMPLETED" if not sent else "REFUNDED" if sent >= Decimal(capture["amount"]["value"]) else "PARTIALLY_REFUNDED"
 
-    def _read(self, call: Call) -> object:
+    def _read(self, call: Call) -> tuple[str, object]:
         if call.path == "/v1/notifications/webhooks-events":
-            return self._events(call)
+            return "event_list", self._events(call)
         if call.path.startswith("/v1/customer/disputes"):
             return self._disputed(call)
-        held = self.orders if call.path.startswith("/v2/checkout/orders/") else self.captures
+        kind, held = ("order", self.orders) if call.path.startswith("/v2/checkout/orders/") else ("capture", self.captures)
         found = held.get(call.path.rpartition("/")[2])
         if found is None:
-            raise Refusal(404, {"name": "RESOURCE_NOT_FOUND"})
-        return found
+            raise _error(404, "RESOURCE_NOT_FOUND")
+        told = json.loads(json.dumps(_shown(found)))
+        return kind, _in_order(told) if kind == "order" else told
 
-    def _disputed(self, call: Call) -> object:
+    def _disputed(self, call: Call) -> tuple[str, object]:
         if not self.reads_disputes:
-            raise Refusal(403, {"name": "NOT_AUTHORIZED"})
+            raise _error(403, "NOT_AUTHORIZED")
         dispute_id = call.path.removeprefix("/v1/customer/disputes").strip("/")
         if dispute_id:
-            return self.disputes[dispute_id]
-        summary = ("dispute_id", "create_time", "reason", "status", "dispute_state", "dispute_life_cycle_stage", "dispute_amount")
+            return "dispute", _shown(self.disputes[dispute_id])
+        summary = ("dispute_id", "create_time", "reason", "status", "dispute_life_cycle_stage", "dispute_amount")
         wanted = call.query["disputed_transaction_id"]
         found = [one for one in self.disputes.values() if one["disputed_transactions"][0]["seller_transaction_id"] == wanted]
-        return {"items": [{name: one[name] for name in summary} for one in found], "links": []}
+        return "dispute_search", {"items": [{name: one[name] for name in summary} | {"dispute_state": one["_state"]} for one in found], "links": []}
 
     def _events(self, call: Call) -> object:
         size, start = int(call.query["page_size"]), int(call.query.get("start", 0))
         newest = self.events[::-1]
         more = [{"rel": "next", "href": f"https://elsewhere.example{call.path}?page_size={size}&start={start + size}"}] if start + size < len(newest) else []
-        return {"events": newest[start : start + size], "links": more}
+        return {"events": newest[start : start + size], "count": len(newest), "links": more}
+
+
+def _resource_of(resource: dict[str, Any]) -> str:
+    """What the resource of an event is."""
+    if "dispute_id" in resource:
+        return "dispute"
+    if "purchase_units" in resource:
+        return "order"
+    return "capture" if "supplementary_data" in resource else "refund"
+
+
+def _in_order(order: dict[str, Any]) -> dict[str, Any]:
+    """An order as it is shown: its captures name neither their order nor their payee."""
+    for unit in order["purchase_units"]:
+        for capture in unit.get("payments", {}).get("captures", []):
+            for name in ("supplementary_data", "payee"):
+                capture.pop(name, None)
+    return order
+
+
+def _error(status: int, name: str, **more: object) -> Refusal:
+    return Refusal(status, {"name": name, "message": "…", "debug_id": "b1d1f06c7246c", **more})
 
 
 def _unprocessable(issue: str) -> Refusal:
-    return Refusal(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": issue, "description": "…"}]})
+    return _error(422, "UNPROCESSABLE_ENTITY", details=[{"issue": issue, "description": "…"}])
 
 
 def _now() -> str:

@@ -1,7 +1,8 @@
 """A Stripe on the loopback: sessions, intents, refunds, events, an idempotency store, and every way of failing that the real one has.
 
 Parameters are checked against the SDK's own types, so a call that Stripe would refuse is refused here. Its books (`sessions`, `refunds`)
-are what the tests compare ours with.
+are what the tests compare ours with. What it answers is held against Stripe's own published types: what they do not have, and ids where nothing was
+asked to be expanded, cannot be told by it. `without` leaves out keys that may be left out.
 """
 
 import copy
@@ -25,6 +26,7 @@ from stripe import WebhookSignature
 from app import clock
 from app.gateways.stripe import from_stripe
 from tests.fakes.loopback import Sums, books
+from tests.fakes.schemas import Key, schema
 
 API_VERSION = "2026-10-28.endive"
 KEY_LIFE = timedelta(hours=24)
@@ -33,7 +35,9 @@ TOLD = 10
 DISPUTE_FEE = 15_00
 
 
-CARD = {"type": "card", "card": {"brand": "visa", "last4": "4242", "wallet": {"type": "apple_pay"}, "three_d_secure": None}}
+SCHEMA = schema("stripe")
+CARD = {"type": "card", "card": {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2031, "funding": "credit", "wallet": {"type": "apple_pay", "dynamic_last4": None}}}
+NOBODY = {"address": None, "email": None, "name": None, "phone": None}
 
 
 def _checker(module: str, name: str) -> TypeAdapter[Any]:
@@ -99,6 +103,11 @@ class Stripe:
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    without: frozenset[Key] = frozenset()
+    faults: set[str] = field(default_factory=set)
+    """What it said that Stripe would not say."""
+    spared: set[Key] = field(default_factory=set)
+    """What it said though it might have been left out."""
 
     def __post_init__(self) -> None:
         self._ids = count(1)
@@ -118,6 +127,38 @@ class Stripe:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        assert not self.faults
+
+    def shown(self, kind: str, value: dict[str, Any], expand: frozenset[str] = frozenset(), path: str = "") -> dict[str, Any]:
+        """An object as it is answered: what is not expanded as its id, what is nothing as null, what may be left out left out."""
+        said: dict[str, Any] = {}
+        for key, item in value.items():
+            here, types = f"{path}.{key}".lstrip("."), SCHEMA.types[kind].get(key, [])
+            named, expanded = SCHEMA.inner(kind, key, item), any(one == here or one.startswith(f"{here}.") for one in expand)
+            if key.startswith("_") or (named and not expanded and any(one.startswith("list of") for one in types)):
+                continue
+            if not named or (isinstance(item, dict) and item.get("object") == "list"):
+                said[key] = item | {"data": [self.shown(named, one) for one in item["data"]]} if named else item
+            elif isinstance(item, list):
+                said[key] = [self.shown(named, one, expand, here) for one in item]
+            else:
+                said[key] = self.shown(named, item, expand, here) if expanded or "string" not in types else item["id"]
+        return SCHEMA.complete(kind, said)
+
+    def _said(self, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+        """An answer, held against the published types."""
+        said: dict[str, Any] = SCHEMA.without(kind, value, self.without)
+        self.faults |= set(SCHEMA.problems(kind, said, self.without))
+        self.spared |= set(SCHEMA.present(kind, said))
+        return said
+
+    def _one(self, kind: str, value: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
+        return self._said(kind, self.shown(kind, value, frozenset(form.get("expand", ()))))
+
+    def _list(self, kind: str, path: str, found: list[dict[str, Any]], form: dict[str, Any], *, more: bool = False) -> dict[str, Any]:
+        expand = frozenset(one.removeprefix("data.") for one in form.get("expand", ()))
+        data = [self._said(kind, self.shown(kind, one, expand)) for one in found]
+        return self._said("list", {"object": "list", "url": path, "has_more": more, "data": data})
 
     # What happens at Stripe, and the webhooks it writes about it.
 
@@ -127,17 +168,7 @@ class Stripe:
         intent = self._intent(session)
         intent |= {"status": "succeeded", "amount_received": session["amount_total"] if amount is None else amount}
         intent["currency"] = currency or session["currency"]
-        balance = {"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": intent["currency"], "created": int(clock.now().timestamp())}
-        intent["latest_charge"] = {
-            "id": self._id("ch"),
-            "object": "charge",
-            "created": int(clock.now().timestamp()),
-            "balance_transaction": balance if fee is not None else None,
-            "payment_intent": intent["id"],
-            "refunds": {"object": "list", "has_more": False, "data": []},
-            "disputed": False,
-            "payment_method_details": {"type": kind} if (kind := session["_type"]) != "card" else copy.deepcopy(CARD),
-        }
+        intent["latest_charge"] = self._charge(intent, {"type": kind} if (kind := session["_type"]) != "card" else copy.deepcopy(CARD), fee)
         waited = session["status"] == "complete"
         if session["_keeps"]:
             method = self._attach(session["customer"])
@@ -149,18 +180,38 @@ class Stripe:
         self.happened("payment_intent.succeeded", intent)
         self.happened("checkout.session.async_payment_succeeded" if waited else "checkout.session.completed", session)
 
+    def _charge(self, intent: dict[str, Any], details: dict[str, Any], fee: int | None) -> dict[str, Any]:
+        now, amount, currency = int(clock.now().timestamp()), intent["amount_received"], intent["currency"]
+        charge_id = self._id("ch")
+        return {
+            "id": charge_id, "object": "charge", "amount": amount, "amount_captured": amount, "amount_refunded": 0, "billing_details": NOBODY, "captured": True, "created": now,
+            "currency": currency, "disputed": False, "livemode": self.live, "metadata": intent["metadata"], "paid": True, "refunded": False, "status": "succeeded",
+            "balance_transaction": self.balance(amount, fee, currency, "charge") if fee is not None else None, "payment_intent": intent["id"], "payment_method_details": details,
+            "refunds": {"object": "list", "url": f"/v1/charges/{charge_id}/refunds", "has_more": False, "data": []},
+        }  # fmt: skip
+
+    def balance(self, amount: int, fee: int, currency: str, kind: str) -> dict[str, Any]:
+        """A movement of the account's balance."""
+        now = int(clock.now().timestamp())
+        return {
+            "id": self._id("txn"), "object": "balance_transaction", "amount": amount, "available_on": now, "balance_type": "payments", "created": now, "currency": currency, "fee": fee,
+            "fee_details": [], "net": amount - fee, "reporting_category": kind, "status": "available", "type": kind,
+        }  # fmt: skip
+
     def save(self, session_id: str) -> str:
         """The customer enters a card on a page that takes no money."""
         session = self.sessions[session_id]
         method = self._attach(session["customer"])
-        intent = {"id": self._id("seti"), "object": "setup_intent", "status": "succeeded", "payment_method": method}
+        intent = {"id": self._id("seti"), "object": "setup_intent", "status": "succeeded", "payment_method": method, "created": int(clock.now().timestamp())}
+        intent |= {"livemode": self.live, "payment_method_types": ["card"], "usage": "off_session", "metadata": session["metadata"], "customer": session["customer"]}
         session |= {"status": "complete", "payment_status": "no_payment_required", "setup_intent": intent}
-        self.happened("checkout.session.completed", session | {"setup_intent": intent["id"]})
+        self.happened("checkout.session.completed", session)
         return str(method["id"])
 
     def _attach(self, customer: str) -> dict[str, Any]:
-        card = {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2031, "fingerprint": "fp_4242", "wallet": None}
+        card = {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2031, "fingerprint": "fp_4242", "funding": "credit", "wallet": None}
         method = {"id": self._id("pm"), "object": "payment_method", "type": "card", "customer": customer, "card": card, "_says": None}
+        method |= {"billing_details": NOBODY, "created": int(clock.now().timestamp()), "livemode": self.live, "metadata": {}}
         self.methods[method["id"]] = method
         return method
 
@@ -176,9 +227,8 @@ class Stripe:
         method = self.methods.get(asked["payment_method"])
         if method is None or method["customer"] != asked["customer"]:
             raise Refusal(400, "invalid_request_error", "The customer does not have a payment method with this ID.", code="resource_missing", param="payment_method")
-        intent: dict[str, Any] = {"id": self._id("pi"), "object": "payment_intent", "created": int(clock.now().timestamp()), "livemode": self.live, "currency": asked["currency"]}
-        intent |= {"metadata": asked["metadata"], "amount_received": 0, "latest_charge": None, "last_payment_error": None, "status": "requires_payment_method"}
-        intent |= {"customer": asked["customer"], "payment_method": None, "setup_future_usage": None, "_off_session": asked["off_session"] in {True, "true"}}
+        intent = self._new_intent(asked["amount"], asked["currency"], asked["metadata"])
+        intent |= {"customer": asked["customer"], "_off_session": asked["off_session"] in {True, "true"}}
         self.intents[intent["id"]] = intent
         if asked["amount"] < self.least:
             del self.intents[intent["id"]]
@@ -197,25 +247,28 @@ class Stripe:
             return intent
         return self._take(intent)
 
+    def _new_intent(self, amount: int, currency: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        intent: dict[str, Any] = {"id": self._id("pi"), "object": "payment_intent", "amount": amount, "amount_capturable": 0, "amount_received": 0, "currency": currency}
+        intent |= {"capture_method": "automatic_async", "confirmation_method": "automatic", "created": int(clock.now().timestamp()), "livemode": self.live, "metadata": metadata}
+        return intent | {
+            "payment_method_types": ["card"], "status": "requires_payment_method", "latest_charge": None, "last_payment_error": None, "payment_method": None, "setup_future_usage": None,
+        }  # fmt: skip
+
     def confirm(self, intent_id: str, says: dict[str, str] | None = None) -> None:
         """The bank of a charge that was pending has answered: yes, or what it says."""
         intent = self.intents[intent_id]
         self._decline(intent, says) if says else self._take(intent)
 
     def _decline(self, intent: dict[str, Any], says: dict[str, str]) -> None:
-        intent |= {"status": "requires_payment_method", "last_payment_error": says}
+        intent |= {"status": "requires_payment_method", "last_payment_error": {"type": "card_error", **says}}
         self.happened("payment_intent.payment_failed", intent)
 
     def _take(self, intent: dict[str, Any]) -> dict[str, Any]:
         """The money of a charge without a page arrives."""
         method = self.methods[intent["_method"]]
-        details = {"type": "card", "card": method["card"] | {"three_d_secure": None}}
+        details = {"type": "card", "card": dict(method["card"])}
         intent |= {"status": "succeeded", "amount_received": intent["_asked"], "payment_method": method["id"]}
-        intent["latest_charge"] = {
-            "id": self._id("ch"), "object": "charge", "created": intent["created"], "payment_intent": intent["id"], "disputed": False, "payment_method_details": details,
-            "balance_transaction": {"id": self._id("txn"), "object": "balance_transaction", "fee": 60, "currency": intent["currency"]},
-            "refunds": {"object": "list", "has_more": False, "data": []},
-        }  # fmt: skip
+        intent["latest_charge"] = self._charge(intent, details, 60) | {"created": intent["created"]}
         self.happened("payment_intent.succeeded", intent)
         return intent
 
@@ -231,7 +284,7 @@ class Stripe:
     def decline(self, session_id: str, code: str, *, error: str = "card_declined") -> None:
         """A try on the page fails; the page stays open for another."""
         intent = self._intent(self.sessions[session_id])
-        intent["last_payment_error"] = {"code": error, "decline_code": code, "message": f"Raw: {code}"}
+        intent["last_payment_error"] = {"type": "card_error", "code": error, "decline_code": code, "message": f"Raw: {code}"}
         self.happened("payment_intent.payment_failed", intent)
 
     def cancel(self, session_id: str) -> None:
@@ -248,7 +301,7 @@ class Stripe:
         intent = self._intent(session)
         intent |= {
             "status": "requires_payment_method",
-            "last_payment_error": {"code": "card_declined", "decline_code": "insufficient_funds", "message": "Your card has insufficient funds."},
+            "last_payment_error": {"type": "card_error", "code": "card_declined", "decline_code": "insufficient_funds", "message": "Your card has insufficient funds."},
         }
         session |= {"status": "complete", "payment_status": "unpaid"}
         self.happened("payment_intent.payment_failed", intent)
@@ -261,11 +314,22 @@ class Stripe:
 
     def happened(self, kind: str, about: dict[str, Any]) -> dict[str, Any]:
         """Write an event, as the endpoint's version shows it: ids in place of what an answer may expand."""
-        flat = {key: value["id"] if isinstance(value, dict) and key in {"payment_intent", "latest_charge"} else value for key, value in about.items()}
         event = {"id": self._id("evt"), "object": "event", "type": kind, "created": int(clock.now().timestamp()), "api_version": API_VERSION}
-        event |= {"livemode": self.live, "data": {"object": flat}}
+        event |= {"livemode": self.live, "data": {"object": self._of(about)}, "pending_webhooks": 1, "request": None}
+        event = self._said("event", event)
         self.events.append(event)
         return event
+
+    def _of(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What an event carries: an object as it is answered with nothing expanded; one of a kind that we never read as it is."""
+        kind = about["object"]
+        return self._said(kind, self.shown(kind, about)) if kind in SCHEMA.types else about
+
+    def thin(self, kind: str, about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """An event of version 2, which names its object instead of carrying it."""
+        related = {"id": about["id"], "type": about["object"], "url": f"/v1/{about['object']}s/{about['id']}"} if about else None
+        event = {"id": self._id("evt_thin"), "object": "v2.core.event", "type": kind, "created": clock.now().strftime("%Y-%m-%dT%H:%M:%S.000Z"), "livemode": self.live}
+        return self._said("v2.core.event", event | {"context": None, "reason": None, "related_object": related})
 
     def webhook(self, event: dict[str, Any], *, at: float | None = None, secret: str | None = None) -> tuple[bytes, dict[str, str]]:
         """An event as it is delivered: body and headers, signed now unless said."""
@@ -303,9 +367,15 @@ class Stripe:
         try:
             if method == "POST":
                 return self._once(key, path, form)
-            return 200, self._read(path, form)
+            return 200, json.dumps(self._read(path, form)).encode()
         except Refusal as refusal:
-            return refusal.status, json.dumps(refusal.body).encode()
+            return refusal.status, json.dumps(self._refused(refusal)).encode()
+
+    def _refused(self, refusal: Refusal) -> dict[str, Any]:
+        body = refusal.body["error"]
+        if "payment_intent" in body:
+            body = body | {"payment_intent": self.shown("payment_intent", body["payment_intent"])}
+        return self._said("error", {"error": body})
 
     def _once(self, key: str, path: str, form: dict[str, Any]) -> tuple[int, bytes]:
         asked = json.dumps([path, form], sort_keys=True)
@@ -323,7 +393,7 @@ class Stripe:
         except Refusal as refusal:
             if refusal.status != 402:  # what never began is not kept; a decline is an answer like any other
                 raise
-            status, body = 402, json.dumps(refusal.body).encode()
+            status, body = 402, json.dumps(self._refused(refusal)).encode()
         finally:
             self.busy.discard(key)
         self._kept[key] = (asked, status, body, self._now())
@@ -331,18 +401,18 @@ class Stripe:
 
     def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
         if path == "/v1/checkout/sessions":
-            return self._create_session(_checked("create session", form))
+            return self._one("checkout.session", self._create_session(_checked("create session", form)), form)
         if path == "/v1/customers":
             _checked("create customer", form)
-            customer = {"id": self._id("cus"), "object": "customer", "metadata": form["metadata"]}
-            self.customers[customer["id"]] = customer
-            return customer
+            customer = {"id": self._id("cus"), "object": "customer", "balance": 0, "created": int(clock.now().timestamp()), "invoice_settings": {}, "livemode": self.live}
+            self.customers[customer["id"]] = customer | {"metadata": form["metadata"]}
+            return self._one("customer", self.customers[customer["id"]], form)
         if path == "/v1/payment_intents":
-            return self._create_intent(_checked("create intent", form))
+            return self._one("payment_intent", self._create_intent(_checked("create intent", form)), form)
         if path.startswith("/v1/payment_methods/") and path.endswith("/detach"):
-            return self._detach(path.split("/")[3])
+            return self._one("payment_method", self._detach(path.split("/")[3]), form)
         if path == "/v1/refunds":
-            return self._create_refund(_checked("create refund", form))
+            return self._one("refund", self._create_refund(_checked("create refund", form)), form)
         raise Refusal(404, "invalid_request_error", f"Unrecognized request URL (POST: {path}).")
 
     def _create_session(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -376,6 +446,11 @@ class Stripe:
             "setup_intent": None,
             "_intent_metadata": asked.get("payment_intent_data", {}).get("metadata"),
             "_keeps": asked.get("payment_intent_data", {}).get("setup_future_usage"),
+            "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+            "custom_fields": [],
+            "custom_text": {"after_submit": None, "shipping_address": None, "submit": None, "terms_of_service_acceptance": None},
+            "payment_method_types": list(asked["allowed_payment_method_types"]),
+            "shipping_options": [],
         }
         self.sessions[session_id] = session
         return session
@@ -395,9 +470,13 @@ class Stripe:
             "amount": asked["amount"],
             "currency": intent["currency"],
             "payment_intent": asked["payment_intent"],
-            "failure_reason": None,
+            "charge": intent["latest_charge"]["id"],
+            "created": int(clock.now().timestamp()),
             "metadata": asked.get("metadata", {}),
         }
+        if refund["status"] == "failed":
+            refund["failure_reason"] = "unknown"
+        intent["latest_charge"]["amount_refunded"] += asked["amount"]
         self.refunds[refund["id"]] = refund
         told = intent["latest_charge"]["refunds"]
         told["data"] = [refund, *told["data"]][:TOLD]
@@ -411,7 +490,7 @@ class Stripe:
 
     def move_refund(self, refund_id: str, status: str, failure: str | None = None) -> None:
         """A refund settles, or fails, be it weeks later."""
-        self.refunds[refund_id] |= {"status": status, "failure_reason": failure}
+        self.refunds[refund_id] |= {"status": status, **({"failure_reason": failure} if failure else {})}
         self.happened("refund.failed" if status == "failed" else "refund.updated", self.refunds[refund_id])
 
     def dispute(self, session_id: str, amount: int, *, status: str = "needs_response") -> str:
@@ -425,6 +504,13 @@ class Stripe:
             "currency": intent["currency"],
             "reason": "product_not_received",
             "balance_transactions": [],
+            "created": int(clock.now().timestamp()),
+            "enhanced_eligibility_types": [],
+            "evidence": {},
+            "evidence_details": {"due_by": None, "enhanced_eligibility": {}, "has_evidence": False, "past_due": False, "submission_count": 0},
+            "is_charge_refundable": status.startswith("warning"),
+            "livemode": self.live,
+            "metadata": {},
         }
         self.disputes[dispute["id"]] = dispute | {"payment_intent": intent["id"], "charge": intent["latest_charge"]["id"]}
         intent["latest_charge"]["disputed"] = True
@@ -434,7 +520,7 @@ class Stripe:
         return str(dispute["id"])
 
     def _charge_dispute(self, dispute: dict[str, Any], fee: int) -> None:
-        dispute["balance_transactions"].append({"id": self._id("txn"), "object": "balance_transaction", "fee": fee, "currency": dispute["currency"]})
+        dispute["balance_transactions"].append(self.balance(-dispute["amount"], fee, dispute["currency"], "dispute"))
 
     def close_dispute(self, dispute_id: str, status: str, *, fee_back: int = 0) -> None:
         """The bank decides; of the fee comes back what the account's country says, often nothing."""
@@ -446,53 +532,43 @@ class Stripe:
     def _read_kept(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
         if path == "/v1/payment_intents":
             asked = _checked("list intents", form)
-            found = [one for one in reversed(self.intents.values()) if one["created"] >= asked["created"]["gte"]]
-            return {"object": "list", "url": path, "has_more": False, "data": found}
-        known = {"payment_intents": self.intents, "payment_methods": self.methods, "customers": self.customers}[path.split("/")[2]]
+            return self._list("payment_intent", path, [one for one in reversed(self.intents.values()) if one["created"] >= asked["created"]["gte"]], form)
+        kind, known = {
+            "payment_intents": ("payment_intent", self.intents), "payment_methods": ("payment_method", self.methods), "customers": ("customer", self.customers)
+        }[path.split("/")[2]]  # fmt: skip
         if path.split("/")[3] not in known:
             raise Refusal(404, "invalid_request_error", "No such object.", code="resource_missing")
-        return known[path.split("/")[3]]
+        return self._one(kind, known[path.split("/")[3]], form)
 
-    def _read(self, path: str, form: dict[str, Any]) -> bytes:
+    def _read(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
         if path == "/v1/checkout/sessions":
-            return json.dumps(self._list_sessions(_checked("list sessions", form))).encode()
+            return self._list_sessions(_checked("list sessions", form), form)
         if path == "/v1/events":
-            return json.dumps({"object": "list", "url": path, "has_more": False, "data": self.lists()}).encode()
+            return self._said("list", {"object": "list", "url": path, "has_more": False, "data": self.lists()})
         if path == "/v1/refunds":
             asked = _checked("list refunds", form)
-            found = [one for one in self.refunds.values() if one["payment_intent"] == asked["payment_intent"]]
-            return json.dumps({"object": "list", "url": path, "has_more": False, "data": found[::-1]}).encode()
+            return self._list("refund", path, [one for one in self.refunds.values() if one["payment_intent"] == asked["payment_intent"]][::-1], form)
         if path == "/v1/disputes":
             asked = _checked("list disputes", form)
-            found = [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]]
-            return json.dumps({"object": "list", "url": path, "has_more": False, "data": found}).encode()
+            return self._list("dispute", path, [one for one in self.disputes.values() if one["payment_intent"] == asked["payment_intent"]], form)
         if path.startswith(("/v1/payment_intents", "/v1/payment_methods/", "/v1/customers/")):
-            return json.dumps(self._read_kept(path, form)).encode()
+            return self._read_kept(path, form)
         session = self.sessions.get(path.removeprefix("/v1/checkout/sessions/"))
         if session is None:
             raise Refusal(404, "invalid_request_error", "No such checkout.session.", code="resource_missing")
         _checked("retrieve session", form)
-        return json.dumps(session).encode()
+        return self._one("checkout.session", session, form)
 
-    def _list_sessions(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _list_sessions(self, asked: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
         intent, since, size = asked.get("payment_intent"), asked.get("created", {}).get("gte", 0), asked.get("limit", 10)
         found = [one for one in reversed(self.sessions.values()) if one["created"] >= since and intent in (None, (one["payment_intent"] or {}).get("id"))]
         if after := asked.get("starting_after"):
             found = found[[one["id"] for one in found].index(after) + 1 :]
-        return {"object": "list", "url": "/v1/checkout/sessions", "has_more": len(found) > size, "data": found[:size]}
+        return self._list("checkout.session", "/v1/checkout/sessions", found[:size], form, more=len(found) > size)
 
     def _intent(self, session: dict[str, Any]) -> dict[str, Any]:
         if session["payment_intent"] is None:
-            session["payment_intent"] = {
-                "id": self._id("pi"),
-                "object": "payment_intent",
-                "status": "requires_payment_method",
-                "amount_received": 0,
-                "currency": session["currency"],
-                "metadata": session["_intent_metadata"],
-                "latest_charge": None,
-                "last_payment_error": None,
-            }
+            session["payment_intent"] = self._new_intent(session["amount_total"], session["currency"], session["_intent_metadata"])
         intent: dict[str, Any] = session["payment_intent"]
         return intent
 

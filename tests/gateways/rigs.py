@@ -415,7 +415,7 @@ class BTCPayRig(LoopbackRig):
     decline = "invalid"
     tells_fee = False
     refunds = False
-    tolerance_s = 3 * 86400
+    tolerance_s = None
 
     def __init__(self) -> None:
         self.fake = FakeBTCPay()

@@ -1,21 +1,36 @@
 """What every gateway must hold to: once made, once paid; proven, looked up, compared; and patient with whoever does not answer."""
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from itertools import permutations
 
 import pytest
+from flask import Flask
 
 from app import clock, db, payments, wallet
 from app.customers import User
-from app.gateways.base import BadSignature, Charge, Event, NoAnswer, Redirect, Refused, Snapshot
+from app.gateways.base import BadSignature, Charge, Event, NoAnswer, Redirect, Refused, Snapshot, UnreadableEvent
 from app.money import Money
 from app.payments import Payment, ProcessorDown
-from tests.gateways.conftest import EXACT, INEXACT, Rig, only
-from tests.gateways.rigs import NOWPaymentsRig
+from tests.gateways.conftest import BARE, EXACT, INEXACT, Rig, rigged
+from tests.gateways.conftest import only as rigs_of
+from tests.gateways.rigs import BTCPayRig, NOWPaymentsRig, SandboxRig
 from tests.pay import again, begin, times_credited, topup
 
 EUR_25 = Money.of("25", "EUR")
+
+
+@pytest.fixture(params=[*EXACT, *INEXACT, *BARE])
+def rig(request: pytest.FixtureRequest, app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """Each gateway in turn, and once more with answers that leave out whatever may be left out."""
+    yield from rigged(request, app, monkeypatch)
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """These gateways alone, both ways."""
+    return rigs_of(*names, *(bare for bare in BARE if bare.partition(" ")[0] in names))
 
 
 def charge(name: str = "pay_conformance", amount: Money = EUR_25) -> Charge:
@@ -152,10 +167,10 @@ def test_a_signed_event_points_to_its_payment(rig: Rig):
         assert found.reference == reference
 
 
-@only("sandbox", "stripe", "paypal", "btcpay")
+@only("sandbox", "stripe", "paypal")
 @pytest.mark.parametrize("times", [-1.3, 1.3, -12, 400])
 def test_a_signature_too_far_from_now_is_refused_on_both_sides(rig: Rig, times: float):
-    assert not isinstance(rig, NOWPaymentsRig)
+    assert not isinstance(rig, BTCPayRig | NOWPaymentsRig)
     rig.pay(open_session(rig))
     body, _ = rig.webhooks()[-1]
     with pytest.raises(BadSignature):
@@ -170,7 +185,7 @@ def test_a_wrong_secret_and_a_changed_body_are_refused(rig: Rig):
     with pytest.raises(BadSignature):
         rig.gateway.read_event(*rig.signed(body, secret="whsec_of_somebody_else"))
     with pytest.raises(BadSignature):
-        rig.gateway.read_event(body.replace(b"5", b"6"), headers)
+        rig.gateway.read_event(json.dumps(json.loads(body) | {"added": 1}).encode(), headers)
     with pytest.raises(BadSignature):
         rig.gateway.read_event(body, {})
 
@@ -185,8 +200,10 @@ def test_garbage_is_refused_signed_or_not(rig: Rig, body: bytes):
     for value in ("", "t=,v1=", "t=١٢,v1=00", f"t={'9' * 40},v1=00", "t=1", "v1=x,t=now", "=,=,="):
         with pytest.raises(BadSignature):
             rig.gateway.read_event(body, headers | {header: value})
-    with pytest.raises(BadSignature):
-        rig.gateway.read_event(*rig.raw(body))
+    # The signature of these is over what the body means; no signature of Stripe's is over bytes that are no text.
+    unproven = (BadSignature,) if isinstance(rig, SandboxRig | NOWPaymentsRig) or not body.isascii() else ()
+    with suppress(UnreadableEvent, *unproven):
+        assert rig.gateway.read_event(*rig.raw(body)).reference == ""
 
 
 # Credited

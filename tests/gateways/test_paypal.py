@@ -268,7 +268,8 @@ def test_an_inquiry_that_ends_between_the_two_is_closed_and_its_refund_is_a_refu
         ("RESOLVED_WITH_PAYOUT", "won"),
         ("RESOLVED_BUYER_FAVOUR", "lost"),
         ("ACCEPTED", "lost"),
-        ("NEW_ONE", "open"),
+        ("DENIED", "won"),
+        ("NONE", "won"),
     ],
 )
 def test_what_paypal_calls_the_outcome(rig: PayPalRig, outcome: str, state: str):
@@ -278,6 +279,25 @@ def test_what_paypal_calls_the_outcome(rig: PayPalRig, outcome: str, state: str)
     assert [(one.state, one.amount) for one in found.disputes] == [(state, EUR_25)]
     assert found.refunds == (), "what a claim took is written beside the refunds, and is the same money"
     assert (found.state, found.received) == ("paid", EUR_25)
+
+
+def test_a_claim_that_ends_without_a_decision_but_with_a_refund_took_that(rig: PayPalRig):
+    reference = captured(rig)
+    dispute = rig.fake.dispute(reference, "25.00")
+    rig.fake.resolve(dispute, "NONE")
+    rig.fake.disputes[dispute]["dispute_outcome"]["amount_refunded"] = {"currency_code": "EUR", "value": "10.00"}
+    assert disputes(rig, reference) == [("won", "25.00 EUR"), ("lost", "10.00 EUR")]
+
+
+@pytest.mark.parametrize(("field", "value"), [("outcome", "NEW_ONE"), ("stage", "NEW_STAGE")])
+def test_an_outcome_or_a_stage_that_is_new_waits_for_a_person_and_the_payment_goes_on(rig: PayPalRig, field: str, value: str):
+    reference = captured(rig)
+    dispute = rig.fake.dispute(reference, "25.00", stage=value if field == "stage" else "CHARGEBACK")
+    if field == "outcome":
+        rig.fake.resolve(dispute, value)
+    found = rig.gateway.lookup(reference)
+    assert (found.state, found.received, found.disputes, found.refunds) == ("paid", EUR_25, (), ())
+    assert [(one.kind, one.reference) for one in found.unread] == [("dispute", dispute)]
 
 
 def test_a_claim_that_ends_with_a_part_takes_the_part(rig: PayPalRig, demo_customer):
@@ -373,5 +393,5 @@ def test_news_without_a_capture_in_them_lead_to_their_order_and_foreign_ones_now
     reference = captured(rig)
     over = rig.fake.happened("CHECKOUT.PAYMENT-APPROVAL.REVERSED", {"order_id": reference, "purchase_units": []})
     assert rig.gateway.read_event(*rig.signed(json.dumps(over).encode())).reference == reference
-    other = rig.fake.happened("CUSTOMER.DISPUTE.CREATED", {"disputed_transactions": [{"seller_transaction_id": "3C1", "seller": {"merchant_id": "THIEF"}}]})
+    other = rig.fake.happened("CUSTOMER.DISPUTE.CREATED", {"dispute_id": "PP-D-0", "disputed_transactions": [{"seller_transaction_id": "3C1", "seller": {"merchant_id": "THIEF"}}]})
     assert "THIEF" in rig.gateway.read_event(*rig.signed(json.dumps(other).encode())).fault

@@ -93,7 +93,7 @@ def staff_addresses(site: Site, things: Things) -> list[str]:
     house = House(site.app, things, dict.fromkeys(("anonymous", "owner", "stranger", "staff", "unverified")))
     inside = [house.path(name) for name in TABLE if name.startswith("GET") and name not in FILES and TABLE[name].audience == "staff"]
     assert things.user.customer_id
-    coins = begin(topup(things.user, Money.of("600.00", "EUR")), "sandbox-crypto")
+    coins = begin(topup(things.user, Money.of("600.00", "EUR")), "other-crypto")
     choose(site.app, coins, "approve")
     carry(site.app)
     by_hand = refunds.request(things.user.customer_id, coins.public_id, Money.of("600.00", "EUR"), "x" * 500, iban="DE89370400440532013000", holder="Anna Kowalska")
