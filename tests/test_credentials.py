@@ -98,7 +98,7 @@ def test_credentials_are_written_in_one_place():
 def test_the_database_ends_links_when_what_they_are_bound_to_changes(app, superuser, change):
     user = person("nora")
     secrets = links_of(user)
-    superuser.execute(f"update users set {change}")
+    superuser.execute(f"update users set {change} where id = %s", (user.id,))
     assert alive(secrets) == []
     for purpose, token in secrets.items():
         with db.transaction():
