@@ -74,23 +74,36 @@ where rolname = %s and pg_has_role(
 """
 
 
+@contextmanager
+def _closed_on_failure(connection: Any) -> Iterator[None]:
+    """A connection whose server goes away while it is prepared belongs to no pool yet: nobody else
+    would close it."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _prepare(mode: str, connection: Any, _record: object) -> None:
     """Say what the settings are, and act as the app's role where that can be: `app.guard` says what it may and when it is not."""
     role = config.current().database_role
-    with connection.cursor() as cursor:
-        cursor.execute("set time zone 'UTC'")
-        cursor.execute("select set_config('client_area.mode', %s, false)", (mode,))
-        cursor.execute(_MAY_ACT_AS, (role,))
-        if cursor.fetchone():
-            cursor.execute(SQL("set role {}").format(Identifier(role)))
-    if not connection.autocommit:
-        connection.commit()
+    with _closed_on_failure(connection):
+        with connection.cursor() as cursor:
+            cursor.execute("set time zone 'UTC'")
+            cursor.execute("select set_config('client_area.mode', %s, false)", (mode,))
+            cursor.execute(_MAY_ACT_AS, (role,))
+            if cursor.fetchone():
+                cursor.execute(SQL("set role {}").format(Identifier(role)))
+        if not connection.autocommit:
+            connection.commit()
 
 
 def _prepare_read(mode: str, connection: Any, record: object) -> None:
     connection.autocommit = True
     _prepare(mode, connection, record)
-    connection.execute("set default_transaction_read_only = on")
+    with _closed_on_failure(connection):
+        connection.execute("set default_transaction_read_only = on")
 
 
 @contextmanager

@@ -45,3 +45,20 @@ def test_streams_stay_on_one_snapshot(app):
 def test_the_clock_travels_and_ticks_on(app):
     with clock.travel(datetime(2025, 3, 1, tzinfo=UTC)):
         assert clock.today().isoformat() == "2025-03-01"
+
+
+def test_a_connection_that_cannot_be_prepared_is_closed(app):
+    class Broken:
+        closed = False
+        autocommit = False
+
+        def cursor(self):
+            raise psycopg.OperationalError("the server went away")
+
+        def close(self):
+            self.closed = True
+
+    connection = Broken()
+    with pytest.raises(psycopg.OperationalError):
+        db._prepare("test", connection, None)
+    assert connection.closed
