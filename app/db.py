@@ -289,8 +289,9 @@ def _read_connection() -> PoolProxiedConnection:
 def _discard() -> None:
     connection = g.pop("read_connection", None)
     if connection is not None:
-        connection.invalidate()
-    db.engines["read"].dispose()
+        # Older ones are closed when they are asked for next; a pool that is disposed of forgets
+        # those that are out, and nobody closes them.
+        db.engines["read"].pool._invalidate(connection)  # noqa: SLF001 - SQLAlchemy's own for it
 
 
 def _release(_error: BaseException | None = None) -> None:
