@@ -878,7 +878,7 @@ def test_the_page_shows_who_sent_beside_who_gets(app: Flask, anna: User, staff: 
     page = " ".join(staff.get(f"/staff/refunds/{number}").text.split())
     for words in (
         'KOWALSKA, Anna <span class="badge credit">Same as the payee</span>',
-        f'{SENDER} <span class="badge credit">Same as the payee&#39;s account</span>',
+        f'{SENDER} <span class="badge credit">Same as the payee</span>',
         "Confirmed",
         "never",
         "by nobody",

@@ -105,7 +105,7 @@ def _compared(came: Sequence[Sender], holder: str, iban: str, owner: str) -> Ite
         mark, beside = bank.same_name(sender.name, holder or owner), "payee" if holder else "customer"
         yield Compared("Sent by", name, mark, beside)
         mark = bank.same_account(sender.account, iban)
-        yield Compared("From account", account, mark, "payee's account")
+        yield Compared("From account", account, mark, "payee")
     if holder:
         yield Compared("Goes to", holder, bank.same_name(holder, owner), "customer")
         yield Compared("To account", iban)
