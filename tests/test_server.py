@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,7 +87,11 @@ def serve(connection: Connection, *headers: tuple[str, str], app: Callable[..., 
         start("200 OK", [("content-type", "text/plain")])
         return [environ["wsgi.input"].read()]
 
-    asyncio.run(Server(app or echo, threads=1, body_timeout_s=0.1).__rsgi__(Scope(Names(*headers)), connection))
+    def run() -> None:
+        asyncio.run(Server(app or echo, threads=1, body_timeout_s=0.1).__rsgi__(Scope(Names(*headers)), connection))
+
+    with ThreadPoolExecutor(max_workers=1) as thread:  # the browsers' event loop runs in this one
+        thread.submit(run).result()
     return asked
 
 
