@@ -4,12 +4,14 @@ import csv
 import io
 import re
 import zipfile
+from datetime import UTC, datetime
+from html import unescape
 
 import brotli
 import pytest
 from flask.testing import FlaskClient
 
-from app import customers, db, invoicing
+from app import clock, customers, db, invoicing
 from app.invoicing import Draft, Line, press
 from tests.test_invoicing import card, enter, pay, topup
 
@@ -255,3 +257,28 @@ def many(customer_id: int, count: int) -> None:
         for bill in paid:
             enter(bill)
         invoicing.settle_many([(bill, card()) for bill in paid])
+
+
+def test_filters_in_use_are_named_and_taken_out_alone(owner, demo_customer):
+    page = owner.get("/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&q=vps&size=10").text
+    found = re.findall(r'<li><a class="pill" href="([^"]*)"><span class="hush">Remove the filter </span>(.*?)<svg', page)
+    assert [(unescape(words), unescape(href)) for href, words in found] == [
+        ("Feb 1, 2026 to Apr 30, 2026", "/invoices?max=40.00&period=3&q=vps&size=10"),
+        ("At most €\N{NO-BREAK SPACE}40.00", "/invoices?from=2026-02-01&to=2026-04-30&period=3&q=vps&size=10"),
+        ("For 3 months", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&q=vps&size=10"),
+        ("“vps”", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&size=10"),
+    ]
+
+
+def test_ranges_of_days_are_offered_and_the_chosen_one_is_marked(owner, demo_customer):
+    with clock.travel(datetime(2026, 3, 31, 12, tzinfo=UTC)):
+        page = owner.get("/invoices?from=2026-02-01&to=2026-02-28&status=paid").text
+        piece = owner.get("/invoices?from=2026-02-01&to=2026-02-28", headers=FRAGMENT).text
+    ranges = re.findall(r'<a class="item" href="([^"]*)" hx-get="[^"]*" hx-target="#results"( aria-current="true")?>([^<]*)', page)
+    assert {word: (unescape(href), bool(chosen)) for href, chosen, word in ranges if "day" in word or "month" in word or "date" in word} == {
+        "Any date": ("/invoices?status=paid", False),
+        "This month": ("/invoices?status=paid&from=2026-03-01&to=2026-03-31", False),
+        "Last month": ("/invoices?status=paid&from=2026-02-01&to=2026-02-28", True),
+        "Last 90 days": ("/invoices?status=paid&from=2026-01-01&to=2026-03-31", False),
+    }
+    assert '<hx-partial hx-target="#invoice-days"' in piece

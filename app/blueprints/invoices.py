@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, request
 from app import clock, invoicing, payments, services, web
 from app.invoicing import Bill, Filter
 from app.money import Money
-from app.web import spreadsheet
+from app.web import days, spreadsheet
 
 invoices = Blueprint("invoices", __name__)
 
@@ -34,6 +34,7 @@ def index() -> Response:
     return web.page(
         "invoices/index.html",
         "results",
+        also=("_invoice_days.html",),
         status_code=422 if asked.errors else 200,
         push_url=_address(asked),
         asked=asked,
@@ -41,6 +42,8 @@ def index() -> Response:
         page=page,
         badges=BADGES,
         segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
+        presets=_presets(asked),
+        chips=[(words, _address(without)) for words, without in asked.chips(web.writer())],
         sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
         periods=invoicing.PERIODS,
         older=_address(replace(asked, before=page.older)) if page.older else "",
@@ -136,6 +139,13 @@ def _still_renews(number: str) -> str:
 def _asked() -> Filter:
     me = web.reader()
     return Filter.from_query(request.args, me.currency or "EUR", me.locale)
+
+
+def _presets(asked: Filter) -> list[tuple[str, str, bool]]:
+    """Ranges of days as (word, address, whether it is the one shown)."""
+    return [
+        (word, _address(replace(asked, since=since, until=until, before="")), (asked.since, asked.until) == (since, until)) for word, since, until in days.ranges(clock.today())
+    ]
 
 
 def _address(asked: Filter, path: str = "/invoices") -> str:

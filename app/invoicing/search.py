@@ -5,7 +5,7 @@ A filter never raises on what a person or a link says: what it cannot read it le
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -76,16 +76,33 @@ class Filter:
 
     def summary(self, formats: Formats) -> str:
         """The filter in words: "paid, from 1 Nov 2026, at least € 20.00, for 3 months, “vps”"; "" for everything."""
-        words = [
-            self.status,
-            f"from {formats.date(self.since)}" if self.since else "",
-            f"to {formats.date(self.until)}" if self.until else "",
-            f"at least {formats.money(self.lowest, self.currency)}" if self.lowest is not None else "",
-            f"at most {formats.money(self.highest, self.currency)}" if self.highest is not None else "",
-            f"for {self.period} {'month' if self.period == 1 else 'months'}" if self.period else "",
-            f"“{self.q}”" if self.q else "",
-        ]
-        return ", ".join(word for word in words if word)
+        return ", ".join(words for words, _ in self.chips(formats))
+
+    def chips(self, formats: Formats) -> list[tuple[str, "Filter"]]:
+        """Each thing that is filtered by, in words, beside the filter without it; the page starts anew."""
+        months = f"for {self.period} {'month' if self.period == 1 else 'months'}" if self.period else ""
+        parts: tuple[tuple[str, dict[str, Any]], ...] = (
+            (self.status, {"status": ""}),
+            (self._days(formats), {"since": None, "until": None}),
+            (self._amounts(formats), {"lowest": None, "highest": None}),
+            (months, {"period": None}),
+            (f"“{self.q}”" if self.q else "", {"q": ""}),
+        )
+        return [(words, replace(self, before="", **without)) for words, without in parts if words]
+
+    def _days(self, formats: Formats) -> str:
+        if self.since and self.until:
+            first, last = formats.date(self.since), formats.date(self.until)
+            return first if first == last else f"{first} to {last}"
+        if self.since:
+            return f"from {formats.date(self.since)}"
+        return f"to {formats.date(self.until)}" if self.until else ""
+
+    def _amounts(self, formats: Formats) -> str:
+        low, high = (formats.money(minor, self.currency) if minor is not None else "" for minor in (self.lowest, self.highest))
+        if low and high:
+            return low if low == high else f"{low} to {high}"
+        return f"at least {low}" if low else f"at most {high}" if high else ""
 
     @property
     def narrowed(self) -> bool:
