@@ -74,10 +74,6 @@ class Filter:
         }
         return {name: str(value) for name, value in plain.items() if value}
 
-    def summary(self, formats: Formats) -> str:
-        """The filter in words: "paid, from 1 Nov 2026, at least € 20.00, for 3 months, “vps”"; "" for everything."""
-        return ", ".join(words for words, _ in self.chips(formats))
-
     def chips(self, formats: Formats) -> list[tuple[str, "Filter"]]:
         """Each thing that is filtered by, in words, beside the filter without it; the page starts anew."""
         months = f"for {self.period} {'month' if self.period == 1 else 'months'}" if self.period else ""

@@ -91,10 +91,6 @@ class Filter:
         )  # fmt: skip
         return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
 
-    def summary(self) -> str:
-        """The filter in words, for the page and the head of an export; empty when nothing is filtered."""
-        return ", ".join(words for words, _ in self.chips())
-
     def chips(self) -> list[tuple[str, Self]]:
         """Each thing that is filtered by, in words, beside the filter without it."""
         parts: tuple[tuple[str | None, dict[str, Any]], ...] = (
