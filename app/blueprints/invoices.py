@@ -22,6 +22,7 @@ COLUMNS: Final = (
     *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
+NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
 
 
 @invoices.get("/invoices")
@@ -68,8 +69,8 @@ def bundle() -> Response:
         return web.go("/invoices")
     try:
         packed = invoicing.bundle(web.reader().customer_id, numbers)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go("/invoices")
     return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
 
@@ -161,10 +162,15 @@ def _own(number: str) -> Bill:
 def _download(number: str, kind: str) -> Response:
     try:
         file = invoicing.pdf(web.reader().customer_id, number, kind)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go(f"/invoices/{number}")
     return hand_out(file or abort(404))
+
+
+def why_not(error: invoicing.PressError) -> str:
+    """What a reader is told of a PDF that could not be made now."""
+    return NO_FONT if isinstance(error, invoicing.GlyphsMissing) else NOT_NOW
 
 
 def hand_out(file: invoicing.File) -> Response:

@@ -28,7 +28,7 @@ from app.invoicing.bills import (
 )
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
-from app.invoicing.press import PressError
+from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
@@ -45,6 +45,7 @@ __all__ = [
     "Exported",
     "File",
     "Filter",
+    "GlyphsMissing",
     "Line",
     "NotCancellable",
     "Page",
