@@ -10,7 +10,7 @@ import logging
 from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from heapq import heapify, heappop, heapreplace
 from typing import Any
@@ -971,7 +971,15 @@ def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:
     named = row.label != row.plan
     title = f"{row.label} · {row.plan}" if named else row.plan
     line = Line(row.plan, row.net, detail=row.label if named else "", service_id=row.id, period_start=start, period_end=end)
-    return Draft(row.customer_id, title, row.currency, (line,), months=row.wanted, period_start=start, period_end=end, proforma=proforma)
+    return Draft(
+        row.customer_id, title, row.currency, (line,), months=row.wanted, period_start=start, period_end=end, proforma=proforma, due_at=_due_at(row.paid_through)
+    )  # fmt: skip
+
+
+def _due_at(paid_through: date) -> datetime | None:
+    """The end of the last paid day, so that a bill ahead is due before the service ends; None, the usual time, once that is over."""
+    ends_at = clock.end_of(paid_through)
+    return ends_at if clock.now() < ends_at < clock.end_of(clock.today() + invoicing.DUE_AFTER) else None
 
 
 def _spend(row: db.Row, bill: Bill, period: tuple[date, date], word: str) -> wallet.Spend:
@@ -1146,7 +1154,7 @@ def outlook(customer_id: int, days: int = 30, owned: Sequence[Service] | None = 
         owned, open_lots = [_read(row) for row in found], list(zip(found[0].remains, found[0].expires, strict=True)) if found else []
     else:
         open_lots = db.rows(_FUNDS, customer=customer_id, now=now)
-    funds = [Fund(minor, expires_at and expires_at.date()) for minor, expires_at in open_lots]
+    funds = [Fund(minor, expires_at and clock.day_of(expires_at)) for minor, expires_at in open_lots]
     coming = list(simulate(owned, funds, today + timedelta(HORIZON_DAYS)))
     ahead = _runway(coming, owned, funds, today)
     return ahead, [renewal for renewal in coming if renewal.on <= today + timedelta(days)]

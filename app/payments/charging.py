@@ -68,7 +68,7 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
 
 def _may_try(bill: Bill, card: Card) -> bool:
     row = db.rows(_TRIED, bill_id=bill.id, card_id=card.id, asked=ASKED_FOR)[0]
-    rested = (row.newest is None or row.newest.date() < clock.today()) and (row.unreached is None or row.unreached + UNREACHED_WAIT <= clock.now())
+    rested = (row.newest is None or clock.day_of(row.newest) < clock.today()) and (row.unreached is None or row.unreached + UNREACHED_WAIT <= clock.now())
     return not row.stopped and row.tries < MOST_TRIES and rested
 
 
