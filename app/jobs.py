@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app
 
 from app import audit, customers, db, exchange, fx, invoicing, ledger, logs, mail, payments, refunds, services
+from app.customers import vat_ids
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ JOBS = (
     Job("held", 60, refunds.send_back_due, "sends held money back that people decided to return"),
     Job("refunds-open", 600, refunds.reconcile, "asks processors about refunds on their way and open disputes"),
     Job("look-over", 3600, payments.look_over, "looks credited payments up again, for what no webhook told", first_s=120),
+    Job("vat-ids", 300, vat_ids.check_due, "asks the VAT register about companies' numbers", first_s=10),
     Job("renew", 300, services.renew_due, "renews services whose paid days are over"),
     Job("renew-by-card", 60, services.renew_by_card, "charges renewals the balance did not cover to saved cards"),
     Job("cards", 60, payments.cards.reconcile, "asks about pages on which cards are saved"),

@@ -54,6 +54,7 @@ TABLES: Final[dict[str, Table]] = {
     "audit_log": HISTORY,
     "audit_chain": Table("history", triggered=True),
     "security_events": HISTORY,
+    "vat_checks": HISTORY,
     "payment_events": HISTORY,
     "refund_events": HISTORY,
     "held_events": HISTORY,
