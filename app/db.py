@@ -15,6 +15,7 @@ from typing import Any, cast
 import click
 import psycopg
 from flask import Flask, g, has_app_context
+from flask.cli import FlaskGroup
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
 from psycopg.sql import SQL, Identifier
@@ -59,14 +60,20 @@ def init(app: Flask, database_url: str, *, live: bool = False) -> None:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
     app.config["SQLALCHEMY_BINDS"] = {"read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}}
     db.init_app(app)
-    if click.get_current_context(silent=True):  # the flask command; the web server migrates nothing and need not load Alembic
+    if is_command():  # the web server migrates nothing and need not load Alembic
         migrations(app)
     app.teardown_appcontext(_release)
-    hurried_by = (0, 0) if click.get_current_context(silent=True) else (LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS)
+    hurried_by = (0, 0) if is_command() else (LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS)
     session = Session("live" if live else "test", *hurried_by)
     with app.app_context():
         event.listen(db.engine, "connect", partial(_prepare, session))
         event.listen(db.engines["read"], "connect", partial(_prepare_read, session))
+
+
+def is_command() -> bool:
+    """Whether the flask command asks, and not a server, which may be a command of click, too."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.find_root().command, FlaskGroup)
 
 
 def migrations(app: Flask) -> None:

@@ -1,7 +1,11 @@
 """For the machines around the house."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import psycopg.sql
@@ -119,3 +123,22 @@ def test_not_ready_while_the_database_cannot_write(anonymous, superuser: psycopg
 def test_jobs_that_do_not_run_are_named_to_those_who_may_see_it(anonymous, public):
     assert "jobs_never\n" in anonymous.get("/readyz").text
     assert anonymous.get("/readyz", environ_base={"REMOTE_ADDR": "198.51.100.7"}).text == "ready\n"
+
+
+def test_a_web_process_does_not_load_what_only_migrations_need():
+    asked = "import sys, wsgi; print([n for n in sys.modules if n.startswith(('alembic', 'flask_migrate'))])"
+    environ = os.environ | {"SECRET_KEY": "s" * 48, "DATABASE_URL": os.environ["TEST_DATABASE_URL"]}
+    house = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", asked], cwd=house, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ["/login", "/register", "/password/reset"])
+def test_public_pages_say_what_they_are_to_search_engines(anonymous, path):
+    page = anonymous.get(path)
+    assert page.status_code == 200
+    assert page.text.count('<meta name="description" content="') == 1
+
+
+def test_pages_behind_the_login_say_nothing_to_search_engines(owner):
+    assert 'name="description"' not in owner.get("/balance").text

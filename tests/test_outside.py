@@ -15,6 +15,7 @@ from app.fx import feed
 from app.gateways import http
 from app.gateways import stripe as stripe_gateway
 from app.gateways.base import NoAnswer
+from app.payments import outages
 from tests.test_mail import put, settings_with
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -153,3 +154,31 @@ def test_only_so_many_pages_of_a_process_wait_outside():
     assert seats.acquire(blocking=False), "the seats are given back"
     assert seats.acquire(blocking=False)
     assert config.current()
+
+
+def test_one_thread_of_a_web_process_never_waits_for_a_processor(application):
+    threads = config.current().web_threads
+    arrived, heard = threading.Barrier(threads + 1), []
+
+    def payer() -> None:
+        with application.test_request_context("/balance"):
+            application.preprocess_request()
+            try:
+                with outages.asking("sandbox", "lookup", "pay_1"):
+                    heard.append("asked")
+                    arrived.wait(20)
+            except outages.LeftAlone as error:
+                heard.append(str(error))
+                arrived.wait(20)
+
+    payers = [threading.Thread(target=payer) for _ in range(threads)]
+    for one in payers:
+        one.start()
+    arrived.wait(20)
+    for one in payers:
+        one.join()
+    assert sorted(heard) == sorted(["asked"] * (threads - 1) + [outages.BUSY])
+    heard.clear()
+    arrived = threading.Barrier(1)
+    payer()
+    assert heard == ["asked"], "a page that is over gives its seat back"
