@@ -21,6 +21,7 @@ from app.blueprints.sandbox_mail import sandbox_mail
 from app.blueprints.staff_bank import staff_bank
 from app.blueprints.staff_disputes import staff_disputes
 from app.blueprints.staff_held import staff_held
+from app.blueprints.staff_home import staff_home
 from app.blueprints.staff_refunds import staff_refunds
 from app.blueprints.staff_vat import staff_vat
 from app.blueprints.transactions import transactions
@@ -37,6 +38,7 @@ BLUEPRINTS = (
     transactions,
     refunds_pages.pages,
     services_pages.pages,
+    staff_home,
     staff_disputes,
     staff_vat,
     staff_held,

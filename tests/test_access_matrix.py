@@ -88,6 +88,7 @@ TABLE = {
     "GET refunds.index": Route("customer"),
     "POST refunds.ask": Route("customer", 422, data={"amount": "1"}),
     "GET refunds.receipt": Route("customer", thing="refund_receipt"),
+    "GET staff_home.index": Route("staff", 404, others={"staff": 200}),
     "GET staff_refunds.index": Route("staff", 404, others={"staff": 200}),
     "GET staff_refunds.show": Route("staff", 404, "refund", others={"staff": 200}),
     "POST staff_refunds.decide": Route("staff", 404, "refund", {"decision": "decline", "answer": "Wrong payment"}, others={"staff": 303}),
