@@ -111,6 +111,21 @@ class BankAccount:
         """Whether the number is an IBAN."""
         return is_iban(self.number)
 
+    @property
+    def routing(self) -> str:
+        """The routing number (ABA) that an American account number begins with, or nothing."""
+        bank, _, account = self.number.partition(" ")
+        if self.has_iban or not (re.fullmatch("[0-9]{9}", bank) and account.strip()):
+            return ""
+        weights = (3, 7, 1) * 3
+        checks = sum(int(digit) * weight for digit, weight in zip(bank, weights, strict=True)) % 10 == 0
+        return bank if checks else ""
+
+    @property
+    def account_number(self) -> str:
+        """The number without blanks and without the routing number."""
+        return self.number.removeprefix(self.routing).replace(" ", "")
+
 
 def is_iban(number: str) -> bool:
     """Whether this begins as an IBAN does: a country and two check digits."""

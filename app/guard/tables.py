@@ -109,6 +109,7 @@ TABLES: Final[dict[str, Table]] = {
         payout
         """
     ),
+    "bank_line_parts": HISTORY,
     "bank_statements": HISTORY,
     "bank_acknowledged": HISTORY,
     "bank_doubts": _record("state actor reason decided_at"),
