@@ -7,7 +7,7 @@ E exempt, O outside the scope. The rules are the Directive's (2006/112/EC); whoe
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -45,7 +45,9 @@ _REVERSE_CHARGE = "Reverse charge: the customer owes the VAT (Articles 44 and 19
 _OUTSIDE = "Not subject to EU VAT: supplied where the customer is established (Articles 44 and 58, Directive 2006/112/EC)."
 _SMALL_BUSINESS = "Exempt from VAT: small business scheme (Article 284, Directive 2006/112/EC)."
 _NO_VAT = "No VAT is charged: the seller is not registered for it."
-_PREPAYMENT = "Prepayment to your balance. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+_DEPOSIT = "Prepayment to your balance, not a VAT invoice."
+_PREPAYMENT = f"{_DEPOSIT} No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+_ADVANCE = "Advance invoice for a prepayment to your balance."
 
 
 class Seller(Protocol):
@@ -120,8 +122,9 @@ def for_topup(seller: Seller, buyer: Buyer, on: date, vat_point: VatPoint = "on_
     service is known beforehand. Raises LookupError as `treatment` does.
     """
     if vat_point == "on_topup":
-        return treatment(seller, buyer, on)
-    return Treatment("O", Decimal(0), _PREPAYMENT if vat_point == "on_supply" else _NO_VAT)
+        taxed = treatment(seller, buyer, on)
+        return replace(taxed, legal_note=f"{_ADVANCE} {taxed.legal_note}".rstrip())
+    return Treatment("O", Decimal(0), _PREPAYMENT if vat_point == "on_supply" else f"{_DEPOSIT} {_NO_VAT}")
 
 
 def rate(country: str, on: date) -> Decimal:

@@ -23,6 +23,8 @@ from app.money import Money
 from tests.test_invoicing import card, pay, person, service, topup
 
 FONTS = Path(press.STATIC) / "fonts"
+WITHOUT_FONT = "\ue123"
+"""A letter of private use, which no font of the set-up draws."""
 LETTERS = "ŁódźżćĞőșŽřñßÆøŠđΩЖї₴₹₽₺₫₦€złŐű"
 
 
@@ -93,7 +95,9 @@ class TestSays:
         bill = topup(person())
         number = pay(bill)
         text = text_of(printed(bill, "invoice"))
-        assert "No VAT is due yet" in text
+        assert text.startswith("Northbyte")
+        assert f"Top-up invoice {number}" in text
+        assert "Prepayment to your balance, not a VAT invoice. No VAT is due yet" in text
         assert "VAT 0" not in text
         assert f"Order {bill.number}" in text
         assert number in text
@@ -178,6 +182,48 @@ class TestLooks:
         assert 0 not in glyphs
         assert {name.split(b"+")[1] for name in re.findall(rb"/BaseFont ?/([A-Z]{6}\+[\w-]+)", raw)} == {b"Inter", b"Inter-Semi-Bold"}
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "株式会社さくら 髙橋 𠮷田",
+            "北京云主机有限公司 张伟",
+            "주식회사 한국호스팅",
+            "ใจดี โฮสติง",
+            "सरल होम",
+            "Ωμέγα ЖЇЙ Ծրագիր",
+            "חברת אירוח",
+            "საქართველოს ჰოსტინგი",
+            "ኢትዮጵያ",
+            "Pixel 🚀👩‍💻🇩🇪😀 GmbH",
+        ],
+    )
+    def test_a_name_in_any_script_is_drawn_and_reads_back(self, app, name):
+        text = text_of(printed(topup(person(company=name)), "proforma"))
+        assert name in text
+
+    def test_arabic_is_drawn(self, app):
+        """It reads back too, but for a ligature that stands there in the order of its drawing."""
+        assert "العربية" in text_of(printed(topup(person(company="الاستضافة العربية")), "proforma"))
+
+    def test_the_separate_process_has_room_for_the_largest_fonts(self, app):
+        (result,) = press.render([paper.sheet(content_of(topup(person(company="株式会社さくら 북경 北京")), "proforma"))])
+        assert isinstance(result, bytes)
+
+    def test_a_letter_without_a_font_is_refused_and_nothing_is_stored(self, app, monkeypatch):
+        anna = person(company=f"Old {WITHOUT_FONT} Ltd")
+        bill = topup(anna)
+        pay(bill)
+        with pytest.raises(invoicing.MissingLetters, match=WITHOUT_FONT):
+            invoicing.pdf(anna, bill.number)
+        assert invoicing.render_pending() == 0
+        assert db.scalar("select count(*) from document_files") == 0
+        # The clock leaves them alone for a while, and takes them again once the font may be there.
+        runs: list[int] = []
+        monkeypatch.setattr(press, "render", lambda sheets: runs.append(len(sheets)) or [b"%PDF-" for _ in sheets])
+        assert (invoicing.render_pending(), runs) == (0, [])
+        with clock.travel(clock.now() + files.LOOK_AGAIN):
+            assert (invoicing.render_pending(), runs) == (2, [2])
+
     def test_nothing_is_fetched_from_disk_or_network(self, tmp_path):
         secret = tmp_path / "secret.txt"
         secret.write_text("swordfish")
@@ -236,7 +282,7 @@ class TestStays:
         number = pay(bill)
         for asked in (number, bill.number):
             assert invoicing.pdf(anna, asked).number == number  # type: ignore[union-attr]
-            assert invoicing.pdf(anna, asked, "receipt").number == number.replace("INV", "RC")  # type: ignore[union-attr]
+            assert invoicing.pdf(anna, asked, "receipt").number == number.replace("TU", "RC")  # type: ignore[union-attr]
         assert invoicing.pdf(anna, topup(anna).number, "receipt") is None
 
     def test_a_stranger_gets_nothing(self, app, quick_press):
@@ -276,12 +322,12 @@ class TestStays:
         number = pay(topup(anna))
         assert invoicing.render_pending() == 2
         assert invoicing.render_pending() == 0
-        assert [set(run) for run in quick_press] == [{number, number.replace("INV", "RC")}]
+        assert [set(run) for run in quick_press] == [{number, number.replace("TU", "RC")}]
 
     def test_one_that_cannot_be_printed_holds_up_no_other(self, app, monkeypatch, caplog):
         anna = person()
         numbers = [pay(topup(anna)) for _ in range(2)]
-        monkeypatch.setattr(press, "render", lambda sheets: ["broken" if sheet.number == numbers[0] else b"%PDF-" for sheet in sheets])
+        monkeypatch.setattr(press, "render", lambda sheets: [press.Unprintable("broken") if sheet.number == numbers[0] else b"%PDF-" for sheet in sheets])
         assert invoicing.render_pending() == 3
         assert f"document {numbers[0]} could not be printed: broken" in caplog.text
         with pytest.raises(invoicing.PressError):

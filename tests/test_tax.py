@@ -127,12 +127,15 @@ def test_a_rate_nobody_wrote_down_is_never_zero(country: str, day: str):
 def test_a_top_up_carries_no_vat_and_says_why(buyer: Party):
     found = tax.for_topup(GERMAN, buyer, TODAY)
     assert (found.category, found.rate) == ("O", 0)
-    assert found.legal_note == "Prepayment to your balance. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+    assert found.legal_note == ("Prepayment to your balance, not a VAT invoice. No VAT is due yet: it is charged on the invoice of each service that the balance pays for.")
 
 
 def test_a_seller_of_one_known_service_taxes_the_top_up():
-    assert tax.for_topup(GERMAN, Party("FR"), TODAY, "on_topup") == tax.treatment(GERMAN, Party("FR"), TODAY)
-    assert tax.for_topup(GERMAN, Party("FR"), TODAY, "none").legal_note == "No VAT is charged: the seller is not registered for it."
+    supplied, taken = tax.treatment(GERMAN, Party("FR"), TODAY), tax.for_topup(GERMAN, Party("FR"), TODAY, "on_topup")
+    assert (taken.category, taken.rate) == (supplied.category, supplied.rate)
+    assert taken.legal_note == f"Advance invoice for a prepayment to your balance. {supplied.legal_note}"
+    never = tax.for_topup(GERMAN, Party("FR"), TODAY, "none").legal_note
+    assert never == "Prepayment to your balance, not a VAT invoice. No VAT is charged: the seller is not registered for it."
 
 
 # Amounts

@@ -17,9 +17,13 @@ invoices = Blueprint("invoices", __name__)
 
 STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"))
 BADGES: Final = {"paid": ("Paid", "credit"), "unpaid": ("Unpaid", "wait"), "refunded": ("Refunded", ""), "cancelled": ("Cancelled", ""), "expired": ("Expired", "")}
+KINDS: Final = (("", "All kinds"), ("invoice", "Services"), ("topup", "Top-ups"))
+KIND_OF: Final = {"service": "invoice", "topup": "topup"}
+"""A bill's kind as filters and exports name it."""
+KIND_WORDS: Final = {"service": "services", "topup": "top-ups"}
 COLUMNS: Final = (
-    *("Number", "Pro forma", "Invoice", "Receipt", "Status", "Service or order", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
-    *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
+    *("Number", "Pro forma", "Invoice", "Receipt", "Kind", "Status", "Service or order", "Beneficiary", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
+    *("Net", "VAT rate", "VAT", "Total", "Currency", "Credited", "Credited currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
 
@@ -41,6 +45,8 @@ def index() -> Response:
         page=page,
         badges=BADGES,
         segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
+        kinds=[(word, kind, _address(replace(asked, kind=kind, before=""))) for kind, word in KINDS],
+        kind_words=KIND_WORDS,
         sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
         periods=invoicing.PERIODS,
         older=_address(replace(asked, before=page.older)) if page.older else "",
@@ -53,7 +59,7 @@ def index() -> Response:
 def export() -> Response:
     """Everything the filter finds, newest first."""
     rows = invoicing.export(web.reader().customer_id, _asked())
-    return spreadsheet.answer(f"invoices-{clock.today()}.csv", COLUMNS, _cells(rows))
+    return spreadsheet.answer(f"invoices-{clock.today()}.csv", COLUMNS, _cells(rows), web.writer().locale)
 
 
 @invoices.get("/invoices.zip")
@@ -65,8 +71,8 @@ def bundle() -> Response:
         return web.go("/invoices")
     try:
         packed = invoicing.bundle(web.reader().customer_id, numbers)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as problem:
+        web.toast(not_now(problem))
         return web.go("/invoices")
     return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
 
@@ -151,8 +157,8 @@ def _own(number: str) -> Bill:
 def _download(number: str, kind: str) -> Response:
     try:
         file = invoicing.pdf(web.reader().customer_id, number, kind)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as problem:
+        web.toast(not_now(problem))
         return web.go(f"/invoices/{number}")
     return hand_out(file or abort(404))
 
@@ -166,6 +172,13 @@ def hand_out(file: invoicing.File) -> Response:
     return response
 
 
+def not_now(problem: invoicing.PressError) -> str:
+    """What to say of a PDF that cannot be handed out now."""
+    if isinstance(problem, invoicing.MissingLetters):
+        return f"This PDF cannot be made yet: our server has no font for {problem}. Write to support; once the font is there, ask for the PDF again."
+    return NOT_NOW
+
+
 def _file(body: bytes, kind: str, filename: str) -> Response:
     return Response(body, mimetype=kind, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
 
@@ -175,7 +188,15 @@ def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
     for row in rows:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
-            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, row.status, row.title),
+            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number),
+            *(KIND_OF[row.kind], row.status, row.title, row.beneficiary),
             *(row.issued_at.date(), row.due_at.date(), row.paid_at and row.paid_at.date(), row.period_start, row.period_end, row.months),
-            *(amounts[0], Decimal(row.tax_rate).normalize(), amounts[1], amounts[2], row.currency, row.method),
+            *(amounts[0], plain_rate(row.tax_rate), amounts[1], amounts[2], row.currency),
+            *(Money(row.credited, row.credited_currency).decimal if row.credited is not None else None, row.credited_currency, row.method),
         )
+
+
+def plain_rate(rate: Decimal) -> Decimal:
+    """A rate without the zeros behind it, and without an exponent: 20, 7.7."""
+    whole, _, decimals = f"{rate:f}".partition(".")
+    return Decimal(f"{whole}.{decimals.rstrip('0')}".rstrip("."))

@@ -28,12 +28,13 @@ from app.invoicing.bills import (
 )
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
-from app.invoicing.press import PressError
-from app.invoicing.search import PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
+from app.invoicing.press import MissingLetters, PressError
+from app.invoicing.search import KINDS, PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
 __all__ = [
+    "KINDS",
     "LARGEST_BUNDLE",
     "PERIODS",
     "SIZES",
@@ -46,6 +47,7 @@ __all__ = [
     "File",
     "Filter",
     "Line",
+    "MissingLetters",
     "NotCancellable",
     "Page",
     "Paper",

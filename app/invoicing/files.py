@@ -9,14 +9,14 @@ import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
 
 from app import clock, db
 from app.invoicing import paper, press
-from app.invoicing.press import PressError
+from app.invoicing.press import MissingLetters, PressError, Unprintable
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,13 @@ RECENT = timedelta(days=1)
 BATCH = 20
 LARGEST_BUNDLE = 50
 WAIT = "3s"
+LOOK_AGAIN = timedelta(minutes=10)
+"""How long the clock leaves a document alone for which a font is missing."""
 _LOCK_KEY = 0x70726573  # "pres"
+
+
+_without_font: dict[int, datetime] = {}
+"""When this process last tried to print a document for which a font is missing, by its id."""
 
 
 class PressBusy(PressError):
@@ -69,7 +75,7 @@ on conflict do nothing
 
 _PENDING = """
 select d.id, d.number, d.content from documents d
-where d.issued_at > %(since)s and d.kind <> 'proforma' and not exists (select from document_files f where f.document_id = d.id)
+where d.issued_at > %(since)s and d.kind <> 'proforma' and d.id <> all(%(resting)s) and not exists (select from document_files f where f.document_id = d.id)
 order by d.issued_at desc, d.id desc limit %(limit)s
 """
 
@@ -126,11 +132,13 @@ def render_pending(limit: int = BATCH) -> int:
     with db.transaction():
         if not db.scalar("select pg_try_advisory_xact_lock(%(key)s)", key=_LOCK_KEY):
             return 0
-        return _print_and_store(_pending(limit))
+        return _print_and_store(_pending(limit))[0]
 
 
 def _pending(limit: int) -> list[db.Row]:
-    return db.rows(_PENDING, since=clock.now() - RECENT, limit=limit)
+    now = clock.now()
+    resting = [document for document, tried_at in _without_font.items() if now < tried_at + LOOK_AGAIN]
+    return db.rows(_PENDING, since=now - RECENT, limit=limit, resting=resting)
 
 
 def _print(which: LiteralString, wanted: dict[str, Any]) -> None:
@@ -138,8 +146,11 @@ def _print(which: LiteralString, wanted: dict[str, Any]) -> None:
     with db.transaction():
         _take_press()
         missing = [document for document in db.rows(which, **wanted) if document.pdf is None]
-        if _print_and_store(missing) < len(missing):
-            raise PressError(f"{missing[0].number} could not be printed")
+        done, letters = _print_and_store(missing)
+    if letters:
+        raise MissingLetters(letters)
+    if done < len(missing):
+        raise PressError(f"{missing[0].number} could not be printed")
 
 
 def _take_press() -> None:
@@ -150,14 +161,19 @@ def _take_press() -> None:
         raise PressBusy("another document is being printed") from None
 
 
-def _print_and_store(missing: Sequence[db.Row]) -> int:
+def _print_and_store(missing: Sequence[db.Row]) -> tuple[int, str]:
+    """Print and keep them; how many could be, and the letters for which a font is missing."""
     if not missing:
-        return 0
+        return 0, ""
     printed = press.render([paper.sheet(document.content) for document in missing])
-    done = 0
+    done, letters = 0, ""
     for document, result in zip(missing, printed, strict=True):
-        if isinstance(result, str):
-            log.error("document %s could not be printed: %s", document.number, result)
+        if isinstance(result, Unprintable):
+            log.error("document %s could not be printed: %s", document.number, result.why)
+            if result.letters:
+                letters = letters or result.letters
+                _without_font[document.id] = clock.now()
         else:
             done += db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
-    return done
+            _without_font.pop(document.id, None)
+    return done, letters

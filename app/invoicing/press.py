@@ -8,6 +8,7 @@ the same bytes.
 import atexit
 import base64
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -30,6 +31,18 @@ class PressError(Exception):
     """A document could not be printed."""
 
 
+class MissingLetters(PressError):
+    """No font here draws a letter of the document, so it is not printed. `str()` has the letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprintable:
+    """What went wrong with one document; `letters` are those that no font here draws."""
+
+    why: str
+    letters: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """One document to print: its number becomes the PDF's identifier."""
@@ -38,7 +51,7 @@ class Sheet:
     html: str
 
 
-def render(sheets: Sequence[Sheet]) -> list[bytes | str]:
+def render(sheets: Sequence[Sheet]) -> list[bytes | Unprintable]:
     """Print documents, one after another, in one separate process; for each its PDF or, where that failed, what went wrong.
 
     Raises PressError when the process dies, runs out of memory or takes too long.
@@ -51,16 +64,46 @@ def render(sheets: Sequence[Sheet]) -> list[bytes | str]:
         raise PressError(f"printing {len(sheets)} documents took longer than {limit} s") from None
     except subprocess.CalledProcessError as error:
         raise PressError(f"the press stopped with {error.returncode}: {error.stderr[-500:]}") from None
-    return [base64.b64decode(answer["pdf"]) if "pdf" in answer else str(answer["error"]) for answer in json.loads(done.stdout)]
+    return [_result(answer) for answer in json.loads(done.stdout)]
+
+
+def _result(answer: dict[str, str]) -> bytes | Unprintable:
+    if "pdf" in answer:
+        return base64.b64decode(answer["pdf"])
+    return Unprintable(answer["error"], answer.get("letters", ""))
 
 
 def to_pdf(sheet: Sheet) -> bytes:
-    """Print one document in this process. For the press itself, tests and benchmarks."""
+    """Print one document in this process. For the press itself, tests and benchmarks.
+
+    Raises MissingLetters instead of drawing an empty box for a letter that no font has.
+    """
     from weasyprint import HTML
 
     fonts, css, fetcher = _design()
     page = HTML(string=sheet.html, base_url="asset:/", url_fetcher=fetcher)
-    return bytes(page.write_pdf(stylesheets=css, font_config=fonts, pdf_identifier=sheet.number.encode(), pdf_tags=True))
+    boxes = _Boxes()
+    log = logging.getLogger("weasyprint")
+    log.addHandler(boxes)
+    try:
+        pdf = bytes(page.write_pdf(stylesheets=css, font_config=fonts, pdf_identifier=sheet.number.encode(), pdf_tags=True))
+    finally:
+        log.removeHandler(boxes)
+    if boxes.letters:
+        raise MissingLetters(" ".join(boxes.letters))
+    return pdf
+
+
+class _Boxes(logging.Handler):
+    """Listens to the layout for letters that it draws as empty boxes (`.notdef`), each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.letters: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith(".notdef glyph") and isinstance(record.args, tuple):
+            self.letters[str(record.args[0])] = None
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +143,8 @@ def _serve(orders: list[list[str]]) -> list[dict[str, str]]:
 def _answer(sheet: Sheet) -> dict[str, str]:
     try:
         return {"pdf": base64.b64encode(to_pdf(sheet)).decode()}
+    except MissingLetters as missing:
+        return {"error": f"{sheet.number}: no font draws {missing}", "letters": str(missing)}
     except Exception as error:  # noqa: BLE001 - one bad document does not stop the others; the caller logs it
         return {"error": f"{sheet.number}: {type(error).__name__}: {error}"}
 
