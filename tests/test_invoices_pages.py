@@ -4,7 +4,9 @@ import csv
 import io
 import re
 import zipfile
+from datetime import UTC, datetime
 from decimal import Decimal
+from html import unescape
 
 import brotli
 import pytest
@@ -213,11 +215,6 @@ class TestFiles:
             assert answer.status_code == 200
             assert "The PDF is being prepared" in answer.text
 
-    def test_a_letter_without_a_font_is_named(self, owner, paid, monkeypatch):
-        monkeypatch.setattr(press, "render", lambda sheets: [press.Unprintable("no font", "ก ข") for _ in sheets])
-        answer = owner.get(f"/invoices/{paid}/receipt.pdf", follow_redirects=True)
-        assert "our server has no font for ก ข. Write to support" in answer.text
-
     def test_a_zip_of_what_was_ticked(self, owner, paid, unpaid):
         answer = owner.get(f"/invoices.zip?number={paid}&number={unpaid}")
         assert set(zipfile.ZipFile(io.BytesIO(answer.data)).namelist()) == {f"{paid}.pdf", f"{unpaid}.pdf"}
@@ -273,3 +270,28 @@ def many(customer_id: int, count: int) -> None:
         for bill in paid:
             enter(bill)
         invoicing.settle_many([(bill, card()) for bill in paid])
+
+
+def test_filters_in_use_are_named_and_taken_out_alone(owner, demo_customer):
+    page = owner.get("/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&q=vps&size=10").text
+    found = re.findall(r'<li><a class="pill" href="([^"]*)"><span class="hush">Remove the filter </span>(.*?)<svg', page)
+    assert [(unescape(words), unescape(href)) for href, words in found] == [
+        ("Feb 1, 2026 to Apr 30, 2026", "/invoices?max=40.00&period=3&q=vps&size=10"),
+        ("At most €\N{NO-BREAK SPACE}40.00", "/invoices?from=2026-02-01&to=2026-04-30&period=3&q=vps&size=10"),
+        ("For 3 months", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&q=vps&size=10"),
+        ("“vps”", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&size=10"),
+    ]
+
+
+def test_ranges_of_days_are_offered_and_the_chosen_one_is_marked(owner, demo_customer):
+    with clock.travel(datetime(2026, 3, 31, 12, tzinfo=UTC)):
+        page = owner.get("/invoices?from=2026-02-01&to=2026-02-28&status=paid").text
+        piece = owner.get("/invoices?from=2026-02-01&to=2026-02-28", headers=FRAGMENT).text
+    ranges = re.findall(r'<a class="item" href="([^"]*)" hx-get="[^"]*" hx-target="#results"( aria-current="true")?>([^<]*)', page)
+    assert {word: (unescape(href), bool(chosen)) for href, chosen, word in ranges if "day" in word or "month" in word or "date" in word} == {
+        "Any date": ("/invoices?status=paid", False),
+        "This month": ("/invoices?status=paid&from=2026-03-01&to=2026-03-31", False),
+        "Last month": ("/invoices?status=paid&from=2026-02-01&to=2026-02-28", True),
+        "Last 90 days": ("/invoices?status=paid&from=2026-01-01&to=2026-03-31", False),
+    }
+    assert '<hx-partial hx-target="#invoice-days"' in piece

@@ -1,7 +1,8 @@
 """Invoices: the list of bills, each bill as its document with what happened to it, and the files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlencode
@@ -11,7 +12,7 @@ from flask import Blueprint, Response, abort, request
 from app import clock, invoicing, payments, services, web
 from app.invoicing import Bill, Filter
 from app.money import Money
-from app.web import spreadsheet
+from app.web import days, spreadsheet
 
 invoices = Blueprint("invoices", __name__)
 
@@ -26,6 +27,7 @@ COLUMNS: Final = (
     *("Net", "VAT rate", "VAT", "Total", "Currency", "Credited", "Credited currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
+NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
 
 
 @invoices.get("/invoices")
@@ -38,15 +40,19 @@ def index() -> Response:
     return web.page(
         "invoices/index.html",
         "results",
+        also=("_invoice_days.html",),
         status_code=422 if asked.errors else 200,
         push_url=_address(asked),
         asked=asked,
         formats=web.writer(),
         page=page,
+        legal_zone=next(filter(None, (legal_zone(entry.moments) for entry in page.entries)), ""),
         badges=BADGES,
         segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
         kinds=[(word, kind, _address(replace(asked, kind=kind, before=""))) for kind, word in KINDS],
         kind_words=KIND_WORDS,
+        presets=_presets(asked),
+        chips=[(words, _address(without)) for words, without in asked.chips(web.writer())],
         sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
         periods=invoicing.PERIODS,
         older=_address(replace(asked, before=page.older)) if page.older else "",
@@ -71,8 +77,8 @@ def bundle() -> Response:
         return web.go("/invoices")
     try:
         packed = invoicing.bundle(web.reader().customer_id, numbers)
-    except invoicing.PressError as problem:
-        web.toast(not_now(problem))
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go("/invoices")
     return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
 
@@ -83,7 +89,16 @@ def show(number: str) -> Response:
     bill = _own(number)
     paper = invoicing.on_screen(bill, web.writer())
     link = payments.shared(bill.id) if bill.unpaid else None
-    return web.page("invoices/show.html", bill=bill, paper=paper, steps=invoicing.timeline(bill), badge_of=BADGES[bill.status], link=link)
+    days = {bill.issued_at: bill.issued_on} | ({bill.paid_at: bill.paid_on} if bill.paid_at and bill.paid_on else {})
+    return web.page(
+        "invoices/show.html",
+        bill=bill,
+        paper=paper,
+        steps=invoicing.timeline(bill),
+        badge_of=BADGES[bill.status],
+        link=link,
+        legal_zone=legal_zone(days),
+    )
 
 
 @invoices.get("/invoices/<number>.pdf")
@@ -144,9 +159,23 @@ def _asked() -> Filter:
     return Filter.from_query(request.args, me.currency or "EUR", me.locale)
 
 
+def _presets(asked: Filter) -> list[tuple[str, str, bool]]:
+    """Ranges of days as (word, address, whether it is the one shown)."""
+    return [
+        (word, _address(replace(asked, since=since, until=until, before="")), (asked.since, asked.until) == (since, until)) for word, since, until in days.ranges(clock.today())
+    ]
+
+
 def _address(asked: Filter, path: str = "/invoices") -> str:
     query = urlencode(asked.as_query())
     return f"{path}?{query}" if query else path
+
+
+def legal_zone(days: Mapping[datetime, date]) -> str:
+    """The legal zone's name where one of these moments falls on another day of the reader's, else nothing."""
+    writer = web.writer()
+    differs = any(writer.local(moment).date() != day for moment, day in days.items())
+    return clock.zone().key if differs else ""
 
 
 def _own(number: str) -> Bill:
@@ -157,10 +186,15 @@ def _own(number: str) -> Bill:
 def _download(number: str, kind: str) -> Response:
     try:
         file = invoicing.pdf(web.reader().customer_id, number, kind)
-    except invoicing.PressError as problem:
-        web.toast(not_now(problem))
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go(f"/invoices/{number}")
     return hand_out(file or abort(404))
+
+
+def why_not(error: invoicing.PressError) -> str:
+    """What a reader is told of a PDF that could not be made now."""
+    return NO_FONT if isinstance(error, invoicing.GlyphsMissing) else NOT_NOW
 
 
 def hand_out(file: invoicing.File) -> Response:
@@ -172,25 +206,19 @@ def hand_out(file: invoicing.File) -> Response:
     return response
 
 
-def not_now(problem: invoicing.PressError) -> str:
-    """What to say of a PDF that cannot be handed out now."""
-    if isinstance(problem, invoicing.MissingLetters):
-        return f"This PDF cannot be made yet: our server has no font for {problem}. Write to support; once the font is there, ask for the PDF again."
-    return NOT_NOW
-
-
 def _file(body: bytes, kind: str, filename: str) -> Response:
     return Response(body, mimetype=kind, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
 
 
 def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
-    """Dates as on the documents (UTC), amounts as plain numbers."""
+    """Days as on the documents, amounts as plain numbers."""
     for row in rows:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
             *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number),
             *(KIND_OF[row.kind], row.status, row.title, row.beneficiary),
-            *(row.issued_at.date(), row.due_at.date(), row.paid_at and row.paid_at.date(), row.period_start, row.period_end, row.months),
+            *(invoicing.day_in(row.issued_at, row.zone), invoicing.day_in(row.due_at, row.zone)),
+            *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
             *(amounts[0], plain_rate(row.tax_rate), amounts[1], amounts[2], row.currency),
             *(Money(row.credited, row.credited_currency).decimal if row.credited is not None else None, row.credited_currency, row.method),
         )

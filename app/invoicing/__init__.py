@@ -5,6 +5,7 @@ series and a receipt. What a bill or a document says is fixed when it is issued;
 """
 
 from app.invoicing.bills import (
+    DUE_AFTER,
     AlreadySettled,
     Bill,
     BillError,
@@ -26,14 +27,16 @@ from app.invoicing.bills import (
     settle_many,
     standing_topup,
 )
+from app.invoicing.documents import day_in
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
-from app.invoicing.press import MissingLetters, PressError
+from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import KINDS, PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
 __all__ = [
+    "DUE_AFTER",
     "KINDS",
     "LARGEST_BUNDLE",
     "PERIODS",
@@ -46,8 +49,8 @@ __all__ = [
     "Exported",
     "File",
     "Filter",
+    "GlyphsMissing",
     "Line",
-    "MissingLetters",
     "NotCancellable",
     "Page",
     "Paper",
@@ -58,6 +61,7 @@ __all__ = [
     "Totals",
     "bundle",
     "cancel",
+    "day_in",
     "expire_due",
     "export",
     "find",

@@ -16,7 +16,7 @@ import psycopg
 
 from app import clock, db
 from app.invoicing import paper, press
-from app.invoicing.press import MissingLetters, PressError, Unprintable
+from app.invoicing.press import GlyphsMissing, PressError
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def render_pending(limit: int = BATCH) -> int:
     with db.transaction():
         if not db.scalar("select pg_try_advisory_xact_lock(%(key)s)", key=_LOCK_KEY):
             return 0
-        return _print_and_store(_pending(limit))[0]
+        pending = _pending(limit)
+        return len(pending) - len(_print_and_store(pending))
 
 
 def _pending(limit: int) -> list[db.Row]:
@@ -146,11 +147,9 @@ def _print(which: LiteralString, wanted: dict[str, Any]) -> None:
     with db.transaction():
         _take_press()
         missing = [document for document in db.rows(which, **wanted) if document.pdf is None]
-        done, letters = _print_and_store(missing)
-    if letters:
-        raise MissingLetters(letters)
-    if done < len(missing):
-        raise PressError(f"{missing[0].number} could not be printed")
+        failed = _print_and_store(missing)
+        if failed:
+            raise failed[0]
 
 
 def _take_press() -> None:
@@ -161,19 +160,21 @@ def _take_press() -> None:
         raise PressBusy("another document is being printed") from None
 
 
-def _print_and_store(missing: Sequence[db.Row]) -> tuple[int, str]:
-    """Print and keep them; how many could be, and the letters for which a font is missing."""
+def _print_and_store(missing: Sequence[db.Row]) -> list[PressError]:
+    """Print these and keep them; what went wrong with the others."""
     if not missing:
-        return 0, ""
+        return []
     printed = press.render([paper.sheet(document.content) for document in missing])
-    done, letters = 0, ""
+    failed = []
     for document, result in zip(missing, printed, strict=True):
-        if isinstance(result, Unprintable):
-            log.error("document %s could not be printed: %s", document.number, result.why)
-            if result.letters:
-                letters = letters or result.letters
-                _without_font[document.id] = clock.now()
-        else:
-            done += db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
+        if isinstance(result, bytes):
+            db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
             _without_font.pop(document.id, None)
-    return done, letters
+            continue
+        failed.append(result)
+        if isinstance(result, GlyphsMissing):
+            _without_font[document.id] = clock.now()
+            log.error("document %s waits: no font has %s; install fonts for it (bin/setup names them)", document.number, result)
+        else:
+            log.error("document %s could not be printed: %s", document.number, result)
+    return failed

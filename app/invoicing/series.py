@@ -5,8 +5,9 @@ committed, so a transaction takes its numbers as late as it can. Counters are al
 """
 
 from collections.abc import Sequence
+from datetime import date, datetime
 
-from app import db
+from app import clock, db
 
 PREFIXES = {
     "proforma": "PF",
@@ -25,6 +26,16 @@ order by position
 on conflict (kind, year) do update set last = number_series.last + excluded.last
 returning kind, last
 """
+
+
+def issue(kinds: Sequence[str], count: int | Sequence[int]) -> tuple[dict[str, list[str]], datetime]:
+    """The next numbers of the legal year, as `take` says, and the moment of issue of what bears them. Within a transaction.
+
+    The moment is read after the wait for the numbers, so that a later number never bears an earlier day, and stays in the numbers' year.
+    """
+    year = clock.today().year
+    numbers = take(kinds, year, count)
+    return numbers, min(clock.now(), clock.end_of(date(year, 12, 31)))
 
 
 def take(kinds: Sequence[str], year: int, count: int | Sequence[int]) -> dict[str, list[str]]:
