@@ -53,7 +53,7 @@ _REVERSE_CHARGE = "Reverse charge: the customer owes the VAT (Articles 44 and 19
 _OUTSIDE = "Not subject to EU VAT: supplied where the customer is established (Articles 44 and 58, Directive 2006/112/EC)."
 _SMALL_BUSINESS = "Exempt from VAT: small business scheme (Article 284, Directive 2006/112/EC)."
 _NO_VAT = "No VAT is charged: the seller is not registered for it."
-_PREPAYMENT = "Prepayment to your balance. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+_PREPAYMENT = "Prepayment to your balance, not a VAT invoice. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
 
 
 class Seller(Protocol):

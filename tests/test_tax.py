@@ -141,7 +141,7 @@ def test_a_rate_nobody_wrote_down_is_never_zero(country: str, day: str):
 def test_a_top_up_carries_no_vat_and_says_why():
     found = tax.for_topup()
     assert (found.category, found.rate) == ("O", 0)
-    assert found.legal_note == "Prepayment to your balance. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
+    assert found.legal_note == ("Prepayment to your balance, not a VAT invoice. No VAT is due yet: it is charged on the invoice of each service that the balance pays for.")
 
 
 # The operator's own rates

@@ -430,16 +430,20 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
         return []
     _refuse_topups_from_balance(paid)
     entries = _entries(settlement.transfer_id for _, settlement in paid)
-    numbers, now = series.issue(["invoice", "receipt"], len(paid))
+    topups = sum(bill.kind == "topup" for bill, _ in paid)
+    numbers, now = series.issue(["invoice", "topup_invoice", "receipt"], [len(paid) - topups, topups, len(paid)])
+    invoices = {"service": iter(numbers["invoice"]), "topup": iter(numbers["topup_invoice"])}
     settled = [
-        replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries))
-        for (bill, settlement), invoice, receipt in zip(paid, numbers["invoice"], numbers["receipt"], strict=True)
+        replace(
+            bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries)
+        )
+        for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
     ]
     rows = [_settled_row(bill) for bill in settled]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
     if len(found) != len(paid):
         raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
-    return numbers["invoice"]
+    return [bill.invoice_number or "" for bill in settled]
 
 
 def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None:
