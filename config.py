@@ -10,7 +10,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
+from zoneinfo import available_timezones
 
+from babel.core import get_global
 from stdnum import get_cc_module, iban
 
 PROJECT: Final = Path(__file__).resolve().parent
@@ -89,6 +91,7 @@ class Seller:
     website: str = "northbyte.example"
     accent: str = ""
     locale: str = "en_GB"
+    timezone: str = "Europe/Berlin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +437,11 @@ def _seller(environ: Mapping[str, str]) -> Seller:
     found = {name: environ.get(variable) for name, variable in names.items()}
     entered = {name: value.strip() for name, value in found.items() if value or (value is not None and names[name] in _MAY_BE_EMPTY)}
     seller = Seller(**({} if _sandbox(environ) else _NOBODY) | entered)
+    if "timezone" not in entered:
+        seller = replace(seller, timezone=_zone_of(seller.country))
+    elif seller.timezone not in available_timezones():
+        said = f"SELLER_TIMEZONE={seller.timezone} is no time zone: give one of the IANA names, such as"
+        raise ConfigError(f"{said} Europe/Berlin.")
     if not seller.brand:
         seller = replace(seller, brand=seller.legal_name)
     if seller.locale not in LOCALES:
@@ -443,6 +451,24 @@ def _seller(environ: Mapping[str, str]) -> Seller:
     if entered.get("vat_id") and seller.country:
         _refuse_vat_id(seller.country, seller.vat_id)
     return seller
+
+
+_CAPITAL_ZONES: Final[Mapping[str, str]] = {
+    "CY": "Asia/Nicosia", "DE": "Europe/Berlin", "ES": "Europe/Madrid", "NZ": "Pacific/Auckland",
+    "PT": "Europe/Lisbon", "UA": "Europe/Kyiv",
+}  # fmt: skip
+"""Where nearly everybody lives in one of a country's zones: that one is meant unless another is named."""
+
+
+def _zone_of(country: str) -> str:
+    """The legal zone of a country that has one. Raises `ConfigError` for one that has several.
+
+    UTC for a country that is none: that is refused with a sentence of its own.
+    """
+    zones = [_CAPITAL_ZONES[country]] if country in _CAPITAL_ZONES else get_global("territory_zones").get(country, [])
+    if len(zones) > 1:
+        raise ConfigError(f"SELLER_TIMEZONE is not set, and {country} has several time zones: name yours, such as {zones[0]}. It decides the day and the year of your invoices.")
+    return zones[0] if zones and country in _COUNTRIES else "UTC"
 
 
 def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:

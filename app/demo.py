@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -28,7 +28,8 @@ CUSTOMERS = 8
 MONTHS = 14
 LOOKED_OVER = (20, 60, 180)
 """Days after whose end the planner looks at the tables anew: what it thinks of empty ones makes the rest slow."""
-RENEWALS_AT = time(2, tzinfo=UTC)
+RENEWALS_AT = 2
+"""The hour of the day's renewals, in the legal zone."""
 
 # Net prices of a month; longer periods are cheaper. What a currency costs beside the euro is the seller's price list, not a rate.
 _CATALOGUE = (
@@ -167,7 +168,7 @@ class _Year:
 
     def plan(self, at: datetime, action: Callable[[], object]) -> None:
         """Let this happen then; what lies after yesterday never does."""
-        if at.date() < self.today:
+        if clock.day_of(at) < self.today:
             self.planned += 1
             heappush(self.events, (at, self.planned, action))
 
@@ -176,8 +177,8 @@ class _Year:
         days = (self.today - self.first).days
         for number in range(days):
             day = self.first + number * DAY
-            self.plan(datetime.combine(day, RENEWALS_AT), partial(_night, day))
-            while self.events and self.events[0][0].date() <= day:
+            self.plan(_at(day, RENEWALS_AT), partial(_night, day))
+            while self.events and clock.day_of(self.events[0][0]) <= day:
                 at, _, action = heappop(self.events)
                 with clock.travel(at):
                     action()
@@ -198,7 +199,7 @@ def _night(day: date) -> None:
 
 
 def _at(day: date, hour: int, minute: int = 0) -> datetime:
-    return datetime.combine(day, time(hour, minute, tzinfo=UTC))
+    return datetime.combine(day, time(hour, minute, tzinfo=clock.zone()))
 
 
 # What a customer does
@@ -442,7 +443,7 @@ def _join(year: _Year, number: int, password_hash: str) -> None:
 def _plan_month(year: _Year, who: _Person, monthly: int, started: datetime, month: int) -> None:
     """Look at the balance shortly before the renewals of a month; one in fifteen looks too late."""
     late = year.random.random() < 1 / 15
-    renews_on = add_months(started.date(), month, started.day)
+    renews_on = add_months(clock.day_of(started), month, clock.day_of(started).day)
     at = _at(renews_on + timedelta(days=4 if late else -2), year.random.randrange(7, 21), year.random.randrange(60))
     year.plan(at, partial(_refill, year, who, monthly, started, month))
 

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, dates, numbers
 
+from app import clock
 from app.money import CURRENCIES, exponent
 
 LOCALES = ("en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
@@ -141,12 +142,14 @@ class Formats:
         return self._long_dates[self._day(day)]
 
     def day_month(self, day: dt.date) -> str:
-        """Day and month without the year: "4 Mar", "4. März"."""
-        return self._days[self._day(day)]
+        """Day and month: "4 Mar", "4. März"; of another year than the reader's present one with the year."""
+        found = self._day(day)
+        return (self._days if self._this_year(found) else self._dates)[found]
 
     def long_day_month(self, day: dt.date) -> str:
-        """Day and month in full, without the year, for a sentence: "4 March"."""
-        return self._long_days[self._day(day)]
+        """Day and month in full, for a sentence: "4 March"; of another year than the present one "4 March 2027"."""
+        found = self._day(day)
+        return (self._long_days if self._this_year(found) else self._long_dates)[found]
 
     def time(self, moment: dt.datetime) -> str:
         """Hours and minutes of an aware datetime in the reader's zone: "14:03", "2:03 PM"."""
@@ -164,9 +167,10 @@ class Formats:
         return self._dates[there.date()], self._times[there.hour, there.minute]
 
     def day_time(self, moment: dt.datetime) -> str:
-        """Day, month and time in the reader's zone, for a list of this year's movements: "21 Nov, 14:03"."""
+        """Day, month and time in the reader's zone, for a list: "21 Nov, 14:03"; of another year than the present one with the year."""
         there = self.local(moment)
-        return self._join(self._days[there.date()], self._times[there.hour, there.minute])
+        days = self._days if self._this_year(there) else self._dates
+        return self._join(days[there.date()], self._times[there.hour, there.minute])
 
     def relative_days(self, days: int) -> str:
         """How far a date is from today: "today", "in 3 days", "9 days ago"."""
@@ -199,6 +203,9 @@ class Formats:
         if moment.tzinfo is None:
             raise ValueError(f"{moment!r} names no time zone")
         return moment.astimezone(self.zone)
+
+    def _this_year(self, day: dt.date) -> bool:
+        return day.year == self.local(clock.now()).year
 
     def _day(self, day: dt.date) -> dt.date:
         if type(day) is dt.date:

@@ -11,6 +11,7 @@ from babel import Locale, UnknownLocaleError, dates, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import clock
 from app.formats import LOCALES, Parts, formats
 from app.money import LARGEST_MINOR, UnknownCurrency, exponent
 from tests.money_helpers import CODES
@@ -107,8 +108,12 @@ def test_dates_equal_babel(day: date, locale: str):
     written = formats(locale, "UTC")
     assert written.date(day) == dates.format_date(day, "medium", locale)
     assert written.long_date(day) == dates.format_date(day, "long", locale)
-    assert written.day_month(day) == dates.format_skeleton("MMMd", day, locale=locale)
-    assert written.long_day_month(day) == dates.format_skeleton("MMMMd", day, locale=locale)
+    with clock.travel(datetime(day.year, 7, 1, tzinfo=UTC)):
+        assert written.day_month(day) == dates.format_skeleton("MMMd", day, locale=locale)
+        assert written.long_day_month(day) == dates.format_skeleton("MMMMd", day, locale=locale)
+    with clock.travel(datetime(day.year - 1, 7, 1, tzinfo=UTC)):
+        assert written.day_month(day) == dates.format_date(day, "medium", locale)
+        assert written.long_day_month(day) == dates.format_date(day, "long", locale)
 
 
 @given(moments, st.sampled_from(ALL), st.sampled_from(ZONES))
@@ -119,7 +124,10 @@ def test_times_equal_babel_in_the_readers_zone(moment: datetime, locale: str, zo
     assert written.date(moment) == dates.format_date(there.date(), "medium", locale)
     joined = str(dates.get_datetime_format("medium", locale)).replace("'", "")
     assert written.datetime(moment) == joined.replace("{0}", short).replace("{1}", dates.format_date(there.date(), "medium", locale))
-    assert written.day_time(moment) == joined.replace("{0}", short).replace("{1}", dates.format_skeleton("MMMd", there.date(), locale=locale))
+    with clock.travel(datetime(there.year, 7, 1, tzinfo=UTC)):
+        assert written.day_time(moment) == joined.replace("{0}", short).replace("{1}", dates.format_skeleton("MMMd", there.date(), locale=locale))
+    with clock.travel(datetime(there.year + 1, 7, 1, tzinfo=UTC)):
+        assert written.day_time(moment) == written.datetime(moment)
 
 
 @pytest.mark.parametrize("locale", LOCALES)
@@ -135,8 +143,12 @@ def test_the_dates_of_the_design():
     english, british, german = formats("en", "Europe/Berlin"), formats("en_GB", "Europe/Berlin"), formats("de", "America/New_York")
     assert english.datetime(moment) == "Nov 21, 2026, 2:03\u202fPM"
     assert british.datetime(moment) == "21 Nov 2026, 14:03"
-    assert british.day_time(moment) == "21 Nov, 14:03"
-    assert british.long_day_month(date(2027, 3, 14)) == "14 March"
+    with clock.travel(datetime(2026, 12, 31, 22, 59, tzinfo=UTC)):
+        assert british.day_time(moment) == "21 Nov, 14:03"
+        assert british.long_day_month(date(2027, 3, 14)) == "14 March 2027"
+    with clock.travel(datetime(2026, 12, 31, 23, 1, tzinfo=UTC)):  # the new year has begun for a reader in Berlin
+        assert british.day_time(moment) == "21 Nov 2026, 14:03"
+        assert british.long_day_month(date(2027, 3, 14)) == "14 March"
     assert german.datetime(moment) == "21.11.2026, 08:03"
 
 

@@ -449,10 +449,10 @@ def test_who_waited_for_a_number_over_midnight_gets_its_day(app, demo_customer, 
     """A later number never bears an earlier date, and a number of this year never one of the next."""
     take = series.take
     with ExitStack() as times:
-        times.enter_context(clock.travel(datetime.fromisoformat(f"{asked}+00:00")))
+        times.enter_context(clock.travel(datetime.fromisoformat(f"{asked}+01:00")))
 
         def wait(*wanted):
-            times.enter_context(clock.travel(datetime.fromisoformat(f"{given}+00:00")))
+            times.enter_context(clock.travel(datetime.fromisoformat(f"{given}+01:00")))
             return take(*wanted)
 
         with db.transaction():

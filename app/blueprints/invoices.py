@@ -1,7 +1,8 @@
 """Invoices: the list of bills, each bill as its document with what happened to it, and the files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlencode
@@ -22,6 +23,7 @@ COLUMNS: Final = (
     *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
+NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
 
 
 @invoices.get("/invoices")
@@ -40,6 +42,7 @@ def index() -> Response:
         asked=asked,
         formats=web.writer(),
         page=page,
+        legal_zone=next(filter(None, (legal_zone(entry.moments) for entry in page.entries)), ""),
         badges=BADGES,
         segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
         presets=_presets(asked),
@@ -68,8 +71,8 @@ def bundle() -> Response:
         return web.go("/invoices")
     try:
         packed = invoicing.bundle(web.reader().customer_id, numbers)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go("/invoices")
     return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
 
@@ -80,7 +83,16 @@ def show(number: str) -> Response:
     bill = _own(number)
     paper = invoicing.on_screen(bill, web.writer())
     link = payments.shared(bill.id) if bill.unpaid else None
-    return web.page("invoices/show.html", bill=bill, paper=paper, steps=invoicing.timeline(bill), badge_of=BADGES[bill.status], link=link)
+    days = {bill.issued_at: bill.issued_on} | ({bill.paid_at: bill.paid_on} if bill.paid_at and bill.paid_on else {})
+    return web.page(
+        "invoices/show.html",
+        bill=bill,
+        paper=paper,
+        steps=invoicing.timeline(bill),
+        badge_of=BADGES[bill.status],
+        link=link,
+        legal_zone=legal_zone(days),
+    )
 
 
 @invoices.get("/invoices/<number>.pdf")
@@ -153,6 +165,13 @@ def _address(asked: Filter, path: str = "/invoices") -> str:
     return f"{path}?{query}" if query else path
 
 
+def legal_zone(days: Mapping[datetime, date]) -> str:
+    """The legal zone's name where one of these moments falls on another day of the reader's, else nothing."""
+    writer = web.writer()
+    differs = any(writer.local(moment).date() != day for moment, day in days.items())
+    return clock.zone().key if differs else ""
+
+
 def _own(number: str) -> Bill:
     """The customer's own bill, or the one 404 there is."""
     return invoicing.find(web.reader().customer_id, number) or abort(404)
@@ -161,10 +180,15 @@ def _own(number: str) -> Bill:
 def _download(number: str, kind: str) -> Response:
     try:
         file = invoicing.pdf(web.reader().customer_id, number, kind)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go(f"/invoices/{number}")
     return hand_out(file or abort(404))
+
+
+def why_not(error: invoicing.PressError) -> str:
+    """What a reader is told of a PDF that could not be made now."""
+    return NO_FONT if isinstance(error, invoicing.GlyphsMissing) else NOT_NOW
 
 
 def hand_out(file: invoicing.File) -> Response:
@@ -181,11 +205,12 @@ def _file(body: bytes, kind: str, filename: str) -> Response:
 
 
 def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
-    """Dates as on the documents (UTC), amounts as plain numbers."""
+    """Days as on the documents, amounts as plain numbers."""
     for row in rows:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
             *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, row.status, row.title),
-            *(row.issued_at.date(), row.due_at.date(), row.paid_at and row.paid_at.date(), row.period_start, row.period_end, row.months),
+            *(invoicing.day_in(row.issued_at, row.zone), invoicing.day_in(row.due_at, row.zone)),
+            *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
             *(amounts[0], Decimal(row.tax_rate).normalize(), amounts[1], amounts[2], row.currency, row.method),
         )

@@ -5,6 +5,7 @@ series and a receipt. What a bill or a document says is fixed when it is issued;
 """
 
 from app.invoicing.bills import (
+    DUE_AFTER,
     AlreadySettled,
     Bill,
     BillError,
@@ -26,14 +27,16 @@ from app.invoicing.bills import (
     settle_many,
     standing_topup,
 )
+from app.invoicing.documents import day_in
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
-from app.invoicing.press import PressError
+from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
 __all__ = [
+    "DUE_AFTER",
     "LARGEST_BUNDLE",
     "PERIODS",
     "SIZES",
@@ -45,6 +48,7 @@ __all__ = [
     "Exported",
     "File",
     "Filter",
+    "GlyphsMissing",
     "Line",
     "NotCancellable",
     "Page",
@@ -56,6 +60,7 @@ __all__ = [
     "Totals",
     "bundle",
     "cancel",
+    "day_in",
     "expire_due",
     "export",
     "find",

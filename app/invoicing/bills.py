@@ -1,7 +1,7 @@
 """Bills: issued, settled, cancelled, expired, found.
 
-Amounts are integers in minor units of the bill's currency. Dates on documents are UTC, the seller's book-keeping day, so that the
-dates of a series never run backwards for readers in different zones.
+Amounts are integers in minor units of the bill's currency. Dates on documents are days of the seller's legal zone, so that the
+dates of a series never run backwards for readers in different zones. A document keeps the zone it was dated in.
 """
 
 import json
@@ -137,6 +137,26 @@ class Bill:
         return Money(self.total, self.currency)
 
     @property
+    def zone(self) -> str:
+        """The legal zone it was issued in, IANA name. Bills from before there was one are of UTC."""
+        return self.seller.get("timezone") or "UTC"
+
+    @property
+    def issued_on(self) -> date:
+        """The legal day of issue."""
+        return documents.day_in(self.issued_at, self.zone)
+
+    @property
+    def due_on(self) -> date:
+        """The legal day until whose end it is to be paid."""
+        return documents.day_in(self.due_at, self.zone)
+
+    @property
+    def paid_on(self) -> date | None:
+        """The legal day of the payment, as its receipt says."""
+        return documents.day_in(self.paid_at, documents.paid_zone(self)) if self.paid_at else None
+
+    @property
     def for_another(self) -> bool:
         """Whether it adds to the balance of somebody else than who pays it."""
         return self.beneficiary_id != self.customer_id
@@ -204,9 +224,9 @@ def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
     """
     if not drafts:
         return []
-    now = clock.now()
     buyers = {buyer.id: buyer for buyer in db.rows(_BUYERS, ids=list({draft.customer_id for draft in drafts}))}
-    numbers = iter(series.take(["proforma"], now.year, sum(draft.proforma for draft in drafts))["proforma"])
+    taken, now = series.issue(["proforma"], sum(draft.proforma for draft in drafts))
+    numbers = iter(taken["proforma"])
     bills = [_compose(draft, buyers[draft.customer_id], next(numbers) if draft.proforma else None, now) for draft in drafts]
     seller = json.dumps(asdict(config.current().seller))
     ids = db.rows(_ISSUE, drafts=json.dumps([_as_row(bill) for bill in bills]), seller=seller, now=now)
@@ -215,7 +235,7 @@ def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
 
 def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: datetime) -> Bill:
     seller = config.current().seller
-    treatment, lines, sums = _taxed(draft, buyer.snapshot, now.date())
+    treatment, lines, sums = _taxed(draft, buyer.snapshot, clock.day_of(now))
     if sums.total <= 0:
         raise BillError(f"a bill is for more than nothing, not {sums.total}")
     return Bill(
@@ -241,7 +261,7 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         locale=buyer.locale,
         timezone=buyer.timezone,
         issued_at=now,
-        due_at=draft.due_at or now + DUE_AFTER,
+        due_at=draft.due_at or clock.end_of(clock.day_of(now) + DUE_AFTER),
         paid_at=None,
         invoiced_at=None,
         closed_at=None,
@@ -409,9 +429,7 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
         return []
     _refuse_topups_from_balance(paid)
     entries = _entries(settlement.transfer_id for _, settlement in paid)
-    year = clock.now().year
-    numbers = series.take(["invoice", "receipt"], year, len(paid))
-    now = _issued_in(year)
+    numbers, now = series.issue(["invoice", "receipt"], len(paid))
     settled = [
         replace(bill, status="paid", invoice_number=invoice, receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries))
         for (bill, settlement), invoice, receipt in zip(paid, numbers["invoice"], numbers["receipt"], strict=True)
@@ -421,11 +439,6 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     if len(found) != len(paid):
         raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
     return numbers["invoice"]
-
-
-def _issued_in(year: int) -> datetime:
-    """The time on documents whose numbers were just taken: read after the wait for them, so that a later number never bears an earlier day."""
-    return min(clock.now(), datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
 
 
 def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None:
@@ -445,6 +458,7 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "source": settlement.source,
         "method": settlement.method_label,
         "paid_at": settlement.paid_at.astimezone(UTC).isoformat(),
+        "timezone": config.current().seller.timezone,
         "paid": settlement.paid.minor if settlement.paid else None,
         "paid_currency": settlement.paid.currency if settlement.paid else None,
         "credited": settlement.credited.minor if settlement.credited else None,
@@ -512,9 +526,10 @@ def issue_refund_receipt(bill_id: int, refund_id: int, refund: dict[str, Any]) -
 
     It belongs to who paid the bill, and stays should the money come back.
     """
-    bill, now = _read(db.rows(_BILL + "where b.id = %(id)s", id=bill_id)[0]), clock.now()
-    (number,) = series.take(["refund_receipt"], now.year, 1)["refund_receipt"]
-    content = documents.refund_receipt(bill, number, refund, now.date())
+    bill = _read(db.rows(_BILL + "where b.id = %(id)s", id=bill_id)[0])
+    taken, now = series.issue(["refund_receipt"], 1)
+    (number,) = taken["refund_receipt"]
+    content = documents.refund_receipt(bill, number, refund, clock.day_of(now), clock.zone().key)
     db.execute(_REFUND_RECEIPT, bill=bill.id, customer=bill.customer_id, refund=refund_id, number=number, now=now, total=refund["payout"], currency=refund["payout_currency"],
                content=json.dumps(content))  # fmt: skip
     return number
@@ -527,13 +542,16 @@ values (%(bill)s, %(customer)s, 'refund_receipt', %(number)s, %(now)s, %(total)s
 
 
 def expire_due() -> int:
-    """Close every unpaid bill whose due date has passed and return how many. Opens the transaction."""
+    """Close every unpaid bill whose due date has passed and return how many. Opens the transaction.
+
+    One that was due sooner than usual, because its service ends, stays payable for the usual time.
+    """
     with db.transaction():
-        return db.execute(_EXPIRE, now=clock.now())
+        return db.execute(_EXPIRE, now=clock.now(), open_for=DUE_AFTER)
 
 
 # One that somebody holds is being paid, and waits for the next run: nobody waits for anybody.
 _EXPIRE = """
 update bills set status = 'expired', closed_at = %(now)s
-where id in (select id from bills where status = 'unpaid' and due_at < %(now)s order by id for no key update skip locked)
+where id in (select id from bills where status = 'unpaid' and greatest(due_at, issued_at + %(open_for)s) < %(now)s order by id for no key update skip locked)
 """

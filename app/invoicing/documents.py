@@ -1,14 +1,16 @@
 """Documents: what is printed, kept as data when it is issued; the PDF is made from that data alone and kept for ever.
 
 The content is a snapshot: profile, rates, seller and settings may change afterwards, the document does not. Amounts are minor units
-of `currency`, dates ISO 8601 in UTC.
+of `currency`, moments ISO 8601 in UTC, days those of the seller's legal zone, which is kept as `timezone`; documents without one are
+older than the setting, and of UTC.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import config
 
@@ -21,9 +23,9 @@ VERSION = 1
 
 def proforma(bill: Bill) -> dict[str, Any]:
     """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
-    content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_at.date())
+    content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_on, bill.zone)
     pay_url = f"{config.current().base_url}/invoices/{bill.proforma_number}/pay"
-    return content | {"due_on": bill.due_at.date().isoformat(), "pay_url": pay_url, "bank": _bank(bill)}
+    return content | {"due_on": bill.due_on.isoformat(), "pay_url": pay_url, "bank": _bank(bill)}
 
 
 def _bank(bill: Bill) -> dict[str, Any] | None:
@@ -34,24 +36,35 @@ def _bank(bill: Bill) -> dict[str, Any] | None:
 
 def invoice(bill: Bill) -> dict[str, Any]:
     """The content of a settled bill's invoice."""
-    return _content(bill, "invoice", bill.invoice_number or "", _invoiced_on(bill)) | {"payment": bill.payment}
+    return _content(bill, "invoice", bill.invoice_number or "", _invoiced_on(bill), paid_zone(bill)) | {"payment": bill.payment}
 
 
 def receipt(bill: Bill) -> dict[str, Any]:
     """The content of the receipt beside that invoice: how it was paid. It is not a VAT invoice."""
-    return _content(bill, "receipt", bill.receipt_number or "", _invoiced_on(bill)) | {"payment": bill.payment, "invoice_number": bill.invoice_number}
+    content = _content(bill, "receipt", bill.receipt_number or "", _invoiced_on(bill), paid_zone(bill))
+    return content | {"payment": bill.payment, "invoice_number": bill.invoice_number}
 
 
-def refund_receipt(bill: Bill, number: str, refund: dict[str, Any], issued_on: date) -> dict[str, Any]:
+def refund_receipt(bill: Bill, number: str, refund: dict[str, Any], issued_on: date, zone: str) -> dict[str, Any]:
     """The content of the receipt of money that went back of a bill's payment: `refund` says what, when and where to. It is not a VAT invoice."""
-    return _content(bill, "refund_receipt", number, issued_on) | {"invoice_number": bill.number, "refund": refund}
+    return _content(bill, "refund_receipt", number, issued_on, zone) | {"invoice_number": bill.number, "refund": refund}
+
+
+def paid_zone(bill: Bill) -> str:
+    """The legal zone of a bill's invoice and receipt: the seller's when they were issued."""
+    return str((bill.payment or {}).get("timezone") or "UTC")
+
+
+def day_in(moment: datetime, zone: str) -> date:
+    """The day of an aware moment in a zone."""
+    return moment.astimezone(ZoneInfo(zone)).date()
 
 
 def _invoiced_on(bill: Bill) -> date:
-    return (bill.invoiced_at or bill.issued_at).date()
+    return day_in(bill.invoiced_at or bill.issued_at, paid_zone(bill))
 
 
-def _content(bill: Bill, kind: str, number: str, issued_on: date) -> dict[str, Any]:
+def _content(bill: Bill, kind: str, number: str, issued_on: date, zone: str) -> dict[str, Any]:
     return {
         "version": VERSION,
         "kind": kind,
@@ -59,7 +72,8 @@ def _content(bill: Bill, kind: str, number: str, issued_on: date) -> dict[str, A
         "bill_kind": bill.kind,
         "proforma_number": bill.proforma_number,
         "issued_on": issued_on.isoformat(),
-        "ordered_on": bill.issued_at.date().isoformat(),
+        "ordered_on": bill.issued_on.isoformat(),
+        "timezone": zone,
         "locale": bill.locale,
         "seller": bill.seller,
         "buyer": bill.buyer,

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from babel import Locale
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,6 +27,8 @@ from app.money import Money
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ENDED = {"cancelled": "Cancelled", "expired": "Expired", "refunded": "Refunded"}
 TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt", "refund_receipt": "Refund receipt"}
+
+HAN_SHAPES = {"CN": "zh-Hans", "HK": "zh-Hant", "JP": "ja", "KR": "ko", "MO": "zh-Hant", "SG": "zh-Hans", "TW": "zh-Hant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,13 @@ class Paper:
         return "" if after is None else self.money(after, self.content["payment"]["balance_currency"])
 
     @property
+    def zone(self) -> str:
+        """The legal zone of its days, IANA name."""
+        return str(self.content.get("timezone") or "UTC")
+
+    @property
     def _paid_on(self) -> str:
-        return str(self.content["payment"]["paid_at"])[:10]
+        return documents.day_in(datetime.fromisoformat(self.content["payment"]["paid_at"]), self.zone).isoformat()
 
     @property
     def taxed(self) -> bool:
@@ -193,8 +201,11 @@ class Paper:
         return self.formats.long_date(date.fromisoformat(text))
 
     def moment(self, text: str) -> str:
-        """An ISO time, to the minute, in UTC."""
-        return f"{self.formats.datetime(datetime.fromisoformat(text))} UTC"
+        """An ISO time, to the minute, in the document's legal zone, with that zone's name and offset: "1 Jan 2027, 00:20 Europe/Berlin (UTC+01:00)"."""
+        there = datetime.fromisoformat(text).astimezone(ZoneInfo(self.zone))
+        written = formats(str(self.formats.locale), self.zone).datetime(there)
+        offset = f"{there:%z}"
+        return f"{written} UTC" if self.zone == "UTC" else f"{written} {self.zone} (UTC{offset[:3]}:{offset[3:5]})"
 
     def period(self, line: dict[str, Any]) -> str:
         """The period of a line, both ends included, or nothing."""
@@ -217,6 +228,11 @@ class Paper:
         person = party["name"] if party.get("company") else ""
         return (line for line in (person, party["street"], town, country) if line)
 
+    def language(self, party: dict[str, str]) -> str:
+        """The language whose shapes the party's Chinese characters have: one character is drawn in several ways. "" for other scripts."""
+        text = " ".join([self.name(party), *self.address(party)])
+        return HAN_SHAPES.get(party["country"], "") if any("\u2e80" <= letter <= "\uffdc" for letter in text) else ""
+
     def name(self, party: dict[str, str]) -> str:
         """Who it is: the legal or company name, else the person's."""
         return party.get("legal_name") or party.get("company") or party.get("name") or party["email"]
@@ -233,8 +249,8 @@ def _short(digest: str) -> str:
 
 
 def printed(content: dict[str, Any]) -> Paper:
-    """The document as it is printed, in the formats of its buyer. Dates are the seller's, in UTC."""
-    return Paper(content, formats(content["locale"], "UTC"))
+    """The document as it is printed, in the formats of its buyer. Days are those of the seller's legal zone."""
+    return Paper(content, formats(content["locale"], content.get("timezone") or "UTC"))
 
 
 def sheet(content: dict[str, Any]) -> Sheet:

@@ -6,11 +6,12 @@ A filter never raises on what a person or a link says: what it cannot read it le
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from app import db
 from app.formats import Formats
+from app.invoicing.documents import day_in
 from app.money import CURRENCIES, Money, exponent
 
 SIZES = (10, 25, 50, 100)
@@ -25,7 +26,7 @@ COUNTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which bills to list. Amounts in minor units of `currency`; dates are UTC, both ends included; None and "" mean any."""
+    """Which bills to list. Amounts in minor units of `currency`; dates are days of the legal zone, both ends included; None and "" mean any."""
 
     currency: str = "EUR"
     status: str = ""
@@ -180,6 +181,8 @@ class Entry:
     paid_on: date | None
     due_on: date
     months: int | None
+    moments: Mapping[datetime, date]
+    """When it was issued and paid, and the legal days on which that was."""
 
     @property
     def unpaid(self) -> bool:
@@ -208,7 +211,8 @@ class Page:
 
 
 _ROWS = """
-select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.months
+select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.months,
+  coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone
 from bills b where b.customer_id = %(customer_id)s
 """
 _NEWEST = " order by b.issued_at desc, b.id desc"
@@ -228,9 +232,11 @@ _NAMED = """
   or b.id = any(array(select p.bill_id from payments p where p.gateway_reference = %(text)s))
 """
 """What stands on its documents and at its processor: exact, each found by an index."""
+_ISSUED_ON = "(b.issued_at at time zone coalesce(b.seller ->> 'timezone', 'UTC'))::date"
+"""The day that is printed on it; the bare range beside it is for the index."""
 _CONDITIONS = {
-    "since": " and b.issued_at >= %(since)s",
-    "until": " and b.issued_at < %(until)s",
+    "since": f" and b.issued_at > %(since)s::date - 2 and {_ISSUED_ON} >= %(since)s",
+    "until": f" and b.issued_at < %(until)s::date + 2 and {_ISSUED_ON} <= %(until)s",
     "lowest": f" and {_FIGURE} >= %(lowest)s",
     "highest": f" and {_FIGURE} <= %(highest)s",
     "period": " and b.months = %(period)s",
@@ -263,7 +269,8 @@ def search(customer_id: int, chosen: Filter) -> Page:
 
 _EXPORT = """
 select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.title,
-  b.issued_at, b.due_at, b.paid_at, b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total, b.payment->>'method' as method
+  b.issued_at, b.due_at, b.paid_at, coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone,
+  b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total, b.payment->>'method' as method
 from bills b where b.customer_id = %(customer_id)s
 """
 
@@ -280,8 +287,8 @@ def export(customer_id: int, chosen: Filter) -> Iterator[Exported]:
 
 def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object]]:
     values: dict[str, object] = {
-        "since": _midnight(chosen.since),
-        "until": _midnight(chosen.until and chosen.until + timedelta(days=1)),
+        "since": chosen.since,
+        "until": chosen.until,
         "lowest": _thousandths(chosen.lowest, chosen.currency),
         "highest": _thousandths(chosen.highest, chosen.currency),
         "period": chosen.period,
@@ -297,10 +304,6 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
     if chosen.before:
         more["before"] = chosen.before.upper()
     return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **_UNITS, **asked, **more}
-
-
-def _midnight(day: date | None) -> datetime | None:
-    return datetime.fromisoformat(f"{day.isoformat()}T00:00:00+00:00") if day else None
 
 
 def _thousandths(minor: int | None, currency: str) -> int | None:
@@ -326,5 +329,7 @@ def _sums(rows: Iterator[db.Row]) -> dict[str, int]:
 
 
 def _entry(row: db.Row) -> Entry:
-    paid_on = row.paid_at.date() if row.paid_at else None
-    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, row.issued_at.date(), paid_on, row.due_at.date(), row.months)
+    paid_on = day_in(row.paid_at, row.paid_zone) if row.paid_at else None
+    issued_on, due_on = (day_in(moment, row.zone) for moment in (row.issued_at, row.due_at))
+    moments = {row.issued_at: issued_on} | ({row.paid_at: paid_on} if row.paid_at and paid_on else {})
+    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, issued_on, paid_on, due_on, row.months, moments)

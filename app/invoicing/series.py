@@ -4,7 +4,9 @@ A database sequence would leave a hole at every rollback. The price is that issu
 committed, so a transaction takes its numbers as late as it can. Counters are always locked in the order of `PREFIXES`.
 """
 
-from app import db
+from datetime import date, datetime
+
+from app import clock, db
 
 PREFIXES = {"proforma": "PF", "invoice": "INV", "receipt": "RC", "credit_note": "CN", "refund_receipt": "RR"}
 
@@ -14,6 +16,16 @@ select kind, %(year)s, %(count)s from unnest(%(kinds)s::text[]) with ordinality 
 on conflict (kind, year) do update set last = number_series.last + excluded.last
 returning kind, last
 """
+
+
+def issue(kinds: list[str], count: int) -> tuple[dict[str, list[str]], datetime]:
+    """The next numbers of the legal year, as `take` says, and the moment of issue of what bears them. Within a transaction.
+
+    The moment is read after the wait for the numbers, so that a later number never bears an earlier day, and stays in the numbers' year.
+    """
+    year = clock.today().year
+    numbers = take(kinds, year, count)
+    return numbers, min(clock.now(), clock.end_of(date(year, 12, 31)))
 
 
 def take(kinds: list[str], year: int, count: int) -> dict[str, list[str]]:

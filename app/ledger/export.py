@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TextIO
 from zlib import crc32
 
-from app import db
+from app import clock, db
 from app.money import exponent
 
 _ROOTS: Mapping[str, str] = {
@@ -128,7 +128,7 @@ def _major(minor: int, currency: str) -> str:
 
 
 def _day(moment: datetime) -> date:
-    return moment.astimezone(UTC).date()
+    return clock.day_of(moment)
 
 
 _ACCOUNTS = """
