@@ -72,6 +72,10 @@ and not exists (
 and not exists (
   select from agreed_prices
   where service_id = s.id and currency = c.currency and months = s.months)
+and not exists (
+  select from kept_prices
+  where service_id = s.id and currency = c.currency and months = s.months
+  and until > s.paid_through + 1)
 group by 1, 2, 3
 order by 1, 2, 3
 """

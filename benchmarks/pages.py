@@ -12,6 +12,7 @@ import argparse
 import gzip
 import hashlib
 import http.client
+import logging
 import os
 import re
 import socket
@@ -139,7 +140,9 @@ def limit_of(url: str, whole: str, statements: list[str]) -> Callable[..., list[
     def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
         token = dict(pair.split("=", 1) for pair in environ["HTTP_COOKIE"].split("; "))["sid"]
         now = datetime.now(UTC)
-        me = connection.execute(who, {"id": hashlib.sha256(token.encode()).digest(), "now": now, "idle": now - timedelta(hours=2)}).fetchone()
+        me = connection.execute(
+            who, {"id": hashlib.sha256(token.encode()).digest(), "now": now, "idle": now - timedelta(hours=2), "staff_idle": now - timedelta(hours=1)}
+        ).fetchone()
         if me is None:
             start_response("303 See Other", [("Location", "/login")])
             return []
@@ -377,13 +380,15 @@ def serving(url: str, workers: int = 1) -> Iterator[int]:
         "error",
         "wsgi:server",
     ]
-    server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL)
     try:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except ConnectionRefusedError:
+                if server.poll() is not None:
+                    raise SystemExit("the web server ended by itself") from None
                 time.sleep(0.05)
         yield port
     finally:
@@ -470,7 +475,7 @@ def main() -> int:
     asked = parser.parse_args()
     settings = config.load({**os.environ, "SECRET_KEY": SECRET})
     app = create_app(settings)
-    app.logger.disabled = True
+    logging.disable(logging.ERROR)
     report(app, settings.database_url, asked.movements[0])
     with app.app_context():
         for _ in range(asked.others):

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 from statistics import quantiles
+from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,14 +58,15 @@ def download(port: int, token: str, numbers: list[str], stop: threading.Event, p
 
 def main() -> None:
     """Measure and print."""
+    settings = config.load(os.environ | {"SECRET_KEY": pages.SECRET})
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--workers", type=int, default=config.Settings.web_workers)
+    options.add_argument("--workers", type=int, default=settings.web_workers)
     workers = options.parse_args().workers
     url = os.environ["DATABASE_URL"]
-    app = create_app(config.load(os.environ | {"SECRET_KEY": pages.SECRET}))
+    app = create_app(settings)
     with app.app_context():
         token = pages.somebody(sized(2_000, 40))
-        user = customers.create_user(f"bench-{time.time_ns()}", f"b{time.time_ns()}@example.com", "quiet-harbour-lamp", name="Anna", verified=True)
+        user = customers.create_user(f"bench-{uuid4().hex[:10]}", f"{uuid4().hex}@example.com", "quiet-harbour-lamp", name="Anna", verified=True)
         assert user.customer_id
         customers.update_profile(user.id, user.customer_id, pdf.PROFILE, locale="en", timezone="Europe/Warsaw")
         numbers = [pdf.paid_bill(user.customer_id, 8).number for _ in range(PAPERS)]

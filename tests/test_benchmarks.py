@@ -62,4 +62,5 @@ def test_a_benchmark_runs(name: str, database: str) -> None:
     done = subprocess.run(command, cwd=HOUSE, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 1}, done.stderr  # 1: a figure that this size cannot reach
     assert "Traceback" not in done.stderr, done.stderr
+    assert '"event": "exception"' not in done.stderr, done.stderr
     assert done.stdout
