@@ -670,6 +670,7 @@ REFUSED = {
     "a table": (b"Date;Name;Text;Amount\n1;2;3;4\n1;2;3;4\n", "This is a table"),
     "a bomb": (gzip.compress(b"<" + b" " * (21 * 1024 * 1024)), "Unpacked, the file is larger than 20 MB"),
     "a bomb in a zip": (zipped({"a": b" " * (15 << 20), "b": b" " * (15 << 20)}), "Unpacked, the file is larger than 20 MB"),
+    "a spreadsheet": (zipped({"[Content_Types].xml": b"<Types/>", "xl/workbook.xml": b"<a/>"}), "This is a spreadsheet"),
     "a zip in a zip": (zipped({"a.zip": zipped({"a": b"x"})}), "a.zip: This is an archive"),
     "half a zip": (zipped({"a": b"x" * 999})[:-40], "The zip archive is damaged"),
     "half a gzip": (gzip.compress(b"hello" * 99)[:-12], "The gzip file is damaged or cut off"),

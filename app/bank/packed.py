@@ -16,6 +16,8 @@ LARGEST = 20 * 1024 * 1024
 MOST_FILES = 400
 """Files in one archive: a year of days."""
 _ASK = "Download the statement as camt.053, as the XML itself or zipped, or as MT940."
+_SPREADSHEET = "[Content_Types].xml"
+"""The file by which an archive shows that it is a document of an office program."""
 _IGNORED = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 
 
@@ -65,6 +67,8 @@ def _unzip(data: bytes) -> list[tuple[str, bytes]]:
                 (each for each in names if not _IGNORED.search(each.filename)),
                 key=lambda each: each.filename,
             )
+            if any(each.filename == _SPREADSHEET for each in members):
+                raise FileRefused(f"This is a spreadsheet, in which every bank writes other columns. {_ASK}")
             if len(members) > MOST_FILES:
                 raise FileRefused(f"The archive holds more than {MOST_FILES} files. Import it in parts.")
             found, left = [], LARGEST
