@@ -90,10 +90,10 @@ def test_a_transfer_pays_its_bill(demo_customer: User, bill: Bill):
     assert paid
     assert (report.counts, paid.state, paid.credited, balance(demo_customer)) == ({"matched": 1}, "paid", 100_00, 100_00)
     settled = bill_now(bill)
-    assert (settled.status, settled.invoice_number, settled.receipt_number) == ("paid", "INV-2026-000001", "RC-2026-000001")
+    assert (settled.status, settled.invoice_number, settled.receipt_number) == ("paid", "TU-2026-000001", "RC-2026-000001")
     assert (held("bank"), held("suspense"), held("wallet")) == (-100_00, 0, 100_00)
     (letter,) = db.rows("select subject from mails where kind = 'payment_confirmed'")
-    assert letter.subject == "€\xa0100.00 received: INV-2026-000001"
+    assert letter.subject == "€\xa0100.00 received: TU-2026-000001"
     assert whole()
 
 
@@ -165,14 +165,14 @@ def test_too_little_is_credited_and_the_bill_stays_open_for_the_rest(demo_custom
     assert settled.payment
     assert (settled.status, balance(demo_customer), settled.payment["paid"], settled.payment["credited"]) == ("paid", 100_00, 100_00, 100_00)
     notes = [row.note for row in db.rows("select note from payment_events where state = 'paid' order by id")]
-    assert notes == [f"€\xa060.00 was added to the balance; €\xa040.00 of {bill.proforma_number} is still open.", "INV-2026-000001 was issued."]
+    assert notes == [f"€\xa060.00 was added to the balance; €\xa040.00 of {bill.proforma_number} is still open.", "TU-2026-000001 was issued."]
     assert whole()
 
 
 def test_too_much_pays_the_bill_and_stays_on_the_balance(demo_customer: User, bill: Bill):
     take(camt([paying(bill, 120_00)]))
     assert (bill_now(bill).status, balance(demo_customer)) == ("paid", 120_00)
-    assert "That is €\xa020.00 more than INV-" in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
+    assert "That is €\xa020.00 more than TU-" in db.scalar("select body_text from mails where kind = 'payment_confirmed'")
 
 
 def test_a_second_transfer_of_a_paid_bill_lands_on_the_balance(demo_customer: User, bill: Bill):
@@ -347,11 +347,11 @@ def test_a_transfer_that_is_taken_back_takes_its_credit_back(demo_customer: User
     take(camt([paying(bill, end_to_end="E2E-7")]))
     report = take(camt([RETURNS[how](100_00)], replace(GERMAN, id="2")))
     assert (report.counts, balance(demo_customer), held("debt"), held("suspense"), held("bank")) == ({"returned": 1}, 0, 0, 0, 0)
-    assert (db.scalar("select state from payments"), bill_now(bill).status, bill_now(bill).invoice_number) == ("taken_back", "refunded", "INV-2026-000001")
+    assert (db.scalar("select state from payments"), bill_now(bill).status, bill_now(bill).invoice_number) == ("taken_back", "refunded", "TU-2026-000001")
     assert db.scalar("select note from payment_events order by id desc limit 1") == "The sender's bank took 100.00 EUR back."
     (letter,) = db.rows("select subject, body_text from mails where kind = 'transfer_returned'")
     assert letter.subject == "Your transfer of €\xa0100.00 was taken back"
-    assert "The documents of INV-2026-000001 stay as they are." in letter.body_text
+    assert "The documents of TU-2026-000001 stay as they are." in letter.body_text
     assert whole()
 
 

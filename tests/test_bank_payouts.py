@@ -560,5 +560,5 @@ def test_a_customer_sees_that_a_transfer_was_taken_back(owner: Browser, demo_cus
     page = owner.get(address).text
     assert "Your transfer was taken back" in page
     assert "Taken back by the sender&#39;s bank" in page
-    assert "Taken back by the sender&#39;s bank" in owner.get("/invoices/INV-2026-000001").text
+    assert "Taken back by the sender&#39;s bank" in owner.get("/invoices/TU-2026-000001").text
     assert payments.find(bill.customer_id, address.rsplit("/", 1)[1]).state == "taken_back"
