@@ -15,7 +15,8 @@ from typing import Final
 
 from flask import Flask, current_app
 
-from app import audit, clock, customers, db, desk, exchange, fx, invoicing, ledger, logs, mail, payments, refunds, services, troubles
+from app import audit, bank, clock, customers, db, desk, exchange, fx, invoicing, ledger, logs, mail, payments, refunds, services, troubles
+from app.customers import vat_ids
 
 log = logging.getLogger(__name__)
 
@@ -254,6 +255,12 @@ def check_ledger() -> str:
     return "the ledger is whole"
 
 
+def credit_waiting() -> str:
+    """What waited for an exchange rate alone, from processors and by transfer."""
+    held, lines = refunds.credit_waiting(), bank.credit_waiting()
+    return f"{held} held payments and {lines} bank transfers credited" if held or lines else ""
+
+
 def fetch_rates() -> str:
     """The newest reference rates; a feed that is out of reach or not believed is said in a line and asked again on the next turn."""
     try:
@@ -272,9 +279,11 @@ JOBS = (
     Job("extend", 10, services.settle_waiting, "extends services whose bill was paid straight"),
     Job("reconcile", 60, payments.reconcile, "asks processors about payments without an end"),
     Job("refunds", 60, refunds.pay_out_due, "sends approved refunds back"),
+    Job("credit-waiting", 300, credit_waiting, "credits what waited for an exchange rate alone"),
     Job("held", 60, refunds.send_back_due, "sends held money back that people decided to return"),
     Job("refunds-open", 600, refunds.reconcile, "asks processors about refunds on their way and open disputes"),
     Job("look-over", 3600, payments.look_over, "looks credited payments up again, for what no webhook told", first_s=120),
+    Job("vat-ids", 300, vat_ids.check_due, "asks the VAT register about companies' numbers", first_s=10),
     Job("renew", 300, services.renew_due, "renews services whose paid days are over"),
     Job("renew-by-card", 60, services.renew_by_card, "charges renewals the balance did not cover to saved cards"),
     Job("cards", 60, payments.cards.reconcile, "asks about pages on which cards are saved"),

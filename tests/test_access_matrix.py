@@ -99,6 +99,8 @@ TABLE = {
     "POST staff_bank.decide": Route("staff", 404, "line", {"decision": "credit", "login": "anna", "reason": "She called"}, others={"staff": 303}),
     "GET staff_refunds.prepare": Route("staff", 404, "given", others={"staff": 200}),
     "POST staff_refunds.open_refund": Route("staff", 404, "given", {"amount": "12", "reason": "The payer asked for it"}, others={"staff": 303}),
+    "GET staff_vat.index": Route("staff", 404, others={"staff": 200}),
+    "POST staff_vat.decide": Route("staff", 404, data={"decision": "ask", "customer": "1"}, others={"staff": 303}),
     "GET staff_disputes.index": Route("staff", 404, others={"staff": 200}),
     "GET staff_disputes.show": Route("staff", 404, "dispute", others={"staff": 200}),
     "GET staff_held.index": Route("staff", 404, others={"staff": 200}),

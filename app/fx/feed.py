@@ -31,6 +31,9 @@ HISTORY = Path(__file__).parents[1] / "data" / "eurofxref-hist.csv.gz"
 BAND = Decimal("0.10")
 """A move beyond this from one rate to the next is a mistake of the feed until a person confirms it."""
 
+NOT_QUOTED = frozenset({"", "-", "N/A", "NA"})
+"""What stands for a currency that was not quoted that day: it has no rate then, the others have."""
+
 FETCH_TIMEOUT_S = 10
 LONGEST_S = 30.0
 """How long the whole feed may take, however steadily it drips."""
@@ -209,7 +212,7 @@ def _read_day(cube: etree._Element) -> Feed:
         currency, rate = line.get("currency", ""), line.get("rate", "")
         if currency in rates:
             raise FeedRefused(f"The feed names {currency} twice for one day.")
-        if currency in CURRENCIES and currency != "EUR":
+        if currency in CURRENCIES and currency != "EUR" and rate.strip().upper() not in NOT_QUOTED:
             rates[currency] = _read_rate(currency, rate)
     return Feed(_read_date(cube.get("time", "")), rates)
 
@@ -277,7 +280,7 @@ def _read_history(path: Path) -> list[Feed]:
 
 
 def _read_line(line: dict[str, str]) -> Feed:
-    rates = {currency: _read_rate(currency, text) for currency, text in line.items() if currency in CURRENCIES and text}
+    rates = {currency: _read_rate(currency, text) for currency, text in line.items() if currency in CURRENCIES and text.strip().upper() not in NOT_QUOTED}
     return Feed(_read_date(line["Date"]), rates)
 
 

@@ -175,6 +175,13 @@ class Stripe(ReadsAnswers):
             disputes, unread_disputes = self._disputes(session)
             return replace(snapshot, refunds=refunds, disputes=disputes, unread=(*snapshot.unread, *unread_refunds, *unread_disputes))
 
+    def close(self, reference: str) -> None:
+        """Expire a session that is open; while money is on its way in it Stripe refuses that."""
+        with _translated():
+            session = self._session(reference)
+            if session is not None and session.status == "open":
+                self._client.v1.checkout.sessions.expire(session.id)
+
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""
         with _translated(NOT_SENT_BACK):

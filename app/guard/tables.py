@@ -54,6 +54,7 @@ TABLES: Final[dict[str, Table]] = {
     "audit_log": HISTORY,
     "audit_chain": Table("history", triggered=True),
     "security_events": HISTORY,
+    "vat_checks": HISTORY,
     "payment_events": HISTORY,
     "refund_events": HISTORY,
     "held_events": HISTORY,
@@ -108,6 +109,7 @@ TABLES: Final[dict[str, Table]] = {
         payout
         """
     ),
+    "bank_line_parts": HISTORY,
     "bank_statements": HISTORY,
     "bank_acknowledged": HISTORY,
     "bank_doubts": _record("state actor reason decided_at"),

@@ -16,7 +16,7 @@ from app.gateways.base import UNREADABLE, GatewayError, Method, Misconfigured, N
 
 log = logging.getLogger(__name__)
 
-Verb = Literal["checkout", "lookup", "refund", "charge", "keep", "forget"]
+Verb = Literal["checkout", "lookup", "refund", "charge", "keep", "forget", "close"]
 
 ENOUGH: Final = 3
 """So many different questions in a row without an answer are an outage; one question alone, however often asked, may be at fault itself."""

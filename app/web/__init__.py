@@ -45,6 +45,7 @@ NAVIGATION: Final = (
             ("/staff/disputes", "Disputes", "shield-alert"),
             ("/staff/held", "Held money", "search"),
             ("/staff/bank", "Bank transfers", "list"),
+            ("/staff/vat-ids", "VAT IDs", "file-text"),
         ),
     ),
     ("Products", (("/services", "Services", "server"),)),
