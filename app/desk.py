@@ -25,6 +25,7 @@ WAITING: Final[dict[str, str]] = {
     "bank_doubts": "/staff/bank",
     "bank_gaps": "/staff/bank",
     "disputes": "/staff/disputes",
+    "vat_ids": "/staff/vat-ids",
 }
 """What waits for a person, and the page where that is done."""
 
@@ -50,7 +51,13 @@ select
   (select count(*) from bank_lines where state = 'suspense') as bank_lines,
   (select count(*) from bank_doubts where state = 'open') as bank_doubts,
   (select count(*) from bank_gaps) as bank_gaps,
-  (select count(*) from disputes where state in ('inquiry', 'open')) as disputes
+  (select count(*) from disputes where state in ('inquiry', 'open')) as disputes,
+  (
+    select count(*) from customers
+    where kind = 'company'
+      and vat_id_state in ('unverified', 'invalid')
+      and closed_at is null
+  ) as vat_ids
 """
 _JOBS: Final = """
 select name, ended_at, failed_since, failure,

@@ -18,6 +18,7 @@ WAITING: Final = {
     "bank_doubts": ("Bank lines that may be duplicates", "list"),
     "bank_gaps": ("Missing bank statements", "file-text"),
     "disputes": ("Open disputes", "shield-alert"),
+    "vat_ids": ("VAT IDs to look at", "file-text"),
 }
 """The word and the symbol of each kind of `desk.WAITING`."""
 OF_PROCESSORS: Final = frozenset({"no_answer", "webhook_secret", "key_refused"})
