@@ -6,6 +6,7 @@ has one budget for all its calls, and only so many pages of a process may wait f
 a time, so that the others stay fast.
 """
 
+import http.client
 import os
 import socket
 import threading
@@ -13,7 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from ssl import create_default_context
 from typing import Any, Final
+from urllib.request import BaseHandler, HTTPHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -199,3 +202,34 @@ def watched(pool: urllib3.PoolManager) -> urllib3.PoolManager:
     """A pool whose connections end with the calls they are used for."""
     pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
     return pool
+
+
+class _PlainLine(http.client.HTTPConnection):
+    def connect(self) -> None:
+        """Connect so that the call can be cut off."""
+        super().connect()
+        watch(self.sock)
+
+
+class _EncryptedLine(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        """Connect so that the call can be cut off."""
+        super().connect()
+        watch(self.sock)
+
+
+class _WatchedHttp(HTTPHandler):
+    def http_open(self, req: Request) -> http.client.HTTPResponse:
+        """Ask over a connection that can be cut off."""
+        return self.do_open(_PlainLine, req)
+
+
+class _WatchedHttps(HTTPSHandler):
+    def https_open(self, req: Request) -> http.client.HTTPResponse:
+        """Ask over a connection that can be cut off."""
+        return self.do_open(_EncryptedLine, req, context=create_default_context())
+
+
+def opener(*handlers: BaseHandler) -> OpenerDirector:
+    """urllib's opener, with the proxies of the environment, whose connections end with their call."""
+    return build_opener(_WatchedHttp, _WatchedHttps, *handlers)

@@ -76,7 +76,7 @@ def serving(rigs: dict[str, Rig], settings: config.Settings, database_url: str) 
         (Path(pretend) / "chain").write_bytes(authority().chain)
         (Path(pretend) / "roots").write_bytes(authority().roots)
         environ = {**processors(rigs), "SANDBOX": "force", "SECRET_KEY": settings.secret_key, "DATABASE_URL": database_url, "PAYPAL_AUTHORITY": pretend}
-        command = [*_run._web("127.0.0.1", port, settings)[:-1], "--working-dir", str(HOUSE), "benchmarks._webhook_house:app"]  # noqa: SLF001 - the command of bin/run, its app changed
+        command = [*_run._web("127.0.0.1", port, settings)[:-1], "--working-dir", str(HOUSE), "benchmarks._webhook_house:server"]  # noqa: SLF001 - the command of bin/run, its app changed
         with _run._running(command, environ, subprocess.DEVNULL) as web:  # noqa: SLF001
             _run._await_answer("127.0.0.1", port, web)  # noqa: SLF001
             yield port

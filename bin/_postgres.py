@@ -189,7 +189,9 @@ class Cluster:
         if pid is None:
             file.unlink(missing_ok=True)
         elif _is_taken(pid):
-            file.write_text("\n".join([str(_dead_pid()), *self._pid_file()[1:]]) + "\n")
+            for held in (file, self.socket / ".s.PGSQL.5432.lock"):
+                if held.exists():
+                    held.write_text("\n".join([str(_dead_pid()), *held.read_text().splitlines()[1:]]) + "\n")
 
     def _make_home(self) -> None:
         for folder in (self.home, self.private, self.socket):

@@ -11,6 +11,7 @@ import stripe
 
 import config
 from app import db, fx, mail, outside, troubles
+from app.customers import vies
 from app.fx import feed
 from app.gateways import http
 from app.gateways import stripe as stripe_gateway
@@ -109,6 +110,12 @@ def test_the_feed_of_rates_is_cut_off(soon, drip, app, settings, monkeypatch):
     address = f"http://127.0.0.1:{drip}/"
     with settings_with(settings, fx_url=address), pytest.raises(fx.FeedRefused, match="no whole"):
         fx.fetch()
+
+
+def test_the_register_of_vat_numbers_is_cut_off(soon, drip, monkeypatch):
+    monkeypatch.setattr(vies, "DEADLINE_S", LONGEST_S)
+    with pytest.raises(vies.Unavailable, match="no whole answer"):
+        vies.ask(f"http://127.0.0.1:{drip}", "DE123456789")
 
 
 def test_a_mail_server_is_cut_off_and_the_mail_waits(soon, mail_drip, app, settings, monkeypatch):

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
-from ssl import create_default_context
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request
 
 from lxml import etree
 
@@ -150,39 +149,13 @@ class _Stay(HTTPRedirectHandler):
         """No other address instead."""
 
 
-class _Http(HTTPConnection):
-    def connect(self) -> None:
-        """Connect so that the fetch can be cut off."""
-        super().connect()
-        outside.watch(self.sock)
-
-
-class _Https(HTTPSConnection):
-    def connect(self) -> None:
-        """Connect so that the fetch can be cut off."""
-        super().connect()
-        outside.watch(self.sock)
-
-
-class _WatchedHttp(HTTPHandler):
-    def http_open(self, req: Request) -> HTTPResponse:
-        """Ask over a connection that can be cut off."""
-        return self.do_open(_Http, req)
-
-
-class _WatchedHttps(HTTPSHandler):
-    def https_open(self, req: Request) -> HTTPResponse:
-        """Ask over a connection that can be cut off."""
-        return self.do_open(_Https, req, context=create_default_context())
-
-
 def _download(url: str, etag: str) -> tuple[bytes | None, str]:
     """The feed and its ETag; no feed when it is still the one of `etag`."""
     if urlsplit(url).scheme not in {"http", "https"}:
         raise FeedRefused(f"FX_URL must be an http or https address, not {url}.")
     request = Request(url, headers={"If-None-Match": etag} if etag else {})  # noqa: S310 - the scheme was checked above
     try:
-        opener = build_opener(_Stay, _WatchedHttp, _WatchedHttps)
+        opener = outside.opener(_Stay())
         with outside.call(LONGEST_S), opener.open(request, timeout=FETCH_TIMEOUT_S) as answer:
             xml = answer.read(LARGEST_FEED + 1)
             return xml, answer.headers.get("ETag", "")
