@@ -1,6 +1,7 @@
 """The house under test: one real PostgreSQL database for the session, cleaned between tests, the ledger checked after each."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
@@ -11,11 +12,24 @@ from flask import Flask
 from flask.globals import _cv_app
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
+from hypothesis import core
 from sqlalchemy import make_url
 from werkzeug.datastructures import MultiDict
 
 import config
 from app import audit, create_app, customers, db, gateways, ledger
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every run tells other stories; `--hypothesis-seed` tells those of an earlier run again."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = secrets.randbelow(10**9)
+    core.global_force_seed = int(config.option.hypothesis_seed)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The seed, so that a story that failed can be told again."""
+    return f"stories: --hypothesis-seed={config.option.hypothesis_seed}"
 
 
 def _server() -> str:

@@ -116,7 +116,7 @@ def test_paid_in_dollar_into_euro_and_changed_to_dollar_goes_back_as_it_came(app
         assert sent_back(anna, payment, USD("53.04")) == 50_00
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     cents=st.lists(st.integers(5_00, 90_00), min_size=1, max_size=3),
     spent=st.integers(0, 4_99),

@@ -4,12 +4,14 @@ import csv
 import io
 import re
 import zipfile
+from datetime import UTC, datetime
+from html import unescape
 
 import brotli
 import pytest
 from flask.testing import FlaskClient
 
-from app import customers, db, invoicing
+from app import clock, customers, db, invoicing
 from app.invoicing import Draft, Line, press
 from tests.test_invoicing import card, enter, pay, topup
 
@@ -82,7 +84,7 @@ class TestList:
         page = owner.get("/invoices").text
         rows = {number: row for row in page.split("<tr>")[2:] for number in (paid, unpaid) if f"/invoices/{number}" in row}
         assert [words for words in ("Show", "Get invoice", "Get receipt", "Copy the link") if words not in rows[paid]] == []
-        assert [words for words in ("Show", "Pay", "Get invoice", "Copy the link", "Cancel") if words not in rows[unpaid]] == []
+        assert [words for words in ("Show", "Continue", "Get invoice", "Copy the link", "Forget", "Draft") if words not in rows[unpaid]] == []
         assert "Cancel" not in rows[paid]
         assert "Get receipt" not in rows[unpaid]
 
@@ -174,7 +176,9 @@ class TestOne:
     def test_cancelling_wants_the_token_and_a_bill(self, owner, unpaid):
         assert owner.post(f"/invoices/{unpaid}/cancel").status_code == 400
         assert owner.post("/invoices/PF-1/cancel", data={"csrf_token": csrf(owner, f"/invoices/{unpaid}")}).status_code == 404
-        assert owner.get(f"/invoices/{unpaid}/cancel").status_code == 405
+        asked = owner.get(f"/invoices/{unpaid}/cancel")
+        assert (asked.status_code, "Forget this top-up?" in asked.text) == (200, True)
+        assert invoicing.find(1, unpaid).unpaid
 
     def test_few_statements(self, owner, paid, count_statements):
         owner.get(f"/invoices/{paid}")
@@ -226,7 +230,7 @@ class TestFiles:
         answer = owner.get("/invoices.csv?status=unpaid", buffered=True)
         rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"))))
         assert answer.headers["Content-Disposition"].startswith("attachment")
-        assert [row["Status"] for row in rows] == ["unpaid", "unpaid"]
+        assert [row["Status"] for row in rows] == ["Unpaid"]
         assert rows[0]["Service or order"] == '\'=HYPERLINK("http://x")'
         assert (rows[0]["Net"], rows[0]["VAT rate"], rows[0]["VAT"], rows[0]["Total"]) == ("12.34", "19", "2.34", "14.68")
         assert len(list(csv.DictReader(io.StringIO(owner.get("/invoices.csv", buffered=True).text)))) == 3
@@ -255,3 +259,28 @@ def many(customer_id: int, count: int) -> None:
         for bill in paid:
             enter(bill)
         invoicing.settle_many([(bill, card()) for bill in paid])
+
+
+def test_filters_in_use_are_named_and_taken_out_alone(owner, demo_customer):
+    page = owner.get("/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&q=vps&size=10").text
+    found = re.findall(r'<li><a class="pill" href="([^"]*)"><span class="hush">Remove the filter </span>(.*?)<svg', page)
+    assert [(unescape(words), unescape(href)) for href, words in found] == [
+        ("Feb 1, 2026 to Apr 30, 2026", "/invoices?max=40.00&period=3&q=vps&size=10"),
+        ("At most €\N{NO-BREAK SPACE}40.00", "/invoices?from=2026-02-01&to=2026-04-30&period=3&q=vps&size=10"),
+        ("For 3 months", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&q=vps&size=10"),
+        ("“vps”", "/invoices?from=2026-02-01&to=2026-04-30&max=40.00&period=3&size=10"),
+    ]
+
+
+def test_ranges_of_days_are_offered_and_the_chosen_one_is_marked(owner, demo_customer):
+    with clock.travel(datetime(2026, 3, 31, 12, tzinfo=UTC)):
+        page = owner.get("/invoices?from=2026-02-01&to=2026-02-28&status=paid").text
+        piece = owner.get("/invoices?from=2026-02-01&to=2026-02-28", headers=FRAGMENT).text
+    ranges = re.findall(r'<a class="item" href="([^"]*)" hx-get="[^"]*" hx-target="#results"( aria-current="true")?>([^<]*)', page)
+    assert {word: (unescape(href), bool(chosen)) for href, chosen, word in ranges if "day" in word or "month" in word or "date" in word} == {
+        "Any date": ("/invoices?status=paid", False),
+        "This month": ("/invoices?status=paid&from=2026-03-01&to=2026-03-31", False),
+        "Last month": ("/invoices?status=paid&from=2026-02-01&to=2026-02-28", True),
+        "Last 90 days": ("/invoices?status=paid&from=2026-01-01&to=2026-03-31", False),
+    }
+    assert '<hx-partial hx-target="#invoice-days"' in piece

@@ -312,10 +312,10 @@ class TestList:
 
     def test_every_status_is_reachable_and_counted(self, anna):
         page = invoicing.search(anna, invoicing.Filter.from_query({}))
-        assert page.counts == {"": 12, "unpaid": 6, "paid": 5, "refunded": 0, "cancelled": 1}
+        assert page.counts == {"": 12, "unpaid": 1, "topup": 5, "paid": 5, "refunded": 0, "cancelled": 1, "expired": 0}
         assert len(page.entries) == 12
         assert page.counted_all
-        for status in ("unpaid", "paid", "refunded", "cancelled"):
+        for status in ("unpaid", "topup", "paid", "refunded", "cancelled", "expired"):
             found = invoicing.search(anna, invoicing.Filter.from_query({"status": status}))
             assert len(found.entries) == page.counts[status]
             assert found.counts == page.counts
@@ -426,9 +426,10 @@ class TestFilter:
     def test_nothing_typed_raises(self, query):
         invoicing.Filter.from_query(query)
 
-    def test_the_summary_says_it_in_words(self):
+    def test_each_thing_filtered_by_is_said_in_words(self):
         chosen = invoicing.Filter.from_query({"status": "paid", "from": "2026-11-01", "min": "20", "period": "3", "q": "vps"})
-        assert chosen.summary(formats("en_GB", "UTC")) == "paid, from 1 Nov 2026, at least €\u00a020.00, for 3 months, “vps”"
+        words = [words for words, _ in chosen.chips(formats("en_GB", "UTC"))]
+        assert words == ["paid", "from 1 Nov 2026", "at least €\u00a020.00", "for 3 months", "“vps”"]
         assert chosen.narrowed
         assert not invoicing.Filter(size=10, before="INV-1").narrowed
 

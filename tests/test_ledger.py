@@ -437,12 +437,13 @@ def test_ends_in_the_wrong_order_are_named(query, wrong):
     assert list(Filter.from_query(query, currency="EUR").errors) == [wrong]
 
 
-def test_a_filter_reads_as_a_sentence():
+def test_a_filter_says_each_thing_it_filters_by():
     query = {"kind": "charge", "from": "2026-01-01", "to": "2026-01-31", "min": "10.00", "q": "vps"}
-    summary = Filter.from_query(query, currency="EUR").summary()
-    assert summary.startswith("Charge, ")
-    assert "containing “vps”" in summary
-    assert not Filter().summary()
+    asked = Filter.from_query(query, currency="EUR")
+    words, without = zip(*asked.chips(), strict=True)
+    assert words == ("Charge", "Jan 1, 2026 to Jan 31, 2026", "€\N{NO-BREAK SPACE}10.00 or more", "containing “vps”")
+    assert [query.keys() - other.as_query().keys() for other in without] == [{"kind"}, {"from", "to"}, {"min"}, {"q"}]
+    assert not Filter().chips()
 
 
 # Many clients

@@ -1,14 +1,16 @@
 """Transactions: the list and its filters in one canonical address, the next rows, the file, the account as it stood."""
 
 import csv
+import html
 import io
 import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from app import clock, db, ledger, payments, services, wallet
+from app import bank, clock, db, ledger, payments, services, wallet
 from app.money import Money
+from tests.banks import Transfer, camt
 from tests.money_helpers import EUR
 from tests.trade import fund, offer_plans, on
 
@@ -232,3 +234,29 @@ def test_the_sums_of_a_long_history_come_after_the_rows(app, owner, demo_custome
     sums = owner.get(address, headers=PARTIAL).text
     assert sums.strip().startswith('<span class="sub" id="sums">2,001 movements')
     assert "2,001 movements" in owner.get(address).text, "the link works without a script"
+
+
+def chips(answer) -> list[tuple[str, str]]:
+    """What is said to be filtered by, and where its removal leads."""
+    found = re.findall(r'<li><a class="pill" href="([^"]*)"><span class="hush">Remove the filter </span>(.*?)<svg', answer.text)
+    return [(html.unescape(words), html.unescape(href)) for href, words in found]
+
+
+def test_each_filter_in_use_is_named_and_can_be_taken_out_alone(anna, owner):
+    answer = owner.get("/transactions?kind=charge&from=2026-02-01&to=2026-04-30&min=1.00&q=web")
+    assert chips(answer) == [
+        ("Charge", "/transactions?from=2026-02-01&to=2026-04-30&min=1.00&q=web"),
+        ("Feb 1, 2026 to Apr 30, 2026", "/transactions?kind=charge&min=1.00&q=web"),
+        ("€\N{NO-BREAK SPACE}1.00 or more", "/transactions?kind=charge&from=2026-02-01&to=2026-04-30&q=web"),
+        ("Containing “web”", "/transactions?kind=charge&from=2026-02-01&to=2026-04-30&min=1.00"),
+    ]
+    assert chips(owner.get("/transactions")) == []
+
+
+def test_a_bank_transfer_is_found_among_the_top_ups(app, owner, demo_customer):
+    bill = payments.order_topup(demo_customer.customer_id, Money.of("25", "EUR"))
+    payments.start(demo_customer.customer_id, bill.number, "bank-transfer", "")
+    bank.import_file(camt([Transfer(25_00, structured=bill.payment_reference)]), "statement.xml")
+    answer = owner.get("/transactions?kind=topup")
+    assert [amount for _, amount, _ in shown(answer)] == ["+25.00"]
+    assert 'value="matched"' not in answer.text

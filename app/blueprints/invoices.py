@@ -12,12 +12,13 @@ from flask import Blueprint, Response, abort, request
 from app import clock, invoicing, payments, services, web
 from app.invoicing import Bill, Filter
 from app.money import Money
-from app.web import spreadsheet
+from app.web import days, spreadsheet
 
 invoices = Blueprint("invoices", __name__)
 
-STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"))
-BADGES: Final = {"paid": ("Paid", "credit"), "unpaid": ("Unpaid", "wait"), "refunded": ("Refunded", ""), "cancelled": ("Cancelled", ""), "expired": ("Expired", "")}
+STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("topup", "Open top-ups"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"), ("expired", "Expired"))
+RARE: Final = ("topup", "expired")
+"""Filter options that are offered only where they find something."""
 COLUMNS: Final = (
     *("Number", "Pro forma", "Invoice", "Receipt", "Status", "Service or order", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
     *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
@@ -35,14 +36,20 @@ def index() -> Response:
     return web.page(
         "invoices/index.html",
         "results",
+        also=("_invoice_days.html",),
         status_code=422 if asked.errors else 200,
         push_url=_address(asked),
         asked=asked,
         formats=web.writer(),
         page=page,
         legal_zone=next(filter(None, (legal_zone(entry.moments) for entry in page.entries)), ""),
-        badges=BADGES,
-        segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
+        segments=[
+            (word, status, _address(replace(asked, status=status, before="")), page.counts[status])
+            for status, word in STATUSES
+            if status not in RARE or page.counts[status] or status == asked.status
+        ],
+        presets=_presets(asked),
+        chips=[(words, _address(without)) for words, without in asked.chips(web.writer())],
         sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
         periods=invoicing.PERIODS,
         older=_address(replace(asked, before=page.older)) if page.older else "",
@@ -77,7 +84,8 @@ def bundle() -> Response:
 def show(number: str) -> Response:
     """One bill as its document, with what happened to it."""
     bill = _own(number)
-    paper = invoicing.on_screen(bill, web.writer())
+    standing = invoicing.standing(bill)
+    paper = invoicing.on_screen(bill, web.writer(), standing)
     link = payments.shared(bill.id) if bill.unpaid else None
     days = {bill.issued_at: bill.issued_on} | ({bill.paid_at: bill.paid_on} if bill.paid_at and bill.paid_on else {})
     return web.page(
@@ -85,7 +93,7 @@ def show(number: str) -> Response:
         bill=bill,
         paper=paper,
         steps=invoicing.timeline(bill),
-        badge_of=BADGES[bill.status],
+        standing=standing,
         link=link,
         legal_zone=legal_zone(days),
     )
@@ -126,9 +134,22 @@ def unshare(number: str) -> Response:
     return web.go(f"/invoices/{number}")
 
 
+@invoices.get("/invoices/<number>/cancel")
+def ask_to_cancel(number: str) -> Response:
+    """The question before a bill is cancelled, or an unfinished top-up forgotten."""
+    bill = _own(number)
+    if not bill.unpaid:
+        web.toast(invoicing.not_cancellable(bill))
+        return web.go(f"/invoices/{number}")
+    standing = invoicing.standing(bill)
+    word, question = ("Forget", "Forget this top-up?") if standing.code == "draft" else ("Cancel", f"Cancel {bill.number}?")
+    renewing = services.renewing_by(number)[:1]
+    return web.page("invoices/cancel.html", bill=bill, standing=standing, word=word, question=question, renewing=renewing)
+
+
 @invoices.post("/invoices/<number>/cancel")
 def cancel(number: str) -> Response:
-    """Cancel an unpaid bill."""
+    """Cancel an unpaid bill, which was asked about before."""
     try:
         bill = invoicing.cancel(web.reader().customer_id, number)
     except invoicing.NotCancellable as reason:
@@ -147,6 +168,13 @@ def _still_renews(number: str) -> str:
 def _asked() -> Filter:
     me = web.reader()
     return Filter.from_query(request.args, me.currency or "EUR", me.locale)
+
+
+def _presets(asked: Filter) -> list[tuple[str, str, bool]]:
+    """Ranges of days as (word, address, whether it is the one shown)."""
+    return [
+        (word, _address(replace(asked, since=since, until=until, before="")), (asked.since, asked.until) == (since, until)) for word, since, until in days.ranges(clock.today())
+    ]
 
 
 def _address(asked: Filter, path: str = "/invoices") -> str:
@@ -193,7 +221,7 @@ def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
     for row in rows:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
-            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, row.status, row.title),
+            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, invoicing.state_of(row).label, row.title),
             *(invoicing.day_in(row.issued_at, row.zone), invoicing.day_in(row.due_at, row.zone)),
             *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
             *(amounts[0], Decimal(row.tax_rate).normalize(), amounts[1], amounts[2], row.currency, row.method),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from markupsafe import escape
 from app import clock, customers, fx, ledger, wallet, web
 from app.ledger import KINDS, Filter
 from app.money import Money
-from app.web import spreadsheet
+from app.web import days, spreadsheet
 
 transactions = Blueprint("transactions", __name__)
 
@@ -46,8 +46,8 @@ class Place:
         return ({"account": self.kind} if self.kind != "wallet" else {}) | ({"currency": self.currency} if self.currency else {})
 
 
-OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"arrived", "fee"}}
-"""Kinds a customer's accounts can hold."""
+OFFERED: Final = {kind: word for kind, word in KINDS.items() if kind not in {"arrived", "fee", "matched"}}
+"""Kinds a customer's accounts can hold; a matched transfer is found among the top-ups."""
 
 
 @transactions.get("/transactions")
@@ -80,6 +80,7 @@ def index() -> Response:
         kinds=OFFERED,
         presets=_presets(asked, place, clock.now().astimezone(ZoneInfo(asked.timezone)).date()),
         start=_address(Filter(), place),
+        chips=[(words, _address(without, place)) for words, without in asked.chips()],
         **shown,
     )
 
@@ -157,18 +158,7 @@ def _address(asked: Filter, place: Place, path: str = "/transactions", **more: s
 @lru_cache(maxsize=256)
 def _presets(asked: Filter, place: Place, today: date) -> list[tuple[str, str, bool]]:
     """Ranges of days as (word, address, whether it is the one shown), from today back. The same for everybody who asks the same."""
-    month = today.replace(day=1)
-    last_month = (month - timedelta(days=1)).replace(day=1)
-    year = today.replace(month=1, day=1)
-    ranges: list[tuple[str, date | None, date | None]] = [
-        ("Any date", None, None),
-        ("This month", month, today),
-        ("Last month", last_month, month - timedelta(days=1)),
-        ("Last 90 days", today - timedelta(days=89), today),
-        ("This year", year, today),
-        ("Last year", year.replace(year=year.year - 1), year - timedelta(days=1)),
-    ]
-    return [(word, _address(replace(asked, since=since, until=until), place), (asked.since, asked.until) == (since, until)) for word, since, until in ranges]
+    return [(word, _address(replace(asked, since=since, until=until), place), (asked.since, asked.until) == (since, until)) for word, since, until in days.ranges(today)]
 
 
 def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[tuple[object, ...]]:

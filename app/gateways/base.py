@@ -375,6 +375,15 @@ class Setup:
 
 
 @runtime_checkable
+class ClosesPages(Gateway, Protocol):
+    """What a gateway can do besides, if its processor lets us close a page that nobody shall pay on any more."""
+
+    def close(self, reference: str) -> None:
+        """Close the page of a checkout; one that is closed or paid already stays as it is. Raises GatewayError."""
+        ...
+
+
+@runtime_checkable
 class KeepsCards(Gateway, Protocol):
     """What a gateway can do besides, if its processor keeps cards. `lookup` then also answers for a `Setup`, by its id or reference."""
 

@@ -5,7 +5,7 @@ SDK's defaults: its client retries nothing unless told, waits 80 seconds, accept
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -111,6 +111,11 @@ class Stripe(ReadsAnswers):
         if session is None or not session.url:
             raise Refused("The payment page has closed. Nothing was charged: pay again to open a new one.", detail=f"no page of {charge.id}")
         return Redirect(session.url, session.id)
+
+    def close(self, reference: str) -> None:
+        """Expire the session. Stripe refuses that for one that is complete or has expired, which is as good."""
+        with _translated(), suppress(stripe.InvalidRequestError):
+            self._client.v1.checkout.sessions.expire(reference)
 
     def read_event(self, body: bytes, headers: Mapping[str, str]) -> Event:
         """Verify the signature and its time on both sides, then read. Raises BadSignature, UnreadableEvent.

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from app.formats import formats
@@ -91,9 +91,17 @@ class Filter:
         )  # fmt: skip
         return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
 
-    def summary(self) -> str:
-        """The filter in words, for the page and the head of an export; empty when nothing is filtered."""
-        return ", ".join(part for part in (KINDS.get(self.kind), DIRECTIONS.get(self.direction), self._days(), self._amounts(), self._quoted(), self._stood()) if part)
+    def chips(self) -> list[tuple[str, Self]]:
+        """Each thing that is filtered by, in words, beside the filter without it."""
+        parts: tuple[tuple[str | None, dict[str, Any]], ...] = (
+            (KINDS.get(self.kind), {"kind": ""}),
+            (DIRECTIONS.get(self.direction), {"direction": ""}),
+            (self._days(), {"since": None, "until": None}),
+            (self._amounts(), {"minimum": None, "maximum": None}),
+            (self._quoted(), {"text": ""}),
+            (self._stood(), {"as_of": None}),
+        )
+        return [(words, replace(self, **without)) for words, without in parts if words]
 
     @property
     def begins_at(self) -> datetime | None:

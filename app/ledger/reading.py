@@ -88,7 +88,7 @@ def conditions(asked: Filter, before: int | None = None, searched: Sequence[str]
     parts = ["\nwhere e.account_id = %(account_id)s"]
     params: dict[str, object] = {}
     for name, value in _asked(asked, before).items():
-        if value not in {None, ""}:
+        if value not in (None, ""):
             parts.append(_CONDITIONS[name])
             params[name] = value
     if asked.text:
@@ -106,7 +106,7 @@ def _asked(asked: Filter, before: int | None) -> dict[str, object]:
         "before": before,
         "begins_at": asked.begins_at,
         "ends_at": asked.ends_at,
-        "kind": asked.kind,
+        "kinds": [asked.kind, *_ALIKE.get(asked.kind, ())] if asked.kind else None,
         asked.direction or "in": asked.direction,
         "minimum": asked.minimum,
         "maximum": asked.maximum,
@@ -117,11 +117,14 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
 
 
+_ALIKE = {"topup": ("matched",)}
+"""To a customer a bank transfer that was matched with the account is a top-up like any other."""
+
 _CONDITIONS = {
     "before": "e.seq < %(before)s",
     "begins_at": "e.seq > entries_before(%(account_id)s, %(begins_at)s)",
     "ends_at": "e.seq <= entries_before(%(account_id)s, %(ends_at)s)",
-    "kind": "t.kind = %(kind)s",
+    "kinds": "t.kind = any(%(kinds)s)",
     "in": "e.amount > 0",
     "out": "e.amount < 0",
     "minimum": "abs(e.amount) >= %(minimum)s",

@@ -306,6 +306,9 @@ document.addEventListener("htmx:after:swap", (event) => {
   arrive();
   const ctx = event.detail.ctx;
   if (ctx?.response?.status === 422) $('[aria-invalid="true"]')?.focus();
+  // What the preview says of an amount marks its field, too.
+  const quote = $("#quote");
+  if (quote) $("#amount").setAttribute("aria-invalid", quote.hasAttribute("data-problem"));
   // The button that loaded more is gone: the focus goes on with the first of the new rows.
   const rows = lengthened.get(ctx)?.nextElementSibling;
   if (rows && document.activeElement === document.body) {

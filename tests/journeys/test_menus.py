@@ -147,3 +147,13 @@ def test_colours_stand_without_light_dark(browsers, anna):
     colours = page.evaluate("""() => ['--paper', '--ink', '--line', '--accent'].map(
       (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim())""")
     assert all(colour.startswith("oklch(") for colour in colours)
+
+
+def test_an_amount_below_the_least_is_marked_while_it_is_typed(browsers, anna):
+    page = browsers.window(anna)
+    page.goto("/add-funds")
+    amount = page.get_by_label("Amount", exact=True)
+    amount.fill("0.01")
+    expect(amount).to_have_attribute("aria-invalid", "true")
+    amount.fill("25")
+    expect(amount).to_have_attribute("aria-invalid", "false")
