@@ -122,6 +122,8 @@ JOBS = (
     Job("cards", 60, payments.cards.reconcile, "asks about pages on which cards are saved"),
     Job("forget-cards", 60, payments.cards.forget_removed, "has processors forget removed cards"),
     Job("bill-ahead", 3600, services.bill_ahead, "bills services that end soon and do not renew by themselves"),
+    Job("remind", 6 * 3600, services.remind, "tells what has come together of periods that were not paid", first_s=75),
+    Job("end-unpaid", 3600, services.end_unpaid, "ends services that nobody goes on paying for", first_s=45),
     Job("warn-short", 6 * 3600, services.warn_short, "warns of renewals the balance will not cover", first_s=60),
     Job("warn-of-cards", 6 * 3600, services.warn_of_cards, "warns of cards that expire soon", first_s=90),
     Job("bring-over", 60, exchange.bring_over, "converts what reached an account in a currency it has left"),

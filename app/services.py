@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
 HORIZON_DAYS = 366
+_MUCH = 10**15
+"""Minor units that no customer's renewals of a year cost."""
 CHUNK = 200
 """Customers whose services are renewed in one transaction."""
 
@@ -34,6 +36,19 @@ BILLED_AHEAD_DAYS = 10
 
 WARNED_DAYS = 7
 """How many days before a renewal that nothing covers its owner is told."""
+
+NOTICE_DAYS = 30
+"""How many days after its owner was told a raised price holds for the first time."""
+
+REMINDED_DAYS = (7, 21, 45, 75, 106)
+"""The days since the first unpaid one on which a customer is told what has come together; that
+nothing covers the first renewal is told on its day."""
+
+CATCH_UP_DAYS = 3
+"""For how many days a reminder that was not sent on its day is still sent."""
+
+ENDS_UNPAID_DAYS = 120
+"""A service ends that many days after its last paid one, when nothing was paid for it since."""
 
 LENGTHS = (1, 3, 6, 12)
 PREFIXES = {"dedicated": "ds", "vps": "vps", "licence": "lic", "ip": "ip"}
@@ -66,11 +81,30 @@ class Service:
     card_id: int | None = None
     card_ends: date | None = None
     """The first day on which the saved card of its renewals cannot be charged any more; None without one that can."""
+    listed: Money | None = None
+    """What its plan costs now, None where it has no price; `price` where nothing else is said."""
+    kept: Money | None = None
+    """What periods that begin before `kept_until` cost since the plan became dearer."""
+    kept_until: date | None = None
 
     @property
     def renews_on(self) -> date:
         """The first day that is not paid yet."""
         return self.paid_through + DAY
+
+    def price_on(self, start: date) -> Money | None:
+        """What the period that begins on that day costs, as far as that is known now."""
+        if start <= self.renews_on or self.listed is None:
+            return self.price
+        if self.kept and self.kept_until and start < self.kept_until:
+            return min(self.kept, self.listed, key=lambda price: price.minor)
+        return self.listed
+
+    @property
+    def dearer_from(self) -> date | None:
+        """The day from which a renewal costs more than the next one, where that is known."""
+        dearer = bool(self.kept and self.listed and self.listed.minor > self.kept.minor)
+        return self.kept_until if dearer else None
 
     def card_stands_in(self, on: date) -> bool:
         """Whether a renewal of that day that the balance does not cover is charged to the saved card."""
@@ -124,14 +158,38 @@ class Renewal:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrear:
+    """Periods of one service that have begun and are not paid: how many since which day, and what they cost together."""
+
+    service: Service
+    since: date
+    periods: int
+    cost: Money
+
+
+@dataclass(frozen=True, slots=True)
 class Runway:
-    """Until when the balance covers every renewal, and which one first runs short by how much; `card_on` is the first one before it that a saved card pays."""
+    """Until when the balance covers every renewal, and which one first runs short; `card_on` is the first one before it that a saved card pays.
+
+    `missing` is what has to be added for everything up to that day, and up to today, to be paid;
+    `arrears` are the periods among it that have begun. `short_count` says how many services run
+    short then, `unpriced` which ones cannot renew because their plan has no price.
+    """
 
     covered_until: date | None
     short_on: date | None = None
     short_service: Service | None = None
     missing: Money | None = None
     card_on: date | None = None
+    short_count: int = 0
+    arrears: tuple[Arrear, ...] = ()
+    unpriced: tuple[Service, ...] = ()
+
+    @property
+    def owed(self) -> Money | None:
+        """What the begun periods cost together."""
+        costs = [arrear.cost for arrear in self.arrears]
+        return sum(costs[1:], costs[0]) if costs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +216,11 @@ def simulate(services: Iterable[Service], funds: Sequence[Fund], until: date) ->
 
     What the funds do not cover takes nothing of them, and does not run on unless a saved card stands in.
     """
+    return (renewal for renewal, _ in _play(services, funds, until))
+
+
+def _play(services: Iterable[Service], funds: Sequence[Fund], until: date) -> Iterator[tuple[Renewal, list[tuple[date, int]]]]:
+    """`simulate`, each renewal with what is left after it: the day it lapses, and minor units."""
     left = [(fund.lapses_on or date.max, fund.minor) for fund in sorted(funds, key=lambda fund: fund.lapses_on or date.max)]
     queue = [(s.renews_on, s.priority, s.id, s, s.price) for s in services if s.auto_renew and s.status == "active" and s.price]
     heapify(queue)
@@ -165,11 +228,12 @@ def simulate(services: Iterable[Service], funds: Sequence[Fund], until: date) ->
         on, priority, id_, service, price = queue[0]
         missing, left = _take(left, price.minor, on)
         by_card = missing > 0 and service.waiting is None and service.card_stands_in(on)  # what waits was declined
-        yield Renewal(service, on, price, Money(missing, price.currency), by_card)
+        yield Renewal(service, on, price, Money(missing, price.currency), by_card), left
         if missing and not by_card:
             heappop(queue)
         else:
-            heapreplace(queue, (add_months(on, service.months, service.started_on.day), priority, id_, service, price))
+            after = add_months(on, service.months, service.started_on.day)
+            heapreplace(queue, (after, priority, id_, service, service.price_on(after) or price))
 
 
 def _take(left: list[tuple[date, int]], amount: int, on: date) -> tuple[int, list[tuple[date, int]]]:
@@ -191,10 +255,44 @@ def _take(left: list[tuple[date, int]], amount: int, on: date) -> tuple[int, lis
 
 
 def set_plan(code: str, kind: str, name: str, prices: Mapping[tuple[str, int], int]) -> None:
-    """Offer a plan, or change what it costs from now on: net minor units by (currency, months). Opens a transaction."""
+    """Offer a plan, or change what it costs from now on: net minor units by (currency, months). Opens a transaction.
+
+    Who runs it at a lower price is told, and keeps that price for periods that begin within
+    `NOTICE_DAYS`. A price that falls holds at once.
+    """
     with db.transaction():
         plan_id = db.scalar(_SET_PLAN, code=code, kind=kind, name=name)
+        asked = [{"currency": currency, "months": months, "net": net} for (currency, months), net in prices.items()]
+        raised = db.rows(_KEEP, plan=plan_id, prices=json.dumps(asked), until=clock.today() + timedelta(NOTICE_DAYS), now=clock.now())
         db.many(_SET_PRICE, [{"plan": plan_id, "currency": currency, "months": months, "net": net} for (currency, months), net in prices.items()])
+        _tell_raised(raised)
+
+
+def _tell_raised(raised: Sequence[db.Row]) -> None:
+    """One mail to each customer about all of its services that will cost more. Within a transaction."""
+    theirs: dict[int, list[tuple[db.Row, db.Row]]] = {}
+    for kept in raised:
+        (row,) = db.rows(_SERVICES + "where s.id = %(id)s", id=kept.service_id, months=kept.months)
+        theirs.setdefault(row.customer_id, []).append((kept, row))
+    readers = customers.get_many(theirs)
+    mail.inform_many([_raised_letter(readers[customer_id], told) for customer_id, told in theirs.items()])
+
+
+def _raised_letter(customer: Customer, told: Sequence[tuple[db.Row, db.Row]]) -> mail.Letter:
+    write = formats(customer.locale, customer.timezone)
+    first = told[0][0]
+
+    def price(row: db.Row, net: int) -> str:
+        return write.money(invoicing.total([net], _rate(row)).total, row.currency)
+
+    lines = [{"label": row.label, "plan": row.plan, "before": price(row, kept.net), "after": price(row, kept.after)} for kept, row in told]
+    context: dict[str, object] = {
+        "name": customer.title or customer.email,
+        "services": lines,
+        "on": write.long_date(first.until),
+    }
+    key = f"price-raised:{first.service_id}:{first.until}:{first.net}:{first.after}"
+    return mail.Letter("price_raised", customer.email, customer.locale, key, customer.id, context)
 
 
 _SET_PLAN = """
@@ -204,6 +302,33 @@ on conflict (code) do update set kind = excluded.kind, name = excluded.name retu
 _SET_PRICE = """
 insert into prices (plan_id, currency, months, net) values (%(plan)s, %(currency)s, %(months)s, %(net)s)
 on conflict (plan_id, currency, months) do update set net = excluded.net
+"""
+
+
+# Before the prices are written: whoever pays less until now keeps that for a while.
+_KEEP = """
+insert into kept_prices (service_id, currency, months, until, net, told_at)
+select s.id, c.currency, s.months, %(until)s, coalesce(pr.net, ap.net), %(now)s
+from services s
+join customers c on c.id = s.customer_id
+join jsonb_to_recordset(%(prices)s::jsonb) as n (currency text, months integer, net bigint)
+  on n.currency = c.currency and n.months = s.months
+left join prices pr
+  on pr.plan_id = s.plan_id and pr.currency = c.currency and pr.months = s.months
+left join agreed_prices ap
+  on pr.net is null
+  and ap.service_id = s.id and ap.currency = c.currency and ap.months = s.months
+where s.plan_id = %(plan)s
+  and s.status <> 'terminated'
+  and n.net > coalesce(pr.net, ap.net)
+order by s.customer_id, s.priority, s.id
+on conflict (service_id, currency, months, until) do update
+set net = least(kept_prices.net, excluded.net)
+returning service_id, until, net, months, (
+  select max(n.net)
+  from jsonb_to_recordset(%(prices)s::jsonb) as n (currency text, months integer, net bigint)
+  where n.currency = kept_prices.currency and n.months = kept_prices.months
+) as after
 """
 
 
@@ -244,9 +369,11 @@ def _at(net: int, currency: str, into: str, rate: Decimal) -> int:
 
 _SERVICES = """
 select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
-  s.started_on, s.paid_through, coalesce(pr.net, ap.net) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
+  s.started_on, s.paid_through, least(kp.net, coalesce(pr.net, ap.net)) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
   (select (make_date(k.exp_year, k.exp_month, 1) + interval '1 month')::date from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ends,
+  coalesce(pr.net, ap.net) as list_net, kp.net as kept_net, kp.until as kept_until,
+  b.status as bill_status, b.closed_at as bill_closed_at, s.card_consented_at,
   b.months = w.months and b.currency = c.currency as billed,
   case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.id end as bill_id,
   case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.total end as total
@@ -258,6 +385,16 @@ left join bills b on b.id = r.bill_id
 cross join lateral (select coalesce(%(months)s::integer, case when b.status = 'unpaid' then b.months end, s.months) as months) w
 left join prices pr on pr.plan_id = s.plan_id and pr.currency = c.currency and pr.months = w.months
 left join agreed_prices ap on pr.net is null and ap.service_id = s.id and ap.currency = c.currency and ap.months = w.months
+left join lateral (
+  select k.net, k.until
+  from kept_prices k
+  where k.service_id = s.id
+    and k.currency = c.currency
+    and k.months = w.months
+    and k.until > s.paid_through + 1
+  order by k.net, k.until desc
+  limit 1
+) kp on true
 """
 _OWNED = _SERVICES + "where s.customer_id = %(customer)s order by s.status = 'terminated', s.paid_through, s.priority, s.id"
 _DUE = _SERVICES + "where s.paid_through < %(on)s and s.status = 'active' and s.auto_renew order by s.paid_through, s.priority, s.id"
@@ -308,16 +445,19 @@ def due(on: date) -> list[Service]:
 
 
 def _read(row: db.Row) -> Service:
-    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None, row.card_id, row.card_ends)
+    listed, kept = _gross(row, row.list_net), _gross(row, row.kept_net)
+    known: Any = (*row[:14], _price(row), row.proforma_number if row.waits else None, row.card_id, row.card_ends, listed, kept, row.kept_until)
     return Service(*known)
+
+
+def _gross(row: db.Row, net: int | None) -> Money | None:
+    return None if net is None else Money(invoicing.total([net], _rate(row)).total, row.currency)
 
 
 def _price(row: db.Row) -> Money | None:
     if row.total is not None:
         return Money(row.total, row.currency)
-    if row.net is None:
-        return None
-    return Money(invoicing.total([row.net], _rate(row)).total, row.currency)
+    return _gross(row, row.net)
 
 
 def _rate(row: db.Row) -> Decimal:
@@ -339,7 +479,8 @@ def order(customer_id: int, plan_code: str, months: int, *, label: str = "", det
                                today=clock.today(), now=clock.now(), prefixes=json.dumps(PREFIXES))  # fmt: skip
         if service_id is None:
             raise ServiceError("This plan is not offered.")
-        _charge(db.rows(_CLAIM_ONE, id=service_id, months=None), "Order")
+        ordered = db.rows(_CLAIM_ONE, id=service_id, months=None)
+        _tell_renewed(ordered, _charge(ordered, "Order"))
         (row,) = db.rows(_CLAIM_ONE, id=service_id, months=None)
     return _read(row)
 
@@ -376,7 +517,9 @@ def renew(service_id: int, months: int | None = None, *, period_start: date | No
             return _renewed_before(service_id, period_start)
         if row.waits and row.bill_id is None:
             raise ServiceError(f"{row.proforma_number} waits for this period. Pay it, or cancel it first to choose another length.")
-        return _charge([row], "Renewal")[0]
+        (renewed,) = _charge([row], "Renewal")
+        _tell_renewed([row], [renewed])
+        return renewed
 
 
 def _renewed_before(service_id: int, period_start: date) -> Renewed:
@@ -439,11 +582,127 @@ def warn_short(days: int = WARNED_DAYS) -> int:
     today, warned = clock.today(), 0
     for row in db.rows(_RENEWING, on=today, until=today + timedelta(days)):
         ahead = runway(row.customer_id)
-        if ahead.short_on and ahead.short_on <= today + timedelta(days):
+        if ahead.short_on and today < ahead.short_on <= today + timedelta(days):
             with db.transaction():
                 _tell_ahead(row.customer_id, ahead)
             warned += 1
     return warned
+
+
+def remind() -> int:
+    """Tell customers what has come together of periods that began and were not paid, on the days of
+    `REMINDED_DAYS`, each once; how many are due a reminder. Opens the transactions."""
+    today, due_now = clock.today(), 0
+    for row in db.rows(_BEHIND, before=today - timedelta(REMINDED_DAYS[0])):
+        ahead = runway(row.customer_id)
+        since = min((arrear.since for arrear in ahead.arrears), default=today)
+        behind = (today - since).days
+        step = next((step for step in REMINDED_DAYS if step <= behind < step + CATCH_UP_DAYS), 0)
+        if step:
+            with db.transaction():
+                _tell_arrears(row.customer_id, ahead, since, step)
+            due_now += 1
+    return due_now
+
+
+_BEHIND = """
+select distinct s.customer_id
+from services s
+where s.paid_through < %(before)s
+  and s.status = 'active'
+  and s.auto_renew
+  and not exists (
+    select from accounts d
+    where d.customer_id = s.customer_id
+      and d.kind = 'debt'
+      and d.balance < 0
+  )
+order by 1
+"""
+
+
+def end_unpaid(on: date | None = None) -> int:
+    """End the services that nobody goes on paying for, and say so; how many. Opens the transaction.
+
+    One that does not renew by itself ends after its last paid day, as soon as no bill for going on
+    is open; one that does, `ENDS_UNPAID_DAYS` after it. None ends while a payment for it is on its
+    way.
+    """
+    day = on or clock.today()
+    with db.transaction():
+        wanted = {"on": day, "unpaid": day - timedelta(ENDS_UNPAID_DAYS)}
+        held = [row.id for row in db.rows(_LOCK_OVER, **wanted)]
+        ended = db.rows(_END, customers=held, **wanted, now=clock.now())
+        db.execute(_CANCEL_ENDED, services=[row.id for row in ended], now=clock.now())
+        for row in ended:
+            _tell_ended(row)
+    return len(ended)
+
+
+_OVER = """
+s.status = 'active'
+and s.paid_through < case when s.auto_renew then %(unpaid)s::date else %(on)s::date end
+and not exists (
+  select from renewals r
+  join bills b on b.id = r.bill_id
+  where r.service_id = s.id
+    and r.period_start = s.paid_through + 1
+    and r.transfer_id is null
+    and (
+      b.status = 'paid'
+      or b.status = 'unpaid' and not s.auto_renew
+      or exists (
+        select from payments p
+        where p.bill_id = b.id
+          and p.gateway <> 'bank'
+          and p.state in ('created', 'unknown', 'pending', 'review')
+      )
+    )
+)
+"""
+_LOCK_OVER = f"""
+select c.id from customers c
+where exists (select from services s where s.customer_id = c.id and {_OVER})
+order by c.id for no key update skip locked
+"""  # noqa: S608 - constants
+_END = f"""
+update services s set status = 'terminated', ended_at = %(now)s
+where s.customer_id = any(%(customers)s) and {_OVER}
+returning s.id, s.customer_id, s.label, s.paid_through,
+  (select p.name from plans p where p.id = s.plan_id) as plan
+"""  # noqa: S608 - constants
+_CANCEL_ENDED = """
+update bills b set status = 'cancelled', closed_at = %(now)s
+from renewals r
+where r.bill_id = b.id
+  and r.transfer_id is null
+  and r.service_id = any(%(services)s)
+  and b.status = 'unpaid'
+"""
+
+
+def bill_now(customer_id: int, public_id: str) -> str:
+    """The number of the open bill for a service's next period, made if there is none. Opens the transaction.
+
+    Raises LookupError for what is not the customer's, `ServiceError` for what is not to be billed
+    yet or has no price.
+    """
+    service = find(customer_id, public_id)
+    if service is None:
+        raise LookupError(public_id)
+    with db.transaction():
+        db.execute(_EXTEND_PAID, customers=[row.id for row in db.rows(_HOLD_OWNER, id=service.id)])
+        (row,) = db.rows(_CLAIM_ONE, id=service.id, months=None)
+        if row.waits:
+            return str(row.proforma_number)
+        if row.status != "active":
+            raise ServiceError("This service has ended and cannot be renewed.")
+        if row.paid_through > clock.today() + timedelta(BILLED_AHEAD_DAYS):
+            raise ServiceError(f"The invoice for payment can be made {BILLED_AHEAD_DAYS} days before the last paid day.")
+        periods = [_next_period(row)]
+        (bill,) = _bills([row], periods, proforma=True)
+        _write_periods([row], periods, [bill], [None])
+    return bill.number
 
 
 def warn_of_cards() -> int:
@@ -498,7 +757,7 @@ def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) 
             claimed = [row for row in db.rows(_CLAIM_DUE, customers=mine, on=day, months=None) if service_id in {None, row.id}]
             ended = {bill.id for bill in db.rows(_LOCK_BILLS, ids=[row.bill_id for row in claimed]) if bill.status != "unpaid"}
             busy = ended | {row.bill_id for row in db.rows(_BEING_CHARGED, bills=[row.bill_id for row in claimed])}
-            return _renew_claimed([row for row in claimed if row.bill_id is None or row.bill_id not in busy])
+            return _renew_claimed([row for row in claimed if row.bill_id is None or row.bill_id not in busy], day)
     except Exception:
         if service_id is not None:
             log.exception("Service %s could not be renewed.", service_id)
@@ -508,22 +767,61 @@ def _attempt(day: date, customer_ids: list[int], service_id: int | None = None) 
     return sum((_attempt(day, customer_ids, row.id) for row in db.rows(_DUE_OF, customers=customer_ids, on=day)), Run())
 
 
-def _renew_claimed(claimed: Sequence[db.Row]) -> Run:
-    """Charge what each customer's money covers, in priority order; bill the rest. Within a transaction."""
+def _renew_claimed(claimed: Sequence[db.Row], day: date) -> Run:
+    """Charge what each customer's money covers, in priority order; bill the rest. Within a transaction.
+
+    What fell behind is paid in the same go, the oldest period of each service first.
+    """
     funds = wallet.lock_spendable({row.customer_id for row in claimed})
-    covered, short = [], []
-    for row in claimed:
-        price = _price(row)
-        if price is None:
-            raise ServiceError(f"{row.public_id} has no price in {row.currency} for {row.wanted} months")
-        if price.minor <= funds[row.customer_id]:
-            funds[row.customer_id] -= price.minor
-            covered.append(row)
-        else:
-            short.append((row, price))
-    _charge(covered, "Renewal")
-    _bill_short([(row, price.minor - funds[row.customer_id]) for row, price in short if not row.billed])  # nor again what was cancelled
-    return Run(len(covered), len(short))
+    paid: list[tuple[db.Row, Renewed]] = []
+    short: list[tuple[db.Row, Money]] = []
+    unpriced = 0
+    while claimed:
+        covered = []
+        for row in claimed:
+            price = _price(row)
+            if price is None:
+                log.warning("%s cannot renew: %s has no price for %s months in %s.", row.public_id, row.plan, row.wanted, row.currency)
+                unpriced += 1
+            elif price.minor <= funds[row.customer_id]:
+                funds[row.customer_id] -= price.minor
+                covered.append(row)
+            else:
+                short.append((row, price))
+        paid += zip(covered, _charge(covered, "Renewal"), strict=True)
+        behind = [row.id for row in covered if row.paid_through + DAY < day]
+        claimed = _still_due(behind, [row.customer_id for row in covered], day) if behind else []
+    _tell_renewed([row for row, _ in paid], [renewed for _, renewed in paid])
+    _bill_short([(row, lack) for row, lack in _lacks(short, funds) if _needs_bill(row)], day)
+    return Run(len(paid), len(short), unpriced)
+
+
+def _still_due(service_ids: Sequence[int], customer_ids: Sequence[int], day: date) -> list[db.Row]:
+    """Those of the services just renewed whose next period has begun, too. One that has a bill is
+    left to the next run, which holds that first."""
+    rows = db.rows(_CLAIM_DUE, customers=sorted(set(customer_ids)), on=day, months=None)
+    return [row for row in rows if row.id in service_ids and row.bill_id is None]
+
+
+def _lacks(short: Sequence[tuple[db.Row, Money]], funds: Mapping[int, int]) -> list[tuple[db.Row, int]]:
+    """What has to be added for each of them and for those of the same customer before it."""
+    so_far = {row.customer_id: -funds[row.customer_id] for row, _ in short}
+    lacks = []
+    for row, price in short:
+        so_far[row.customer_id] += price.minor
+        lacks.append((row, so_far[row.customer_id]))
+    return lacks
+
+
+def _needs_bill(row: db.Row) -> bool:
+    """Whether a period that nothing covers gets a bill: not again what its owner cancelled, unless
+    a card was named for the service since; again what expired."""
+    if row.waits:
+        return row.bill_id is None
+    if not row.billed or row.bill_status == "expired":
+        return True
+    named_at, closed_at = row.card_consented_at, row.bill_closed_at
+    return bool(row.bill_status == "cancelled" and named_at and closed_at and named_at > closed_at)
 
 
 def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
@@ -531,6 +829,8 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
 
     Raises `wallet.InsufficientFunds`, and then nothing of it stands.
     """
+    if not rows:
+        return []
     periods = [_next_period(row) for row in rows]
     bills = _bills(rows, periods, proforma=False)
     taken = wallet.spend_many([_spend(row, bill, period, word) for row, bill, period in zip(rows, bills, periods, strict=True)])
@@ -543,7 +843,6 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
     ]
     _write_periods(rows, periods, bills, [renewed.transfer_id for renewed in done])
     db.execute(_EXTEND, services=[renewed.service_id for renewed in done], ends=[renewed.period_end for renewed in done])
-    _tell_renewed(rows, done)
     return done
 
 
@@ -574,14 +873,17 @@ def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed
     return mail.Letter("renewed", customer.email, customer.locale, f"renewed:{renewals[0][1].invoice_number}", customer.id, context, papers)
 
 
-def _bill_short(short: Sequence[tuple[db.Row, int]]) -> None:
-    """Give each (service, minor units missing) a bill that waits and tell the customer. Within a transaction."""
+def _bill_short(short: Sequence[tuple[db.Row, int]], day: date) -> None:
+    """Give each (service, minor units missing) a bill that waits and tell the customer. Within a transaction.
+
+    Of what has been unpaid for long the reminders speak.
+    """
     rows = [row for row, _ in short]
     periods = [_next_period(row) for row in rows]
     bills = _bills(rows, periods, proforma=True)
     _write_periods(rows, periods, bills, [None] * len(bills))
     for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
-        if not _read(row).card_stands_in(clock.today()):  # where a card stands in, it is charged next, and a decline has its own mail
+        if (day - start).days < REMINDED_DAYS[0] and not _read(row).card_stands_in(clock.today()):  # where a card stands in, it is charged next, and a decline has its own mail
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 
@@ -604,6 +906,38 @@ def _tell_ahead(customer_id: int, ahead: Runway) -> None:
         "balance_low", customer.email, locale=customer.locale, key=f"balance-low:{service.id}:{ahead.short_on}", customer_id=customer.id, name=customer.title or customer.email,
         label=service.label, plan=service.plan, on=write.long_date(ahead.short_on),
         price=write.money(service.price.minor, service.price.currency), missing=write.money(missing.minor, missing.currency),
+    )  # fmt: skip
+
+
+def _tell_arrears(customer_id: int, ahead: Runway, since: date, step: int) -> None:
+    customer, owed, missing = customers.get(customer_id), ahead.owed, ahead.missing
+    if owed is None or missing is None:
+        return
+    write = formats(customer.locale, customer.timezone)
+    lines = [
+        {
+            "label": arrear.service.label,
+            "plan": arrear.service.plan,
+            "since": write.long_date(arrear.since),
+            "cost": write.money(arrear.cost.minor, arrear.cost.currency),
+        }
+        for arrear in ahead.arrears
+    ]
+    mail.inform(
+        "arrears", customer.email, locale=customer.locale, customer_id=customer.id,
+        key=f"arrears:{customer.id}:{since}:{step}", name=customer.title or customer.email,
+        services=lines, owed=write.money(owed.minor, owed.currency), missing=write.money(missing.minor, missing.currency),
+        ends=write.long_date(since + timedelta(ENDS_UNPAID_DAYS)),
+    )  # fmt: skip
+
+
+def _tell_ended(row: db.Row) -> None:
+    customer = customers.get(row.customer_id)
+    write = formats(customer.locale, customer.timezone)
+    mail.inform(
+        "service_ended", customer.email, locale=customer.locale, customer_id=customer.id,
+        key=f"service-ended:{row.id}", name=customer.title or customer.email,
+        label=row.label, plan=row.plan, until=write.long_date(row.paid_through),
     )  # fmt: skip
 
 
@@ -822,18 +1156,41 @@ def outlook(customer_id: int, days: int = 30, owned: Sequence[Service] | None = 
         open_lots = db.rows(_FUNDS, customer=customer_id, now=now)
     funds = [Fund(minor, expires_at and clock.day_of(expires_at)) for minor, expires_at in open_lots]
     coming = list(simulate(owned, funds, today + timedelta(HORIZON_DAYS)))
-    return _runway(coming, today), [renewal for renewal in coming if renewal.on <= today + timedelta(days)]
+    ahead = _runway(coming, owned, funds, today)
+    return ahead, [renewal for renewal in coming if renewal.on <= today + timedelta(days)]
 
 
-def _runway(coming: Sequence[Renewal], today: date) -> Runway:
+def _runway(coming: Sequence[Renewal], owned: Sequence[Service], funds: Sequence[Fund], today: date) -> Runway:
+    unpriced = tuple(each for each in owned if each.price is None and each.auto_renew and each.status == "active")
     card = next((renewal.on for renewal in coming if renewal.by_card), None)
     short = next((renewal for renewal in coming if renewal.short), None)
     if short is not None:
         card = card if card and card < short.on else None
-        return Runway((card or short.on) - DAY, short.on, short.service, short.missing, card)
+        until = max(short.on, today)
+        missing, needed = _needed(owned, funds, until)
+        short_then = {renewal.service.id: renewal.on for renewal in coming if renewal.short and renewal.on <= until}
+        begun = [each for each in needed if each.on >= short_then.get(each.service.id, date.max) and each.on <= today]
+        arrears = _arrears(begun) if short.on <= today else ()
+        return Runway((card or short.on) - DAY, short.on, short.service, Money(missing, short.price.currency), card, len(short_then), arrears, unpriced)
     if card is not None:
-        return Runway(card - DAY, card_on=card)
-    return Runway(today + timedelta(HORIZON_DAYS) if coming else None)
+        return Runway(card - DAY, card_on=card, unpriced=unpriced)
+    covered = bool(coming) and not unpriced
+    return Runway(today + timedelta(HORIZON_DAYS) if covered else None, unpriced=unpriced)
+
+
+def _needed(owned: Sequence[Service], funds: Sequence[Fund], until: date) -> tuple[int, list[Renewal]]:
+    """How much more it takes, in minor units, for every renewal up to that day, and these renewals."""
+    more = Fund(_MUCH)
+    played = list(_play(owned, [*funds, more], until))
+    left = played[-1][1] if played else [(date.max, _MUCH)]
+    return _MUCH - left[-1][1], [renewal for renewal, _ in played]
+
+
+def _arrears(begun: Sequence[Renewal]) -> tuple[Arrear, ...]:
+    theirs: dict[int, list[Renewal]] = {}
+    for renewal in begun:
+        theirs.setdefault(renewal.service.id, []).append(renewal)
+    return tuple(Arrear(each[0].service, each[0].on, len(each), sum((one.price for one in each[1:]), each[0].price)) for each in theirs.values())
 
 
 _FUNDS = """

@@ -22,6 +22,19 @@ _FAILED = {
 _FUNDS = {"name": "Zofia Żuraw", "cleared": False, "credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "by_link": False, "said": ""}
 _SHORT = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "start": "4 March 2026", "price": "€\xa023.80", "missing": "€\xa012.40", "number": "PF-2026-000043"}
 _ENDS = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "until": "4 March 2026", "end": "4 April 2026", "price": "€\xa023.80", "number": "PF-2026-000043"}
+_BEHIND = {
+    "name": "Zofia Żuraw",
+    "services": [{"label": f"vps-{n}", "plan": "VPS 4", "since": f"{n} April 2026", "cost": f"€\xa095.2{n}"} for n in (1, 2)],
+    "owed": "€\xa0190.43",
+    "missing": "€\xa0188.10",
+    "ends": "8 August 2026",
+}
+_RAISED = {
+    "name": "Zofia Żuraw",
+    "services": [{"label": f"vps-{n}", "plan": "VPS 4", "before": f"€\xa023.8{n}", "after": f"€\xa035.7{n}"} for n in (1, 2)],
+    "on": "4 April 2026",
+}
+_ENDED = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "until": "4 March 2026"}
 _LOW = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "on": "4 March 2026", "price": "€\xa023.80", "missing": "€\xa012.40"}
 _SAVED = {"name": "Zofia Żuraw", "card": "Visa •••• 4242", "services": "", "last": "31 March 2026"}
 _HELD = {"name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "Bank transfer", "note": "", "target": "PayPal", "url": "http://localhost/payments/x"}
@@ -79,6 +92,9 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "renewal_short": [_SHORT],
     "service_ends": [_ENDS],
     "balance_low": [_LOW],
+    "arrears": [_BEHIND],
+    "price_raised": [_RAISED],
+    "service_ended": [_ENDED],
     "saved_card": [
         *[_SAVED | {"state": state} for state in ("saved", "removed", "expires")],
         *[_SAVED | {"state": state, "services": "ds-12, vps-7"} for state in ("removed", "expires")],

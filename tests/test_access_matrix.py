@@ -81,6 +81,7 @@ TABLE = {
     "GET cards.added": Route("customer", 303, "setup"),
     "POST cards.remove": Route("customer", 303, "card"),
     "GET services.source": Route("customer", thing="service"),
+    "POST services.invoice": Route("customer", 303, "service"),
     "POST services.pay_from": Route("customer", 303, "service", {"source": "balance"}),
     "GET transactions.index": Route("customer"),
     "GET transactions.export": Route("customer"),

@@ -378,6 +378,38 @@ def test_a_decline_is_tried_once_a_day_and_three_times_in_all(app, demo_customer
     assert db.scalar("select count(*) from mails where kind = 'card_declined'") == 3
 
 
+def test_a_new_card_is_tried_though_the_old_one_was_declined_three_times(app, demo_customer, owner):
+    service = short_service(demo_customer, add_card(app, demo_customer, "empty"))
+    for days in (31, 32, 33):
+        with due(days):
+            services.renew_due()
+            services.renew_by_card()
+    with due(33):
+        good = add_card(app, demo_customer)
+        services.pay_from(demo_customer.customer_id, service.public_id, good.public_id)
+        assert services.renew_by_card() == {"paid": 1}, "the tries of the old card are not its own"
+    now = services.find(demo_customer.customer_id, service.public_id)
+    assert now.paid_through == services.period_end(service.renews_on, 1, DAY.day)
+
+
+@pytest.mark.parametrize("closed", ["cancelled", "expired"])
+def test_a_card_named_after_the_bill_was_closed_pays_a_new_one(app, demo_customer, closed):
+    service = short_service(demo_customer, None)
+    with due(31):
+        services.renew_due()
+        number = services.of_customer(demo_customer.customer_id)[0].waiting
+        if closed == "cancelled":
+            invoicing.cancel(demo_customer.customer_id, number)
+    with due(80):
+        invoicing.expire_due()
+        card = add_card(app, demo_customer)
+        services.pay_from(demo_customer.customer_id, service.public_id, card.public_id)
+        services.renew_due()
+        assert services.renew_by_card() == {"paid": 1}
+    bill = invoicing.find(demo_customer.customer_id, number)
+    assert (bill.status, charges(app)) == (closed, 1)
+
+
 def test_a_stolen_card_is_never_charged_again(app, demo_customer, owner):
     short_service(demo_customer, add_card(app, demo_customer, "stolen"))
     for days in (31, 32):

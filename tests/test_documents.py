@@ -17,12 +17,17 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 from sqlalchemy import make_url
 
 from app import clock, db, invoicing
+from app.formats import formats
 from app.invoicing import Line, files, paper, press
 from app.invoicing.press import Sheet
 from app.money import Money
 from tests.test_invoicing import card, pay, person, service, topup
 
 FONTS = Path(press.STATIC) / "fonts"
+SCRIPTS = [
+    ("株式会社サンプル", "JP"), ("示例有限公司", "CN"), ("주식회사 예시", "KR"), ("บริษัท ตัวอย่าง", "TH"), ("उदाहरण लिमिटेड", "IN"),
+    ("شركة المثال", "AE"), ("חברת דוגמה", "IL"), ("შპს მაგალითი", "GE"), ("Rocket 🚀 GmbH 🇩🇪", "DE"),
+]  # fmt: skip
 LETTERS = "ŁódźżćĞőșŽřñßÆøŠđΩЖї₴₹₽₺₫₦€złŐű"
 
 
@@ -201,6 +206,31 @@ class TestLooks:
             image = document[0].render(scale=1).to_pil().convert("RGB")
         assert image.getpixel((80, 80)) == (255, 0, 0)
 
+    @pytest.mark.parametrize(("name", "country"), SCRIPTS)
+    def test_a_name_in_any_script_is_drawn_and_can_be_copied(self, name, country):
+        html = f'<html lang="en"><p lang="{paper.HAN_SHAPES.get(country, "en")}">{name} <b>{name}</b></p>'
+        pdf = press.to_pdf(Sheet("X", html))
+        found = "".join(letter for letter in text_of(pdf) if letter.isalpha())
+        with pypdfium2.PdfDocument(pdf) as document:
+            drawn = ImageOps.invert(document[0].render(scale=2).to_pil().convert("L"))
+        assert sum(drawn.histogram()[128:]) > 500
+        if country not in {"AE", "IL", "IN"}:  # what is written right to left or in clusters is read back in another order
+            assert found.startswith("".join(letter for letter in name * 2 if letter.isalpha()))
+
+    def test_a_character_that_no_font_has_is_refused_by_name(self):
+        with pytest.raises(press.GlyphsMissing, match=r"^U\+10FFFD, U\+E000$"):
+            press.to_pdf(Sheet("X", "<p>A \ue000 \U0010fffd B \ue000"))
+        (one, other) = press.render([Sheet("X", "<p>\ue000"), Sheet("Y", "<p>plain")])
+        assert isinstance(one, press.GlyphsMissing)
+        assert isinstance(other, bytes)
+
+    def test_chinese_characters_have_the_shapes_of_the_buyers_country(self, app):
+        party = {"country": "JP", "name": "山田太郎", "street": "", "postcode": "", "city": ""}
+        bill = topup(person())
+        drawn = paper.Paper(content_of(bill, "proforma"), formats("en", "UTC"))
+        assert [drawn.language(party | {"country": code}) for code in ("JP", "TW", "DE")] == ["ja", "zh-Hant", ""]
+        assert not drawn.language(party | {"name": "Yamada Taro"})
+
     def test_it_says_its_title_language_and_number(self, app):
         bill = topup(person())
         with pypdfium2.PdfDocument(printed(bill, "proforma")) as document:
@@ -281,12 +311,22 @@ class TestStays:
     def test_one_that_cannot_be_printed_holds_up_no_other(self, app, monkeypatch, caplog):
         anna = person()
         numbers = [pay(topup(anna)) for _ in range(2)]
-        monkeypatch.setattr(press, "render", lambda sheets: ["broken" if sheet.number == numbers[0] else b"%PDF-" for sheet in sheets])
+        monkeypatch.setattr(press, "render", lambda sheets: [press.PressError("broken") if sheet.number == numbers[0] else b"%PDF-" for sheet in sheets])
         assert invoicing.render_pending() == 3
         assert f"document {numbers[0]} could not be printed: broken" in caplog.text
         with pytest.raises(invoicing.PressError):
             invoicing.pdf(anna, numbers[0])
         assert invoicing.find(anna, numbers[0]).status == "paid"  # type: ignore[union-attr]
+
+    def test_one_whose_glyphs_are_missing_waits_and_says_which(self, app, owner, demo_customer, monkeypatch, caplog):
+        number = pay(topup(demo_customer.customer_id))
+        with monkeypatch.context() as without:
+            without.setattr(press, "render", lambda sheets: [press.GlyphsMissing("U+0E01") for _ in sheets])
+            answer = owner.get(f"/invoices/{number}.pdf", follow_redirects=True)
+        assert "characters we cannot print yet" in answer.text
+        assert f"document {number} waits: no font has U+0E01" in caplog.text
+        assert db.scalar("select count(*) from document_files") == 0
+        assert owner.get(f"/invoices/{number}.pdf").mimetype == "application/pdf"
 
     def test_a_press_that_hangs_is_stopped(self, monkeypatch):
         monkeypatch.setattr(press, "START_S", 0.001)

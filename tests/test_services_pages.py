@@ -1,10 +1,10 @@
 """The pages Services and Refunds: what runs and how long it is paid, what can go back and what went."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
-from app import db, mail, refunds, services
+from app import clock, db, mail, refunds, services
 from app.customers import User
 from tests.money_helpers import EUR
 from tests.pay import again, begin, carry, choose, topup
@@ -28,7 +28,7 @@ def test_a_service_shows_price_paid_through_and_the_day_it_renews(anna, owner):
         services.order(anna.customer_id, "vps-4", 1, label="web-1", detail="Berlin")
         services.order(anna.customer_id, "ip", 1)
         page = owner.get("/services").text
-    for words in ("web-1", "VPS NVMe-4 · Berlin", "€\u00a023.80", "Apr 9, 2026", "30 days left", "Apr 10", "in 31 days", "Active", "Short", "Balance"):
+    for words in ("web-1", "VPS NVMe-4 · Berlin", "€\u00a023.80", "Apr 9, 2026", "30 days left", "Apr 10", "in 31 days", "Active", "Balance"):
         assert words in page
     assert "Covers every renewal until" in page
 
@@ -176,3 +176,55 @@ def test_a_refund_shows_its_way_and_the_next_step(app, demo_customer, owner):
     page = owner.get("/refunds").text
     assert "Settled" in page
     assert "€\u00a010.00 went back already" in page
+
+
+def test_arrears_stand_on_the_page_as_one_sum(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3, label="big", auto_renew=False)
+        services.order(anna.customer_id, "vps-4", 1, label="web-1")
+    with on(date(2026, 7, 19)):
+        services.renew_due()
+        page = owner.get("/services").text
+        also = owner.get("/balance").text
+    for text in (page, also):
+        assert "95.20" in text
+        assert "(4 periods)" in text
+        assert "/add-funds?amount=86.83" in text
+        assert "all of it is paid at once" in text
+
+
+def test_a_covered_next_renewal_is_not_called_short(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="web-1")
+        assert services.runway(anna.customer_id).short_on == date(2026, 7, 10)
+        page = owner.get("/services").text
+    assert "Short" not in page
+    assert "On July 10" in page
+
+
+def test_a_service_without_a_price_says_so(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="web-1")
+        with db.transaction():
+            db.execute("delete from prices where net = 2000")
+        page = owner.get("/services").text
+    assert "No price" in page
+    assert "cannot renew: VPS NVMe-4 has no price in your currency any more" in " ".join(page.replace("<b>", "").replace("</b>", "").split())
+    assert "Covers every renewal of the next twelve months" not in page
+
+
+def test_a_cancelled_next_period_can_be_paid_after_all(anna, owner):
+    with clock.travel(clock.now() - timedelta(days=25)):
+        service = services.order(anna.customer_id, "vps-4", 1, auto_renew=False)
+    answer = owner.submit(f"/services/{service.public_id}/invoice")
+    number = services.of_customer(anna.customer_id)[0].waiting
+    assert answer.headers["Location"].endswith(f"/invoices/{number}/pay")
+
+
+def test_a_raised_price_stands_on_the_page(anna, owner):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 1, label="web-1")
+    with on(date(2026, 3, 20)):
+        services.set_plan("vps-4", "vps", "VPS NVMe-4", {("EUR", 1): 40_00})
+        page = owner.get("/services").text
+    assert "€\u00a047.60 from Apr 19, 2026" in page

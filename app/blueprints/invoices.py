@@ -24,6 +24,7 @@ COLUMNS: Final = (
     *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
+NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
 
 
 @invoices.get("/invoices")
@@ -74,8 +75,8 @@ def bundle() -> Response:
         return web.go("/invoices")
     try:
         packed = invoicing.bundle(web.reader().customer_id, numbers)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go("/invoices")
     return _file(packed or abort(404), "application/zip", f"invoices-{clock.today()}.zip")
 
@@ -155,7 +156,9 @@ def cancel(number: str) -> Response:
     except invoicing.NotCancellable as reason:
         web.toast(str(reason))
     else:
-        web.toast(f"{(bill or abort(404)).number} is cancelled. Nothing was charged.{_still_renews(number)}")
+        bill = bill or abort(404)
+        charged = "" if invoicing.standing(bill).received else " Nothing was charged."
+        web.toast(f"{bill.number} is cancelled.{charged}{_still_renews(number)}")
     return web.go(f"/invoices/{number}")
 
 
@@ -197,10 +200,15 @@ def _own(number: str) -> Bill:
 def _download(number: str, kind: str) -> Response:
     try:
         file = invoicing.pdf(web.reader().customer_id, number, kind)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go(f"/invoices/{number}")
     return hand_out(file or abort(404))
+
+
+def why_not(error: invoicing.PressError) -> str:
+    """What a reader is told of a PDF that could not be made now."""
+    return NO_FONT if isinstance(error, invoicing.GlyphsMissing) else NOT_NOW
 
 
 def hand_out(file: invoicing.File) -> Response:

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, abort, request
 
 from app import customers, invoicing, payments, services, web
 from app.blueprints.add_funds import Quote, no_currency, offered_currencies, price
+from app.blueprints.invoices import why_not
 from app.blueprints.pay import poll_s
 from app.customers import Profile
 from app.formats import formats
@@ -231,8 +232,8 @@ def _paper(token: str, kind: str) -> Response:
         abort(404)
     try:
         file = invoicing.pdf(payment.payer_id, payment.bill_number, kind)
-    except invoicing.PressError:
-        web.toast("The PDF is being prepared. Ask for it again in a few seconds.")
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go(payments.told_at(payment.public_id))
     file = file or abort(404)
     return Response(file.pdf, mimetype="application/pdf", headers={"Content-Disposition": f'attachment; filename="{file.filename}"'})

@@ -92,6 +92,26 @@ GAUGES = (
     ),
     ("client_area_bank_doubts", "Lines that may be money told twice, until a person says", "", "select '', count(*) from bank_doubts where state = 'open'"),
     ("client_area_services", "Services by state", "status", "select status, count(*) from services group by 1 order by 1"),
+    (
+        "client_area_services_without_price",
+        "Services that cannot renew because their plan has no price in their owner's currency",
+        "",
+        """
+        select '', count(*)
+        from services s
+        join customers c on c.id = s.customer_id
+        where s.status = 'active'
+          and s.auto_renew
+          and not exists (
+            select from prices p
+            where p.plan_id = s.plan_id and p.currency = c.currency and p.months = s.months
+          )
+          and not exists (
+            select from agreed_prices a
+            where a.service_id = s.id and a.currency = c.currency and a.months = s.months
+          )
+        """,
+    ),
     ("client_area_renewals_waiting", "Renewals that wait for money", "", "select '', count(*) from renewals where transfer_id is null"),
 )
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, abort, request
 
 from app import invoicing, refunds, web
-from app.blueprints.invoices import NOT_NOW, hand_out
+from app.blueprints.invoices import hand_out, why_not
 from app.money import AmountError, Money
 from app.refunds import RefundError, Source
 from app.web.forms import Form, Line
@@ -94,8 +94,8 @@ def receipt(number: str) -> Response:
     """The receipt of a refund, for who paid."""
     try:
         file = invoicing.refund_pdf(web.reader().customer_id, number)
-    except invoicing.PressError:
-        web.toast(NOT_NOW)
+    except invoicing.PressError as error:
+        web.toast(why_not(error))
         return web.go("/refunds")
     return hand_out(file or abort(404))
 

@@ -1,6 +1,6 @@
 """Services: what the customer runs, what it costs, until when it is paid, and how long the balance lasts."""
 
-from datetime import date
+from datetime import date, timedelta
 
 from flask import Blueprint, Response, abort, request
 
@@ -11,6 +11,8 @@ from app.services import Service
 
 pages = Blueprint("services", __name__)
 
+NEXT_DAYS = 30
+"""Days of which the page sums up the renewals."""
 KINDS = {"dedicated": "Dedicated server", "vps": "VPS", "licence": "Licence", "ip": "IP address"}
 
 
@@ -19,11 +21,12 @@ def index() -> Response:
     """Everything that runs, the next to renew first, and below it what has ended."""
     me, today = web.reader(), clock.today()
     owned = services.of_customer(me.customer_id)
-    runway, coming = services.outlook(me.customer_id, 30, owned)
-    short = {renewal.service.id: renewal.missing for renewal in coming if renewal.short}
+    runway, year = services.outlook(me.customer_id, services.HORIZON_DAYS, owned)
+    coming = [renewal for renewal in year if renewal.on <= today + timedelta(NEXT_DAYS)]
     by_card = {renewal.service.id for renewal in coming if renewal.by_card}
-    if runway.short_service and runway.missing:
-        short[runway.short_service.id] = runway.missing
+    # A later renewal that is short says nothing of the next one.
+    short = {each.service.id: each.missing for each in year if each.short and each.on == each.service.renews_on}
+    short |= {arrear.service.id: arrear.cost for arrear in runway.arrears}
     return web.page(
         "services/index.html",
         running=[_row(service, today, short, by_card) for service in owned if service.status != "terminated"],
@@ -34,6 +37,7 @@ def index() -> Response:
         next_month=sum(renewal.price.minor for renewal in coming),
         renewals=len(coming),
         kinds=KINDS,
+        billable=today + timedelta(services.BILLED_AHEAD_DAYS),
         labels={card.id: card.label for card in payments.cards.of_customer(me.customer_id)},
         currency=me.currency,
     )
@@ -60,6 +64,19 @@ def pay_from(public_id: str) -> Response:
         f"{service.label} renews from the balance{', then from the saved card' if card else ''}." if chosen != "nothing" else f"{service.label} does not renew by itself any more."
     )
     return web.go("/services")
+
+
+@pages.post("/services/<public_id>/invoice")
+def invoice(public_id: str) -> Response:
+    """The invoice for payment of a service's next period, made where none is open."""
+    try:
+        number = services.bill_now(web.reader().customer_id, public_id)
+    except LookupError:
+        abort(404)
+    except services.ServiceError as refused:
+        web.toast(str(refused))
+        return web.go("/services")
+    return web.go(f"/invoices/{number}/pay")
 
 
 def _show_source(public_id: str, status_code: int = 200, problem: str = "") -> Response:

@@ -121,6 +121,7 @@ TABLES: Final[dict[str, Table]] = {
     "plans": _master("id code"),
     "prices": FREE,
     "agreed_prices": _master("service_id currency months"),
+    "kept_prices": _record("net"),
     "demo_seeding": _record("finished_at"),
     # Rows that come and go.
     "sessions": FREE,

@@ -31,7 +31,7 @@ from app.invoicing.bills import (
 from app.invoicing.documents import day_in
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
-from app.invoicing.press import PressError
+from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.states import STATES, Standing, standing
 from app.invoicing.states import read as state_of
@@ -53,6 +53,7 @@ __all__ = [
     "Exported",
     "File",
     "Filter",
+    "GlyphsMissing",
     "Line",
     "NotCancellable",
     "Page",

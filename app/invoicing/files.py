@@ -17,7 +17,7 @@ import psycopg
 
 from app import clock, db
 from app.invoicing import paper, press, states
-from app.invoicing.press import PressError
+from app.invoicing.press import GlyphsMissing, PressError
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +114,9 @@ def _print_now(rows: Sequence[db.Row]) -> list[File]:
     with db.transaction():
         _take_press()
         printed = press.render([paper.sheet(row.content, states.read(row)) for row in rows])
-    failed = next((result for result in printed if isinstance(result, str)), "")
+    failed = next((result for result in printed if isinstance(result, PressError)), None)
     if failed:
-        raise PressError(failed)
+        raise failed
     return [File(row.number, result, sha256(result).hexdigest()) for row, result in zip(rows, printed, strict=True) if isinstance(result, bytes)]
 
 
@@ -151,7 +151,8 @@ def render_pending(limit: int = BATCH) -> int:
     with db.transaction():
         if not db.scalar("select pg_try_advisory_xact_lock(%(key)s)", key=_LOCK_KEY):
             return 0
-        return _print_and_store(_pending(limit))
+        pending = _pending(limit)
+        return len(pending) - len(_print_and_store(pending))
 
 
 def _pending(limit: int) -> list[db.Row]:
@@ -163,8 +164,9 @@ def _print(which: str, wanted: dict[str, Any]) -> None:
     with db.transaction():
         _take_press()
         missing = [document for document in db.rows(which, **wanted) if document.pdf is None]
-        if _print_and_store(missing) < len(missing):
-            raise PressError(f"{missing[0].number} could not be printed")
+        failed = _print_and_store(missing)
+        if failed:
+            raise failed[0]
 
 
 def _take_press() -> None:
@@ -175,14 +177,19 @@ def _take_press() -> None:
         raise PressBusy("another document is being printed") from None
 
 
-def _print_and_store(missing: Sequence[db.Row]) -> int:
+def _print_and_store(missing: Sequence[db.Row]) -> list[PressError]:
+    """Print these and keep them; what went wrong with the others."""
     if not missing:
-        return 0
+        return []
     printed = press.render([paper.sheet(document.content) for document in missing])
-    done = 0
+    failed = []
     for document, result in zip(missing, printed, strict=True):
-        if isinstance(result, str):
-            log.error("document %s could not be printed: %s", document.number, result)
+        if isinstance(result, bytes):
+            db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
+            continue
+        failed.append(result)
+        if isinstance(result, GlyphsMissing):
+            log.error("document %s waits: no font has %s; install fonts for it (bin/setup names them)", document.number, result)
         else:
-            done += db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
-    return done
+            log.error("document %s could not be printed: %s", document.number, result)
+    return failed

@@ -30,6 +30,8 @@ AS_ISSUED = frozenset({"unpaid", "draft", "transfer", "pending", "paid"})
 """States in which a document says of itself what is true: when it is due, or when it was paid."""
 TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt", "refund_receipt": "Refund receipt"}
 
+HAN_SHAPES = {"CN": "zh-Hans", "HK": "zh-Hant", "JP": "ja", "KR": "ko", "MO": "zh-Hant", "SG": "zh-Hans", "TW": "zh-Hant"}
+
 
 @dataclass(frozen=True, slots=True)
 class Paper:
@@ -251,6 +253,11 @@ class Paper:
         country = Locale("en").territories.get(party["country"], party["country"])
         person = party["name"] if party.get("company") else ""
         return (line for line in (person, party["street"], town, country) if line)
+
+    def language(self, party: dict[str, str]) -> str:
+        """The language whose shapes the party's Chinese characters have: one character is drawn in several ways. "" for other scripts."""
+        text = " ".join([self.name(party), *self.address(party)])
+        return HAN_SHAPES.get(party["country"], "") if any("\u2e80" <= letter <= "\uffdc" for letter in text) else ""
 
     def name(self, party: dict[str, str]) -> str:
         """Who it is: the legal or company name, else the person's."""

@@ -8,10 +8,12 @@ the same bytes.
 import atexit
 import base64
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +32,10 @@ class PressError(Exception):
     """A document could not be printed."""
 
 
+class GlyphsMissing(PressError):
+    """No font of this system can draw a character of the document; its message names the characters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """One document to print: its number becomes the PDF's identifier."""
@@ -38,7 +44,7 @@ class Sheet:
     html: str
 
 
-def render(sheets: Sequence[Sheet]) -> list[bytes | str]:
+def render(sheets: Sequence[Sheet]) -> list[bytes | PressError]:
     """Print documents, one after another, in one separate process; for each its PDF or, where that failed, what went wrong.
 
     Raises PressError when the process dies, runs out of memory or takes too long.
@@ -51,16 +57,52 @@ def render(sheets: Sequence[Sheet]) -> list[bytes | str]:
         raise PressError(f"printing {len(sheets)} documents took longer than {limit} s") from None
     except subprocess.CalledProcessError as error:
         raise PressError(f"the press stopped with {error.returncode}: {error.stderr[-500:]}") from None
-    return [base64.b64decode(answer["pdf"]) if "pdf" in answer else str(answer["error"]) for answer in json.loads(done.stdout)]
+    return [_read(answer) for answer in json.loads(done.stdout)]
+
+
+def _read(answer: dict[str, str]) -> bytes | PressError:
+    if "pdf" in answer:
+        return base64.b64decode(answer["pdf"])
+    return GlyphsMissing(answer["missing"]) if "missing" in answer else PressError(answer["error"])
 
 
 def to_pdf(sheet: Sheet) -> bytes:
-    """Print one document in this process. For the press itself, tests and benchmarks."""
+    """Print one document in this process. For the press itself, tests and benchmarks.
+
+    Raises GlyphsMissing: boxes instead of a name would be stored for ever.
+    """
     from weasyprint import HTML
 
     fonts, css, fetcher = _design()
     page = HTML(string=sheet.html, base_url="asset:/", url_fetcher=fetcher)
-    return bytes(page.write_pdf(stylesheets=css, font_config=fonts, pdf_identifier=sheet.number.encode(), pdf_tags=True))
+    with _watched() as missing:
+        pdf = bytes(page.write_pdf(stylesheets=css, font_config=fonts, pdf_identifier=sheet.number.encode(), pdf_tags=True))
+    if missing:
+        raise GlyphsMissing(", ".join(sorted(missing)))
+    return pdf
+
+
+class _Missing(logging.Handler):
+    """Collects the characters that WeasyPrint could not draw: it draws a box then, and says so in its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "notdef" in record.msg and isinstance(record.args, tuple):
+            self.found.add(f"U+{record.args[-1]:04X}")
+
+
+@contextmanager
+def _watched() -> Iterator[set[str]]:
+    """The characters that nothing could draw meanwhile, as code points."""
+    handler, log = _Missing(), logging.getLogger("weasyprint")
+    log.addHandler(handler)
+    try:
+        yield handler.found
+    finally:
+        log.removeHandler(handler)
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +142,8 @@ def _serve(orders: list[list[str]]) -> list[dict[str, str]]:
 def _answer(sheet: Sheet) -> dict[str, str]:
     try:
         return {"pdf": base64.b64encode(to_pdf(sheet)).decode()}
+    except GlyphsMissing as missing:
+        return {"missing": str(missing)}
     except Exception as error:  # noqa: BLE001 - one bad document does not stop the others; the caller logs it
         return {"error": f"{sheet.number}: {type(error).__name__}: {error}"}
 

@@ -19,7 +19,7 @@ from app.payments.starting import ProcessorDown
 
 UNREACHED_WAIT: Final = timedelta(hours=1)
 MOST_TRIES: Final = 3
-"""How often a renewal's bill is charged to a card in all, at most once a day."""
+"""How often a renewal's bill is charged to one card in all, at most once a day."""
 NO_WORD: Final = "The processor does not answer, so we do not know yet whether your card was charged. We go on asking: look again in a few minutes. Nothing is charged twice."
 _LIMIT: Final = (20, timedelta(minutes=10))
 
@@ -49,7 +49,7 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
     """Charge the whole of a bill to a card without its owner; the payment as it stands then, None where that may not be now.
 
     Not while another payment may bring the money, at most once a day and three times in all, never again after the bank asked for the owner. What never
-    reached the bank does not count; it is tried again an hour later. Opens transactions around the call.
+    reached the bank does not count; it is tried again an hour later. Another card begins its own count. Opens transactions around the call.
     """
     bill = invoicing.find(customer_id, number)
     if bill is None or not (bill.unpaid and card.usable) or book.came_for(bill).received or card.gateway in outages.left_alone():
@@ -58,7 +58,7 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
     standing = next((one for one in book.open_of(bill.id) if one.gateway != BANK), None)
     if standing is not None and (standing.card_id != card.id or not standing.off_session):
         return None
-    if standing is None and not _may_try(bill):
+    if standing is None and not _may_try(bill, card):
         return None
     try:
         return _charged(bill, card, "", unasked=True)
@@ -66,18 +66,26 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
         return None
 
 
-def _may_try(bill: Bill) -> bool:
-    row = db.rows(_TRIED, bill_id=bill.id, asked=ASKED_FOR)[0]
+def _may_try(bill: Bill, card: Card) -> bool:
+    row = db.rows(_TRIED, bill_id=bill.id, card_id=card.id, asked=ASKED_FOR)[0]
     rested = (row.newest is None or clock.day_of(row.newest) < clock.today()) and (row.unreached is None or row.unreached + UNREACHED_WAIT <= clock.now())
     return not row.stopped and row.tries < MOST_TRIES and rested
 
 
 # What ended without a word of a processor's never reached the bank.
 _TRIED = """
-select count(*) filter (where reached) as tries, max(created_at) filter (where reached) as newest, max(created_at) filter (where off_session and not reached) as unreached,
-  coalesce(bool_or(state = 'review' or (off_session and failure_code = %(asked)s)), false) as stopped
+select count(*) filter (where reached) as tries,
+  max(created_at) filter (where reached) as newest,
+  max(created_at) filter (where off_session and not reached) as unreached,
+  exists (select from payments where bill_id = %(bill_id)s and state = 'review')
+    or coalesce(bool_or(off_session and failure_code = %(asked)s), false) as stopped
 from (
-  select *, off_session and (gateway_reference is not null or failure_code is not null or state not in ('failed', 'expired')) as reached from payments where bill_id = %(bill_id)s
+  select off_session, failure_code, created_at,
+    off_session and (gateway_reference is not null or failure_code is not null
+      or state not in ('failed', 'expired')) as reached
+  from payments
+  where bill_id = %(bill_id)s
+    and card_id = %(card_id)s
 ) p
 """
 
