@@ -8,10 +8,11 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
+from app import clock, customers, db, exchange, fx, gateways, invoicing, payments, wallet
 from app.customers import User
 from app.invoicing import Line
 from app.money import CURRENCIES, Money
+from app.sandbox_processor import CHOICES
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import begin, carry, choose, processor, publish_rates, topup
 
@@ -183,7 +184,7 @@ def test_the_whole_way_without_javascript(app: Flask, owner: Browser, demo_custo
     assert "€ 25.00 added to your balance" in text(status)
     assert "Visa •••• 4242" in text(status)
     assert 'data-minor="2500"' in status.text
-    assert owner.get(f"/invoices/{number}/pay").headers["Location"] == "/invoices/INV-2026-000001"
+    assert owner.get(f"/invoices/{number}/pay").headers["Location"] == "/invoices/TU-2026-000001"
     assert carry(app) == 1
     assert wallet.state(demo_customer.customer_id or 0).available == 2500
 
@@ -253,7 +254,7 @@ def test_a_service_bill_offers_the_balance_and_takes_it_all_or_nothing(app: Flas
     assert "€ 8.10 would be left" in text(page)
     assert 'value="balance" checked' in page.text
     answer = owner.submit(f"/invoices/{bill.number}/pay", {"method": "balance"})
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/invoices/INV-2026-000002")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/invoices/INV-2026-000001")
 
 
 def test_a_bonus_counts_where_it_will_be_spent(app: Flask, owner: Browser, demo_customer: User):
@@ -402,3 +403,35 @@ def test_it_does_not_exist_beside_a_real_processor(app: Flask, demo_customer: Us
     finally:
         config.use(settings)
     assert "sandbox" not in gateways.build(replace(settings, sandbox=False), processor(app))
+
+
+def test_who_goes_back_from_the_page_closes_it_and_may_change_the_currency(app: Flask, owner: Browser, demo_customer: User):
+    def bar() -> str:
+        return exchange.obstacle(customers.get(demo_customer.customer_id or 0))
+
+    number = order(owner)
+    leaving = owner.submit(f"/invoices/{number}/pay", {"method": "sandbox-card"}).headers["Location"]
+    payment = db.row("select public_id, gateway_reference from payments")
+    assert f"Your payment of €\u00a025.00 by Bank card for {number} has been started." in bar()
+    back = owner.submit(leaving.removeprefix("http://localhost"), {"choice": "cancel"}).headers["Location"]
+    assert back == f"/invoices/{number}/pay?left={payment.public_id}"
+    assert owner.get(back).headers["Location"] == f"/invoices/{number}/pay"
+    assert db.scalar("select state from payments") == "expired"
+    assert bar() == ""
+    processor(app).choose(payment.gateway_reference, CHOICES["approve"])
+    assert db.scalar("select state from sandbox_sessions") == "expired", "nothing can be paid on it any more"
+
+
+def test_a_stranger_closes_nobodys_page(owner: Browser, stranger: Browser, demo_customer: User):
+    owner.submit(f"/invoices/{order(owner)}/pay", {"method": "sandbox-card"})
+    public_id = db.scalar("select public_id from payments")
+    payments.leave(person("eve").customer_id or 0, public_id)
+    assert db.scalar("select state from payments") == "created"
+
+
+def test_who_paid_and_then_goes_back_has_paid(app: Flask, owner: Browser, demo_customer: User):
+    owner.submit(f"/invoices/{order(owner)}/pay", {"method": "sandbox-card"})
+    payment = db.row("select public_id, gateway_reference, customer_id from payments")
+    processor(app).choose(payment.gateway_reference, CHOICES["approve"])
+    payments.leave(payment.customer_id, payment.public_id)
+    assert db.scalar("select state from payments") == "paid"

@@ -29,6 +29,8 @@ OPENS_TRANSACTIONS = (
     "app/refunds",
     "app/sandbox_processor.py",
     "app/services",
+    "app/jobs.py",
+    "app/troubles.py",
 )
 MONEY = ("money", "ledger", "wallet", "fx", "tax", "invoicing", "payments", "services", "refunds", "bank", "remittance", "gateways", "sandbox_processor")
 PUBLIC = {

@@ -1,8 +1,10 @@
 """The demo: a year told by the verbs of real life."""
 
+import csv
 import io
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from beancount import loader
@@ -10,8 +12,9 @@ from beancount.core.data import Transaction
 from flask import Flask
 
 import config
-from app import bank, clock, customers, db, demo, ledger, refunds, services, wallet
-from tests.conftest import person
+from app import bank, clock, customers, db, demo, invoicing, ledger, refunds, services, wallet
+from app.money import Money
+from tests.conftest import person, sign_in
 from tests.pay import processor
 
 FACTS = {
@@ -151,6 +154,40 @@ def test_progress_ends_at_the_last_day(app):
     told: list[tuple[int, int]] = []
     demo.seed(1, 2, processor=processor(app), progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] == len(told)
+
+
+def test_list_csv_and_beancount_say_what_the_ledger_says(told, client):
+    """By kind, to the cent: what was topped up, and what services cost."""
+    user = customers.find_user("demo")
+    file = sign_in(client, user).get("/invoices.csv?status=paid", buffered=True).text.removeprefix("\ufeff")
+    rows = list(csv.DictReader(io.StringIO(file)))
+    page = invoicing.search(user.customer_id, invoicing.Filter(status="paid"))
+    listed = {({"service": "invoice"}.get(kind, kind), currency): Money(minor, currency).decimal for kind, sums in page.totals.items() for currency, minor in sums.items()}
+    found: dict[tuple[str, str], Decimal] = {}
+    for row in rows:
+        key = row["Kind"], row["Currency"]
+        found[key] = found.get(key, Decimal(0)) + Decimal(row["Total"])
+    assert found == listed
+    assert set(found) >= {("invoice", "EUR"), ("topup", "EUR")}
+
+    out = io.StringIO()
+    ledger.export_beancount(out)
+    entries, _, _ = loader.load_string(out.getvalue())
+    booked: dict[str, Decimal] = {}
+    for entry in entries:
+        if isinstance(entry, Transaction) and entry.payee in {"topup", "matched", "charge"}:
+            roots = ("Income:Revenue", "Liabilities:Vat") if entry.payee == "charge" else ("Liabilities:Wallet",)
+            earned = sum(-posting.units.number for posting in entry.postings if posting.account.startswith(roots))
+            for number in entry.links:
+                booked[number] = booked.get(number, Decimal(0)) + earned
+    told_by_csv = {row["Number"]: Decimal(row["Total"] if row["Kind"] == "invoice" else row["Credited"]) for row in rows}
+    assert told_by_csv == {number: booked[number] for number in told_by_csv}
+    assert {row["Number"].partition("-")[0] for row in rows if row["Kind"] == "topup"} == {"TU"}
+    assert all(row["Credited currency"] == user_currency(user) for row in rows if row["Kind"] == "topup")
+
+
+def user_currency(user: customers.User) -> str | None:
+    return customers.get(user.customer_id).currency
 
 
 def test_beancount_accepts_the_demos_export(told):

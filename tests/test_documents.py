@@ -98,7 +98,9 @@ class TestSays:
         bill = topup(person())
         number = pay(bill)
         text = text_of(printed(bill, "invoice"))
-        assert "No VAT is due yet" in text
+        assert text.startswith("Northbyte")
+        assert f"Top-up invoice {number}" in text
+        assert "Prepayment to your balance, not a VAT invoice. No VAT is due yet" in text
         assert "VAT 0" not in text
         assert f"Order {bill.number}" in text
         assert number in text
@@ -266,7 +268,7 @@ class TestStays:
         number = pay(bill)
         for asked in (number, bill.number):
             assert invoicing.pdf(anna, asked).number == number  # type: ignore[union-attr]
-            assert invoicing.pdf(anna, asked, "receipt").number == number.replace("INV", "RC")  # type: ignore[union-attr]
+            assert invoicing.pdf(anna, asked, "receipt").number == number.replace("TU", "RC")  # type: ignore[union-attr]
         assert invoicing.pdf(anna, topup(anna).number, "receipt") is None
 
     def test_a_stranger_gets_nothing(self, app, quick_press):
@@ -306,7 +308,7 @@ class TestStays:
         number = pay(topup(anna))
         assert invoicing.render_pending() == 2
         assert invoicing.render_pending() == 0
-        assert [set(run) for run in quick_press] == [{number, number.replace("INV", "RC")}]
+        assert [set(run) for run in quick_press] == [{number, number.replace("TU", "RC")}]
 
     def test_one_that_cannot_be_printed_holds_up_no_other(self, app, monkeypatch, caplog):
         anna = person()
@@ -327,6 +329,17 @@ class TestStays:
         assert f"document {number} waits: no font has U+0E01" in caplog.text
         assert db.scalar("select count(*) from document_files") == 0
         assert owner.get(f"/invoices/{number}.pdf").mimetype == "application/pdf"
+
+    def test_the_clock_leaves_what_has_no_font_alone_for_a_while(self, app, monkeypatch):
+        pay(topup(person()))
+        runs: list[int] = []
+        fonts: list[bytes | press.PressError] = [press.GlyphsMissing("U+E123")]
+        monkeypatch.setattr(press, "render", lambda sheets: runs.append(len(sheets)) or fonts * len(sheets))
+        assert (invoicing.render_pending(), invoicing.render_pending(), runs) == (0, 0, [2])
+        assert db.scalar("select count(*) from document_files") == 0
+        fonts[:] = [b"%PDF-"]
+        with clock.travel(clock.now() + files.LOOK_AGAIN):
+            assert (invoicing.render_pending(), runs) == (2, [2, 2])
 
     def test_a_press_that_hangs_is_stopped(self, monkeypatch):
         monkeypatch.setattr(press, "START_S", 0.001)

@@ -22,7 +22,7 @@ from tests.test_refunds import IBAN, RITA, SAM
 from tests.world import GUEST
 
 __all__ = ["anna"]
-NEVER_HERS = ("Gustav", "gustav", "Paul", "paul@", "PF-2026", "INV-2026", "RC-2026", "Visa", "4242", "PayPal", "Bitcoin", "sandbox", "transfer")
+NEVER_HERS = ("Gustav", "gustav", "Paul", "paul@", "PF-2026", "INV-2026", "TU-2026", "RC-2026", "Visa", "4242", "PayPal", "Bitcoin", "sandbox", "transfer")
 """What of a payer must not stand anywhere the owner reads."""
 LABELS = {"sandbox-card": "Visa", "sandbox-paypal": "PayPal", "bank-transfer": "Bank transfer", "other-crypto": "Bitcoin"}
 

@@ -5,6 +5,7 @@ import io
 import re
 import zipfile
 from datetime import UTC, datetime
+from decimal import Decimal
 from html import unescape
 
 import brotli
@@ -12,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import clock, customers, db, invoicing
+from app.blueprints.invoices import plain_rate
 from app.invoicing import Draft, Line, press
 from tests.test_invoicing import card, enter, pay, topup
 
@@ -201,7 +203,7 @@ class TestFiles:
         assert (again.status_code, again.data) == (304, b"")
 
     def test_the_receipt_and_the_pro_forma(self, owner, paid, unpaid):
-        assert f"{paid.replace('INV', 'RC')}.pdf" in owner.get(f"/invoices/{paid}/receipt.pdf").headers["Content-Disposition"]
+        assert f"{paid.replace('TU', 'RC')}.pdf" in owner.get(f"/invoices/{paid}/receipt.pdf").headers["Content-Disposition"]
         assert f"{unpaid}.pdf" in owner.get(f"/invoices/{unpaid}.pdf").headers["Content-Disposition"]
         assert owner.get(f"/invoices/{unpaid}/receipt.pdf").status_code == 404
 
@@ -233,7 +235,18 @@ class TestFiles:
         assert [row["Status"] for row in rows] == ["Unpaid"]
         assert rows[0]["Service or order"] == '\'=HYPERLINK("http://x")'
         assert (rows[0]["Net"], rows[0]["VAT rate"], rows[0]["VAT"], rows[0]["Total"]) == ("12.34", "19", "2.34", "14.68")
+        assert [row["Kind"] for row in rows] == ["invoice", "topup"]
         assert len(list(csv.DictReader(io.StringIO(owner.get("/invoices.csv", buffered=True).text)))) == 3
+
+    @pytest.mark.parametrize(("rate", "written"), [("20.000", "20"), ("100", "100"), ("7.700", "7.7"), ("0.000", "0")])
+    def test_a_rate_is_a_plain_figure(self, rate, written):
+        assert f"{plain_rate(Decimal(rate))}" == written
+
+    def test_who_writes_a_decimal_comma_gets_one_and_semicolons(self, owner, demo_customer, paid):
+        with db.transaction():
+            db.execute("update users set locale = 'de' where id = %(id)s", id=demo_customer.id)
+        rows = list(csv.DictReader(io.StringIO(owner.get("/invoices.csv", buffered=True).text.removeprefix("\ufeff")), delimiter=";"))
+        assert [(row["Invoice"], row["Total"], row["Issued"]) for row in rows] == [(paid, "25,00", clock.today().isoformat())]
 
 
 @pytest.fixture

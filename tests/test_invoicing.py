@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import config
 from app import clock, db, invoicing, ledger, wallet
 from app.formats import formats
 from app.invoicing import Draft, Line, Settlement, series
@@ -113,7 +111,7 @@ def test_settling_gives_invoice_and_receipt(app):
     found = invoicing.find(anna, number)
     assert found is not None
     assert found == invoicing.find(anna, bill.number)
-    assert (found.number, found.receipt_number, found.status) == (number, number.replace("INV", "RC"), "paid")
+    assert (found.number, found.receipt_number, found.status) == (number, number.replace("TU", "RC"), "paid")
     assert found.payment is not None
     assert found.payment["method"] == "Visa ···· 4242"
 
@@ -140,7 +138,7 @@ def test_a_bill_is_settled_once(app):
     pay(bill)
     with pytest.raises(invoicing.AlreadySettled):
         pay(bill)
-    assert db.scalar("select last from number_series where kind = 'invoice'") == 1
+    assert db.scalar("select last from number_series where kind = 'topup_invoice'") == 1
 
 
 def test_a_topup_is_never_paid_from_the_balance(app, superuser):
@@ -172,7 +170,7 @@ def test_fifty_at_once_get_fifty_numbers_in_a_row(app):
 
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(settle, bills))
-    assert sorted(numbers) == [f"INV-{clock.now().year}-{n:06d}" for n in range(1, 51)]
+    assert sorted(numbers) == [f"TU-{clock.now().year}-{n:06d}" for n in range(1, 51)]
 
 
 def test_two_payments_of_one_bill_settle_it_once(app):
@@ -187,7 +185,7 @@ def test_two_payments_of_one_bill_settle_it_once(app):
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(settle, range(4))) == [False, False, False, True]
-    assert db.rows("select kind, last from number_series order by kind") == [("invoice", 1), ("proforma", 1), ("receipt", 1)]
+    assert db.rows("select kind, last from number_series order by kind") == [("proforma", 1), ("receipt", 1), ("topup_invoice", 1)]
 
 
 def test_only_an_unpaid_bill_is_cancelled(app):
@@ -226,7 +224,7 @@ def test_many_bills_cost_as_many_statements_as_one(app, statements):
         assert len(statements) - before == 5
         for bill in bills:
             enter(bill)
-    assert numbers == [f"INV-{clock.now().year}-{n:06d}" for n in range(1, 41)]
+    assert numbers == [f"TU-{clock.now().year}-{n:06d}" for n in range(1, 41)]
     assert [invoicing.find(bill.customer_id, number).title for bill, number in zip(bills, numbers, strict=True)] == [d.title for d in drafts]  # type: ignore[union-attr]
 
 
@@ -282,12 +280,6 @@ def test_a_profile_that_changes_leaves_the_bill_as_it_was(app):
     assert content["buyer"]["company"] == "Kowalska Studio sp. z o.o."
 
 
-def test_on_topup_the_vat_is_inside_the_amount(app, settings, monkeypatch):
-    monkeypatch.setattr(config, "_current", replace(settings, vat_point="on_topup"))
-    bill = topup(person(country="DE", vat_id=""), 119_00)
-    assert (bill.net, bill.tax, bill.total) == (100_00, 19_00, 119_00)
-
-
 class TestList:
     """The list of bills."""
 
@@ -319,7 +311,19 @@ class TestList:
             found = invoicing.search(anna, invoicing.Filter.from_query({"status": status}))
             assert len(found.entries) == page.counts[status]
             assert found.counts == page.counts
-        assert invoicing.search(anna, invoicing.Filter.from_query({"status": "paid"})).totals == {"EUR": 15_00}
+        assert invoicing.search(anna, invoicing.Filter.from_query({"status": "paid"})).totals == {"topup": {"EUR": 15_00}}
+
+    def test_kinds_are_told_apart_and_never_added_up(self, anna):
+        pay(next(found for found in (invoicing.find(anna, entry.number) for entry in self.page(anna, kind="invoice").entries) if found))
+        both, services, topups = (self.page(anna, status="paid", kind=kind) for kind in ("", "invoice", "topup"))
+        assert both.totals == {"service": services.totals["service"], "topup": topups.totals["topup"]}
+        assert ({entry.kind for entry in services.entries}, {entry.kind for entry in topups.entries}) == ({"service"}, {"topup"})
+        assert {entry.number[:3] for entry in services.entries} == {"INV"}
+        assert {entry.number[:3] for entry in topups.entries} == {"TU-"}
+        assert self.page(anna, kind="credit-note").entries == []
+
+    def page(self, customer_id: int, **query: str) -> invoicing.Page:
+        return invoicing.search(customer_id, invoicing.Filter.from_query(query))
 
     def test_pages_by_keyset_show_each_once(self, anna):
         seen, before = [], ""
@@ -338,12 +342,12 @@ class TestList:
         assert self.numbers(anna, size="10", before=cursor) == rest
 
     def test_filters_find(self, anna):
-        assert self.numbers(anna, **{"from": "2026-03-02", "to": "2026-03-03"}) == ["INV-2026-000003", "INV-2026-000002"]
-        assert self.numbers(anna, min="4", max="5.00") == ["INV-2026-000005", "INV-2026-000004"]
+        assert self.numbers(anna, **{"from": "2026-03-02", "to": "2026-03-03"}) == ["TU-2026-000003", "TU-2026-000002"]
+        assert self.numbers(anna, min="4", max="5.00") == ["TU-2026-000005", "TU-2026-000004"]
         assert len(self.numbers(anna, period="1")) == 1
         assert len(self.numbers(anna, q="VPS-7")) == 1
-        assert self.numbers(anna, q="inv-2026-000002") == ["INV-2026-000002"]
-        assert self.numbers(anna, q="4.00") == ["INV-2026-000004"]
+        assert self.numbers(anna, q="tu-2026-000002") == ["TU-2026-000002"]
+        assert self.numbers(anna, q="4.00") == ["TU-2026-000004"]
         assert self.numbers(anna, q="%") == []
         assert self.numbers(anna, before="nothing") == []
 
@@ -361,7 +365,7 @@ class TestList:
     def test_an_amount_is_found_as_its_reader_writes_it(self, anna, locale, asked):
         chosen = invoicing.Filter.from_query({"q": asked}, "EUR", locale)
         found = [entry.number for entry in invoicing.search(anna, chosen).entries]
-        assert found == ["INV-2026-000004"]
+        assert found == ["TU-2026-000004"]
 
     def test_what_stands_on_the_paper_is_found(self, anna):
         bill = topup(anna, 77_00)
@@ -370,9 +374,9 @@ class TestList:
         for asked in (bill.number, bill.number.lower(), reference, printed):
             assert self.numbers(anna, q=asked) == [bill.number]
         number = pay(bill)
-        for asked in (number, bill.number, number.replace("INV", "RC"), printed):
+        for asked in (number, bill.number, number.replace("TU", "RC"), printed):
             assert self.numbers(anna, q=asked) == [number]
-        assert self.numbers(person("other"), q=number.replace("INV", "RC")) == []
+        assert self.numbers(person("other"), q=number.replace("TU", "RC")) == []
 
     def test_an_amount_is_found_in_every_currency(self, anna):
         with db.transaction():
@@ -394,7 +398,7 @@ class TestFilter:
     """Reading and writing of a filter."""
 
     def test_wrong_values_are_said_and_left_out(self):
-        wrong = {"status": "x", "from": "31.12.", "to": "1024-01-01", "min": "abc", "max": "1.234", "period": "2", "q": "x" * 61, "size": "7"}
+        wrong = {"status": "x", "kind": "x", "from": "31.12.", "to": "1024-01-01", "min": "abc", "max": "1.234", "period": "2", "q": "x" * 61, "size": "7"}
         chosen = invoicing.Filter.from_query(wrong)
         assert set(chosen.errors) == set(wrong)
         assert chosen == invoicing.Filter()
@@ -422,7 +426,7 @@ class TestFilter:
         assert again == chosen
         assert not again.errors
 
-    @given(st.dictionaries(st.sampled_from(["status", "from", "to", "min", "max", "period", "q", "size", "before"]), st.text(max_size=80)))
+    @given(st.dictionaries(st.sampled_from(["status", "kind", "from", "to", "min", "max", "period", "q", "size", "before"]), st.text(max_size=80)))
     def test_nothing_typed_raises(self, query):
         invoicing.Filter.from_query(query)
 
@@ -463,4 +467,4 @@ def test_who_waited_for_a_number_over_midnight_gets_its_day(app, demo_customer, 
             number = invoicing.settle(bill, Settlement(clock.now(), "Card"))
     found = db.row("select number, content from documents where kind = 'invoice'")
     assert (found.number, found.content["issued_on"]) == (number, dated)
-    assert number == f"INV-{asked[:4]}-000001"
+    assert number == f"TU-{asked[:4]}-000001"

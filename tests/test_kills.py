@@ -55,7 +55,7 @@ def test_killed_again_and_again_each_payment_is_credited_once(app: Flask, settin
     assert [tuple(row) for row in db.rows("select state, count(*) from payments group by state")] == [("paid", 12)]
     assert db.rows("select payment_id from transfers where kind = 'topup' group by payment_id having count(*) <> 1") == []
     assert db.rows("select customer_id from accounts where kind = 'wallet' and entry_count > 0 group by customer_id having count(*) <> 1") == []
-    assert db.scalar("select last from number_series where kind = 'invoice'") == 12
+    assert db.scalar("select last from number_series where kind = 'topup_invoice'") == 12
     assert list(ledger.check()) == []
 
 

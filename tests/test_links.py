@@ -254,7 +254,7 @@ def test_a_guest_tops_up_and_gets_the_papers_by_mail(app: Flask, anna: User, vis
     letter = db.row("select * from mails where recipient = 'gustav@example.com'")
     assert letter
     assert back in letter.body_text
-    assert [file["filename"][:2] for file in letter.attachments] == ["IN", "RC"]
+    assert [file["filename"][:2] for file in letter.attachments] == ["TU", "RC"]
     owner = sign_in(app.test_client(), anna).get("/transactions").text
     assert "Top-up by your link, from Gus" in owner
     assert "Gustav Guest" not in owner
@@ -407,7 +407,7 @@ def test_the_confirmation_waits_for_its_papers_and_carries_them(app: Flask, anna
     mail.deliver()
     (message,) = [message for message in server.taken if message["To"] == "gustav@example.com"]
     files = {part.get_filename(): part.get_payload(decode=True) for part in message.walk() if part.get_filename()}
-    assert sorted(name.split("-")[0] for name in files) == ["INV", "RC"]
+    assert sorted(name.split("-")[0] for name in files) == ["RC", "TU"]
     stored = {f"{row.number}.pdf": bytes(row.pdf) for row in db.rows("select d.number, f.pdf from documents d join document_files f on f.document_id = d.id")}
     assert files == {name: stored[name] for name in files}
 

@@ -182,7 +182,7 @@ def test_a_payment_is_credited_and_the_bill_becomes_an_invoice(app: Flask, demo_
     assert (paid.state, paid.received, paid.credited, paid.method_label) == ("paid", 2500, 2500, "Visa •••• 4242")
     assert balance(demo_customer) == 2500
     settled = payments.bill_of(paid)
-    assert (settled.status, settled.invoice_number, settled.receipt_number) == ("paid", "INV-2026-000001", "RC-2026-000001")
+    assert (settled.status, settled.invoice_number, settled.receipt_number) == ("paid", "TU-2026-000001", "RC-2026-000001")
     assert [step.state for step in payments.timeline(paid)] == ["started", "created", "paid"]
 
 
@@ -199,8 +199,8 @@ def test_one_mail_confirms_it(app: Flask, demo_customer: User):
     choose(app, payment, "twice")
     carry(app)
     (mail,) = db.rows("select recipient, subject, body_text from mails where kind = 'payment_confirmed'")
-    assert (mail.recipient, mail.subject) == ("anna@example.com", "€\xa025.00 received: INV-2026-000001")
-    assert "/invoices/INV-2026-000001" in mail.body_text
+    assert (mail.recipient, mail.subject) == ("anna@example.com", "€\xa025.00 received: TU-2026-000001")
+    assert "/invoices/TU-2026-000001" in mail.body_text
 
 
 @pytest.mark.parametrize("broken", ["app.mail.compose", "app.mail._outgoing"])
@@ -751,7 +751,7 @@ def test_ten_thousand_deliveries_of_2500_payments_credit_2500_times(app: Flask, 
     assert db.scalar("select count(*) from webhooks where state = 'done'") == 7500
     assert sum(wallet.state(customer_id).available for customer_id in customer_ids) == sum(amounts)
     assert db.scalar("select count(distinct invoice_number) from bills") == 2500
-    assert db.scalar("select last from number_series where kind = 'invoice'") == 2500
+    assert db.scalar("select last from number_series where kind = 'topup_invoice'") == 2500
 
 
 def _signed(app: Flask, reference: str, kind: str) -> tuple[bytes, dict[str, str]]:

@@ -19,9 +19,13 @@ invoices = Blueprint("invoices", __name__)
 STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("topup", "Open top-ups"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"), ("expired", "Expired"))
 RARE: Final = ("topup", "expired")
 """Filter options that are offered only where they find something."""
+KINDS: Final = (("", "All kinds"), ("invoice", "Services"), ("topup", "Top-ups"))
+KIND_OF: Final = {"service": "invoice", "topup": "topup"}
+"""A bill's kind as filters and exports name it."""
+KIND_WORDS: Final = {"service": "services", "topup": "top-ups"}
 COLUMNS: Final = (
-    *("Number", "Pro forma", "Invoice", "Receipt", "Status", "Service or order", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
-    *("Net", "VAT rate", "VAT", "Total", "Currency", "Method"),
+    *("Number", "Pro forma", "Invoice", "Receipt", "Kind", "Status", "Service or order", "Beneficiary", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
+    *("Net", "VAT rate", "VAT", "Total", "Currency", "Credited", "Credited currency", "Method"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
 NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
@@ -49,6 +53,8 @@ def index() -> Response:
             for status, word in STATUSES
             if status not in RARE or page.counts[status] or status == asked.status
         ],
+        kinds=[(word, kind, _address(replace(asked, kind=kind, before=""))) for kind, word in KINDS],
+        kind_words=KIND_WORDS,
         presets=_presets(asked),
         chips=[(words, _address(without)) for words, without in asked.chips(web.writer())],
         sizes=[(size, _address(replace(asked, size=size, before=""))) for size in invoicing.SIZES],
@@ -63,7 +69,7 @@ def index() -> Response:
 def export() -> Response:
     """Everything the filter finds, newest first."""
     rows = invoicing.export(web.reader().customer_id, _asked())
-    return spreadsheet.answer(f"invoices-{clock.today()}.csv", COLUMNS, _cells(rows))
+    return spreadsheet.answer(f"invoices-{clock.today()}.csv", COLUMNS, _cells(rows), web.writer().locale)
 
 
 @invoices.get("/invoices.zip")
@@ -229,8 +235,16 @@ def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
     for row in rows:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
-            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number, invoicing.state_of(row).label, row.title),
+            *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number),
+            *(KIND_OF[row.kind], invoicing.state_of(row).label, row.title, row.beneficiary),
             *(invoicing.day_in(row.issued_at, row.zone), invoicing.day_in(row.due_at, row.zone)),
             *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
-            *(amounts[0], Decimal(row.tax_rate).normalize(), amounts[1], amounts[2], row.currency, row.method),
+            *(amounts[0], plain_rate(row.tax_rate), amounts[1], amounts[2], row.currency),
+            *(Money(row.credited, row.credited_currency).decimal if row.credited is not None else None, row.credited_currency, row.method),
         )
+
+
+def plain_rate(rate: Decimal) -> Decimal:
+    """A rate without the zeros behind it, and without an exponent: 20, 7.7."""
+    whole, _, decimals = f"{rate:f}".partition(".")
+    return Decimal(f"{whole}.{decimals.rstrip('0')}".rstrip("."))

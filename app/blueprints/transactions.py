@@ -92,7 +92,7 @@ def export() -> Response:
     place = _place(me)
     asked, account_id = _asked(me, place), _account_id(me, place)
     found = wallet.export(account_id, asked) if account_id else iter(())
-    return spreadsheet.answer(f"transactions-{clock.today()}.csv", CSV_COLUMNS, _lines(found, asked))
+    return spreadsheet.answer(f"transactions-{clock.today()}.csv", CSV_COLUMNS, _lines(found, asked), web.writer().locale)
 
 
 def _account_id(me: customers.SignedIn, place: Place) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import config
 from app.gateways import sandbox
 from app.gateways.bank import Bank
-from app.gateways.base import ClosesPages, Gateway, KeepsCards, Method, WayBack
+from app.gateways.base import Closer, Gateway, KeepsCards, Method, WayBack
 from app.money import Money
 
 _gateways: dict[str, Gateway] = {}
@@ -55,10 +55,10 @@ def keeper(name: str) -> KeepsCards | None:
     return found if isinstance(found, KeepsCards) else None
 
 
-def closer(name: str) -> ClosesPages | None:
+def closer(name: str) -> Closer | None:
     """A configured gateway that can close its pages, or None."""
     found = _gateways.get(name)
-    return found if isinstance(found, ClosesPages) else None
+    return found if isinstance(found, Closer) else None
 
 
 def closers() -> list[str]:

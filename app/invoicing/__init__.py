@@ -32,7 +32,7 @@ from app.invoicing.documents import day_in
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import GlyphsMissing, PressError
-from app.invoicing.search import PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
+from app.invoicing.search import KINDS, PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
 from app.invoicing.states import STATES, Standing, standing
 from app.invoicing.states import read as state_of
 from app.invoicing.timeline import Step, timeline
@@ -40,6 +40,7 @@ from app.invoicing.totals import Totals, total
 
 __all__ = [
     "DUE_AFTER",
+    "KINDS",
     "LARGEST_BUNDLE",
     "PERIODS",
     "SIZES",

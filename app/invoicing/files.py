@@ -9,7 +9,7 @@ import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -26,7 +26,13 @@ RECENT = timedelta(days=1)
 BATCH = 20
 LARGEST_BUNDLE = 50
 WAIT = "3s"
+LOOK_AGAIN = timedelta(minutes=10)
+"""How long the clock leaves a document alone for which a font is missing."""
 _LOCK_KEY = 0x70726573  # "pres"
+
+
+_without_font: dict[int, datetime] = {}
+"""When this process last tried to print a document for which a font is missing, by its id."""
 
 
 class PressBusy(PressError):
@@ -71,7 +77,7 @@ on conflict do nothing
 
 _PENDING = """
 select d.id, d.number, d.content from documents d
-where d.issued_at > %(since)s and d.kind <> 'proforma' and not exists (select from document_files f where f.document_id = d.id)
+where d.issued_at > %(since)s and d.kind <> 'proforma' and d.id <> all(%(resting)s) and not exists (select from document_files f where f.document_id = d.id)
 order by d.issued_at desc, d.id desc limit %(limit)s
 """
 
@@ -156,7 +162,9 @@ def render_pending(limit: int = BATCH) -> int:
 
 
 def _pending(limit: int) -> list[db.Row]:
-    return db.rows(_PENDING, since=clock.now() - RECENT, limit=limit)
+    now = clock.now()
+    resting = [document for document, tried_at in _without_font.items() if now < tried_at + LOOK_AGAIN]
+    return db.rows(_PENDING, since=now - RECENT, limit=limit, resting=resting)
 
 
 def _print(which: str, wanted: dict[str, Any]) -> None:
@@ -186,9 +194,11 @@ def _print_and_store(missing: Sequence[db.Row]) -> list[PressError]:
     for document, result in zip(missing, printed, strict=True):
         if isinstance(result, bytes):
             db.execute(_STORE, id=document.id, pdf=result, now=clock.now())
+            _without_font.pop(document.id, None)
             continue
         failed.append(result)
         if isinstance(result, GlyphsMissing):
+            _without_font[document.id] = clock.now()
             log.error("document %s waits: no font has %s; install fonts for it (bin/setup names them)", document.number, result)
         else:
             log.error("document %s could not be printed: %s", document.number, result)

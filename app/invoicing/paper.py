@@ -19,7 +19,7 @@ from markupsafe import Markup
 import config
 from app import remittance
 from app.formats import Formats, formats
-from app.invoicing import documents
+from app.invoicing import documents, series
 from app.invoicing.bills import Bill
 from app.invoicing.press import Sheet
 from app.invoicing.states import Standing
@@ -28,7 +28,14 @@ from app.money import Money
 TEMPLATES = Path(__file__).parents[2] / "templates"
 AS_ISSUED = frozenset({"unpaid", "draft", "transfer", "pending", "paid"})
 """States in which a document says of itself what is true: when it is due, or when it was paid."""
-TITLES = {"proforma": "Invoice for payment", "invoice": "Invoice", "receipt": "Receipt", "refund_receipt": "Refund receipt"}
+TITLES = {
+    "proforma": "Invoice for payment",
+    "invoice": "Invoice",
+    "topup_invoice": "Top-up invoice",
+    "receipt": "Receipt",
+    "refund_receipt": "Refund receipt",
+}
+TOPUP_SERIES = f"{series.PREFIXES['topup_invoice']}-"
 
 HAN_SHAPES = {"CN": "zh-Hans", "HK": "zh-Hant", "JP": "ja", "KR": "ko", "MO": "zh-Hant", "SG": "zh-Hans", "TW": "zh-Hant"}
 
@@ -51,7 +58,10 @@ class Paper:
     @property
     def title(self) -> str:
         """What the document is called."""
-        return TITLES[self.content["kind"]]
+        kind = self.content["kind"]
+        # The series says it: top-ups from before it existed have numbers and titles of invoices.
+        topup = kind == "invoice" and self.content["number"].startswith(TOPUP_SERIES)
+        return TITLES["topup_invoice" if topup else kind]
 
     @property
     def badge(self) -> str:
@@ -76,7 +86,7 @@ class Paper:
         found = [
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
-            ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and not self.taxed else ""),
+            ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and self.prepaid else ""),
             ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
             ("Supplied", "" if receipt else self.supplied),
@@ -109,7 +119,7 @@ class Paper:
     def receipt_facts(self) -> list[tuple[str, str]]:
         """When and how it was paid, and at which rate when it was converted."""
         payment = self.content["payment"]
-        credited = payment["credited"] is not None and not self.taxed
+        credited = payment["credited"] is not None and self.prepaid
         found = [
             ("Time", self.moment(payment["paid_at"])),
             ("Method", payment["method"]),
@@ -204,8 +214,13 @@ class Paper:
 
     @property
     def taxed(self) -> bool:
-        """Whether VAT has a place on it at all: a deposit has none."""
-        return bool(self.content["bill_kind"] != "topup")
+        """Whether VAT has a place on it at all: a deposit has none, an advance invoice has."""
+        return not self.prepaid or self.content["tax_category"] != "O"
+
+    @property
+    def prepaid(self) -> bool:
+        """Whether the money goes to a balance instead of paying for a service."""
+        return bool(self.content["bill_kind"] == "topup")
 
     @property
     def supplied(self) -> str:

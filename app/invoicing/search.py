@@ -27,6 +27,9 @@ STATUSES = {
     "expired": "b.status = 'expired'",
 }
 """What each filter option finds. Of what waits only services are owed: a top-up that was not finished is a draft."""
+KINDS = {"invoice": ["service"], "topup": ["topup"], "credit-note": []}
+"""What each option of the kind finds, by the bills' kinds. No bill is a credit note."""
+KIND_WORDS = {"invoice": "services", "topup": "top-ups", "credit-note": "credit notes"}
 LONGEST_TEXT = 60
 COUNTED = 10_000
 """Matches of one status that are counted and added up; beyond it the list says "more than"."""
@@ -38,6 +41,7 @@ class Filter:
 
     currency: str = "EUR"
     status: str = ""
+    kind: str = ""
     since: date | None = None
     until: date | None = None
     lowest: int | None = None
@@ -51,7 +55,7 @@ class Filter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str], currency: str = "EUR", locale: str = "en") -> "Filter":
-        """Read ``status from to min max period q size before``; what is wrong is left out and said in `errors`."""
+        """Read ``status kind from to min max period q size before``; what is wrong is left out and said in `errors`."""
         read, errors = {}, {}
         for name, (target, reader) in _READERS.items():
             text = query.get(name, "").strip()
@@ -72,6 +76,7 @@ class Filter:
         """The one canonical query of this filter, without blanks and defaults. `from_query` reads it back equal in any locale."""
         plain = {
             "status": self.status,
+            "kind": self.kind,
             "from": self.since and self.since.isoformat(),
             "to": self.until and self.until.isoformat(),
             "min": self._plain(self.lowest),
@@ -88,6 +93,7 @@ class Filter:
         months = f"for {self.period} {'month' if self.period == 1 else 'months'}" if self.period else ""
         parts: tuple[tuple[str, dict[str, Any]], ...] = (
             (self.status, {"status": ""}),
+            (KIND_WORDS.get(self.kind, ""), {"kind": ""}),
             (self._days(formats), {"since": None, "until": None}),
             (self._amounts(formats), {"lowest": None, "highest": None}),
             (months, {"period": None}),
@@ -123,6 +129,14 @@ def _read_status(text: str, _currency: str, _locale: str) -> str:
         return ""
     if text not in STATUSES:
         raise ValueError("Choose one of the statuses.")
+    return text
+
+
+def _read_kind(text: str, _currency: str, _locale: str) -> str:
+    if text == "all":
+        return ""
+    if text not in KINDS:
+        raise ValueError("Choose one of the kinds.")
     return text
 
 
@@ -164,6 +178,7 @@ def _read_size(text: str, _currency: str, _locale: str) -> int:
 
 _READERS: Mapping[str, tuple[str, Any]] = {
     "status": ("status", _read_status),
+    "kind": ("kind", _read_kind),
     "from": ("since", _read_date),
     "to": ("until", _read_date),
     "min": ("lowest", _read_amount),
@@ -204,13 +219,14 @@ class Page:
     """One page of bills, newest first.
 
     `older` is the cursor of the next page or "". `counts` has the matches by filter option, and "" for all of them, whatever status
-    is chosen; `totals` the sums of what is chosen by currency, in minor units; `due` the same of what is unpaid among the matches.
+    is chosen. `totals` are the sums of what is chosen by the bills' kind and by currency, in minor units: services paid from a balance
+    are the top-ups' money again, so kinds are never added up. `due` has by currency what is unpaid among the matches.
     """
 
     entries: list[Entry]
     older: str
     counts: dict[str, int]
-    totals: dict[str, int]
+    totals: dict[str, dict[str, int]]
     due: dict[str, int]
 
     @property
@@ -247,12 +263,13 @@ _CONDITIONS = {
     "until": f" and b.issued_at < %(until)s::date + 2 and {_ISSUED_ON} <= %(until)s",
     "lowest": f" and {_FIGURE} >= %(lowest)s",
     "highest": f" and {_FIGURE} <= %(highest)s",
+    "kinds": " and b.kind = any(%(kinds)s)",
     "period": " and b.months = %(period)s",
     "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s or {_NAMED})",
 }
 _COUNT = """
-select '{option}' as option, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (
-  select b.currency, b.total, {due} as due from bills b where b.customer_id = %(customer_id)s and {status}{conditions} limit {counted}) matches group by currency
+select '{option}' as option, kind, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (
+  select b.kind, b.currency, b.total, {due} as due from bills b where b.customer_id = %(customer_id)s and {status}{conditions} limit {counted}) matches group by kind, currency
 """
 _DUE = f"""
 (select case when sum({states.CAME}) < b.total then b.total - sum({states.CAME}) else b.total end
@@ -275,15 +292,17 @@ def search(customer_id: int, chosen: Filter) -> Page:
         entries=[_entry(row) for row in found[: chosen.size]],
         older=older,
         counts={"": sum(counts.values()), **counts},
-        totals=_sums((row.currency, row.total) for row in counted if chosen.status in {"", row.option}),
+        totals=_by_kind([row for row in counted if chosen.status in {"", row.option}]),
         due=_sums((row.currency, row.due) for row in counted if row.option == "unpaid"),
     )
 
 
 _EXPORT = f"""
 select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.kind, b.title, b.closed_at, {states.COLUMNS},
+  case when b.beneficiary_id <> b.customer_id then (select l.detail from bill_lines l where l.bill_id = b.id order by l.position limit 1) end as beneficiary,
   b.issued_at, b.due_at, b.paid_at, coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone,
-  b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total, b.payment->>'method' as method
+  b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total,
+  (b.payment->>'credited')::bigint as credited, b.payment->>'credited_currency' as credited_currency, b.payment->>'method' as method
 from bills b {states.FACTS} where b.customer_id = %(customer_id)s
 """  # noqa: S608 - constants
 
@@ -305,6 +324,7 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
         "lowest": _thousandths(chosen.lowest, chosen.currency),
         "highest": _thousandths(chosen.highest, chosen.currency),
         "period": chosen.period,
+        "kinds": KINDS[chosen.kind] if chosen.kind else None,
         "q": _like(chosen.q) if chosen.q else None,
     }
     asked = {name: value for name, value in values.items() if value is not None}
@@ -341,6 +361,11 @@ def _sums(amounts: Iterator[tuple[str, int]]) -> dict[str, int]:
     for currency, minor in amounts:
         sums[currency] = sums.get(currency, 0) + minor
     return sums
+
+
+def _by_kind(rows: list[db.Row]) -> dict[str, dict[str, int]]:
+    kinds = sorted({row.kind for row in rows})
+    return {kind: _sums((row.currency, row.total) for row in rows if row.kind == kind) for kind in kinds}
 
 
 def _entry(row: db.Row) -> Entry:

@@ -277,7 +277,7 @@ with numbers as (
 ), used as (
   select prefix, year, count(*) as count, max(place) as last from parts group by prefix, year
 ), series as (
-  select case kind when 'proforma' then 'PF' when 'invoice' then 'INV' when 'receipt' then 'RC' when 'credit_note' then 'CN' when 'refund_receipt' then 'RR' else kind end as prefix, year, last from number_series
+  select case kind when 'proforma' then 'PF' when 'invoice' then 'INV' when 'topup_invoice' then 'TU' when 'receipt' then 'RC' when 'credit_note' then 'CN' when 'refund_receipt' then 'RR' else kind end as prefix, year, last from number_series
 )
 select 'number' as kind, format('series %%s-%%s: %%s numbers are used, the last is %%s and the counter says %%s; %%s',
   prefix, year, coalesce(u.count, 0), coalesce(u.last, 0), coalesce(s.last, 0),

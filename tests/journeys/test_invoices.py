@@ -71,7 +71,7 @@ def test_it_all_works_without_javascript(browsers):
     page.locator("tbody tr summary").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Get receipt").click()
-    assert download.value.suggested_filename == f"{paid.replace('INV', 'RC')}.pdf"
+    assert download.value.suggested_filename == f"{paid.replace('TU', 'RC')}.pdf"
     page.goto("/invoices?status=topup")
     page.locator("tbody tr summary").click()
     page.get_by_role("link", name="Forget").click()

@@ -117,7 +117,7 @@ def test_a_newcomer_adds_25_euro_and_gets_the_invoice(browsers: Browsers, site: 
     expect(row).to_have_count(1)
     expect(row).to_contain_text("Paid")
     number = row.locator("td.what a").inner_text()
-    assert re.fullmatch(r"INV-\d{4}-000001", number)
+    assert re.fullmatch(r"TU-\d{4}-000001", number)
 
     text = get(page, number, "Get invoice", tmp_path)
     for words in (number, proforma, "Nora Łódzka", "Turmstraße 12", "25.00"):
