@@ -278,6 +278,7 @@ JOBS = (
     Job("documents", 5, invoicing.render_pending, "prints documents that were issued"),
     Job("extend", 10, services.settle_waiting, "extends services whose bill was paid straight"),
     Job("reconcile", 60, payments.reconcile, "asks processors about payments without an end"),
+    Job("close-pages", 10, payments.close_settled, "closes processors' pages of what was paid or cancelled meanwhile"),
     Job("refunds", 60, refunds.pay_out_due, "sends approved refunds back"),
     Job("credit-waiting", 300, credit_waiting, "credits what waited for an exchange rate alone"),
     Job("held", 60, refunds.send_back_due, "sends held money back that people decided to return"),

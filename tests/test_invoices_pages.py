@@ -86,7 +86,7 @@ class TestList:
         page = owner.get("/invoices").text
         rows = {number: row for row in page.split("<tr>")[2:] for number in (paid, unpaid) if f"/invoices/{number}" in row}
         assert [words for words in ("Show", "Get invoice", "Get receipt", "Copy the link") if words not in rows[paid]] == []
-        assert [words for words in ("Show", "Pay", "Get invoice", "Copy the link", "Cancel") if words not in rows[unpaid]] == []
+        assert [words for words in ("Show", "Continue", "Get invoice", "Copy the link", "Forget", "Draft") if words not in rows[unpaid]] == []
         assert "Cancel" not in rows[paid]
         assert "Get receipt" not in rows[unpaid]
 
@@ -178,7 +178,9 @@ class TestOne:
     def test_cancelling_wants_the_token_and_a_bill(self, owner, unpaid):
         assert owner.post(f"/invoices/{unpaid}/cancel").status_code == 400
         assert owner.post("/invoices/PF-1/cancel", data={"csrf_token": csrf(owner, f"/invoices/{unpaid}")}).status_code == 404
-        assert owner.get(f"/invoices/{unpaid}/cancel").status_code == 405
+        asked = owner.get(f"/invoices/{unpaid}/cancel")
+        assert (asked.status_code, "Forget this top-up?" in asked.text) == (200, True)
+        assert invoicing.find(1, unpaid).unpaid
 
     def test_few_statements(self, owner, paid, count_statements):
         owner.get(f"/invoices/{paid}")
@@ -230,7 +232,7 @@ class TestFiles:
         answer = owner.get("/invoices.csv?status=unpaid", buffered=True)
         rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"))))
         assert answer.headers["Content-Disposition"].startswith("attachment")
-        assert [row["Status"] for row in rows] == ["unpaid", "unpaid"]
+        assert [row["Status"] for row in rows] == ["Unpaid"]
         assert rows[0]["Service or order"] == '\'=HYPERLINK("http://x")'
         assert (rows[0]["Net"], rows[0]["VAT rate"], rows[0]["VAT"], rows[0]["Total"]) == ("12.34", "19", "2.34", "14.68")
         assert [row["Kind"] for row in rows] == ["invoice", "topup"]

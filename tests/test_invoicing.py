@@ -304,10 +304,10 @@ class TestList:
 
     def test_every_status_is_reachable_and_counted(self, anna):
         page = invoicing.search(anna, invoicing.Filter.from_query({}))
-        assert page.counts == {"": 12, "unpaid": 6, "paid": 5, "refunded": 0, "cancelled": 1}
+        assert page.counts == {"": 12, "unpaid": 1, "topup": 5, "paid": 5, "refunded": 0, "cancelled": 1, "expired": 0}
         assert len(page.entries) == 12
         assert page.counted_all
-        for status in ("unpaid", "paid", "refunded", "cancelled"):
+        for status in ("unpaid", "topup", "paid", "refunded", "cancelled", "expired"):
             found = invoicing.search(anna, invoicing.Filter.from_query({"status": status}))
             assert len(found.entries) == page.counts[status]
             assert found.counts == page.counts

@@ -222,6 +222,18 @@ def test_pages_name_the_legal_zone_where_its_day_is_another_one(app: Flask):
     assert "1 Dec 2026" in browser.get("/invoices").text
 
 
+def test_services_say_when_a_renewal_is_still_the_day_before_for_the_reader(app: Flask):
+    offer_plans()
+    user = person("anna", profile=BERLIN)
+    assert user.customer_id is not None
+    fund(user.customer_id, 100_00)
+    services.order(user.customer_id, "vps-4", 1)
+    browser = sign_in(app.test_client(), user)
+    for timezone, says in (("Europe/Berlin", False), ("Asia/Tokyo", False), ("America/New_York", True)):
+        customers.update_profile(user.id, user.customer_id, BERLIN, locale="en_GB", timezone=timezone)
+        assert ("when its day begins in Europe/Berlin" in browser.get("/services").text) == says, timezone
+
+
 class TestSetting:
     """SELLER_TIMEZONE."""
 

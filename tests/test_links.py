@@ -147,7 +147,7 @@ def test_every_link_that_does_not_work_is_the_same_page(anna: User, visitor: Bro
     assert "Nothing was paid" not in answers[0].text, "somebody may have paid by it before"
 
 
-@pytest.mark.parametrize(("closed", "said"), [("cancelled", "This bill was cancelled"), ("expired", "is closed")])
+@pytest.mark.parametrize(("closed", "said"), [("cancelled", "It was cancelled"), ("expired", "is closed")])
 def test_a_bill_that_is_over_says_so_and_takes_nothing(anna: User, visitor: Browser, closed: str, said: str) -> None:
     link = shared(anna)
     if closed == "cancelled":

@@ -18,7 +18,7 @@ from flask import Flask
 from stripe import HTTPClient
 from stripe.params.checkout import _session_create_params
 
-from app import clock, db, gateways, payments, refunds, wallet
+from app import clock, db, gateways, invoicing, payments, refunds, wallet
 from app.customers import User
 from app.formats import formats
 from app.gateways import stripe as adapter
@@ -655,3 +655,46 @@ def test_a_charge_that_is_still_at_its_bank_is_not_read_as_declined():
     for status in ("requires_confirmation", "requires_payment_method"):
         assert (read(status, now), read(status, now - 600)) == ("open", "failed")
     assert (read("processing", now), read("canceled", now)) == ("pending", "failed")
+
+
+@pytest.mark.parametrize("end", ["paid", "cancelled"])
+def test_the_page_of_a_bill_that_is_over_is_closed_so_that_nobody_pays_twice(app: Flask, alone: Stripe, fake: FakeStripe, demo_customer: User, end: str) -> None:
+    payment = begin(topup(demo_customer, Money.of("25.00", "EUR")), "stripe-card")
+    assert payment.gateway_reference
+    assert payments.close_settled() == 0, "a page of what is still to be paid stays open"
+    if end == "paid":
+        bill = payments.bill_of(payment)
+        second = begin(bill, next(method.key for method in payments.options(bill).methods if not method.unavailable and method.name != "card"))
+        fake.pay(second.gateway_reference or "")
+        payments.look_at(second.public_id)
+    else:
+        invoicing.cancel(payment.payer_id, payment.bill_number)
+    assert payments.close_settled() == 1
+    assert fake.sessions[payment.gateway_reference]["status"] == "expired"
+    assert again(payment).state == "expired"
+    assert payments.close_settled() == 0
+
+
+def test_a_page_that_cannot_be_closed_is_tried_again_a_minute_later(app: Flask, alone: Stripe, fake: FakeStripe, demo_customer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    payment = begin(topup(demo_customer, Money.of("25.00", "EUR")), "stripe-card")
+    invoicing.cancel(payment.payer_id, payment.bill_number)
+    asked: list[str] = []
+
+    def silent(reference: str) -> None:
+        asked.append(reference)
+        raise NoAnswer("silent")
+
+    monkeypatch.setattr(alone, "close", silent)
+    assert [payments.close_settled() for _ in range(2)] == [0, 0]
+    assert len(asked) == 1
+    monkeypatch.undo()
+    with clock.travel(clock.now() + timedelta(seconds=61)):
+        assert payments.close_settled() == 1
+
+
+def test_a_page_that_was_paid_meanwhile_is_left_to_its_payment(app: Flask, alone: Stripe, fake: FakeStripe, demo_customer: User) -> None:
+    payment = begin(topup(demo_customer, Money.of("25.00", "EUR")), "stripe-card")
+    invoicing.cancel(payment.payer_id, payment.bill_number)
+    fake.pay(payment.gateway_reference or "")
+    assert payments.close_settled() == 0
+    assert (again(payment).state, times_credited(payment)) == ("paid", 1)

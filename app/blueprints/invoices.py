@@ -16,8 +16,9 @@ from app.web import days, spreadsheet
 
 invoices = Blueprint("invoices", __name__)
 
-STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"))
-BADGES: Final = {"paid": ("Paid", "credit"), "unpaid": ("Unpaid", "wait"), "refunded": ("Refunded", ""), "cancelled": ("Cancelled", ""), "expired": ("Expired", "")}
+STATUSES: Final = (("", "All"), ("unpaid", "Unpaid"), ("topup", "Open top-ups"), ("paid", "Paid"), ("refunded", "Refunded"), ("cancelled", "Cancelled"), ("expired", "Expired"))
+RARE: Final = ("topup", "expired")
+"""Filter options that are offered only where they find something."""
 KINDS: Final = (("", "All kinds"), ("invoice", "Services"), ("topup", "Top-ups"))
 KIND_OF: Final = {"service": "invoice", "topup": "topup"}
 """A bill's kind as filters and exports name it."""
@@ -47,8 +48,11 @@ def index() -> Response:
         formats=web.writer(),
         page=page,
         legal_zone=next(filter(None, (legal_zone(entry.moments) for entry in page.entries)), ""),
-        badges=BADGES,
-        segments=[(word, status, _address(replace(asked, status=status, before="")), page.counts[status]) for status, word in STATUSES],
+        segments=[
+            (word, status, _address(replace(asked, status=status, before="")), page.counts[status])
+            for status, word in STATUSES
+            if status not in RARE or page.counts[status] or status == asked.status
+        ],
         kinds=[(word, kind, _address(replace(asked, kind=kind, before=""))) for kind, word in KINDS],
         kind_words=KIND_WORDS,
         presets=_presets(asked),
@@ -87,7 +91,8 @@ def bundle() -> Response:
 def show(number: str) -> Response:
     """One bill as its document, with what happened to it."""
     bill = _own(number)
-    paper = invoicing.on_screen(bill, web.writer())
+    standing = invoicing.standing(bill)
+    paper = invoicing.on_screen(bill, web.writer(), standing)
     link = payments.shared(bill.id) if bill.unpaid else None
     days = {bill.issued_at: bill.issued_on} | ({bill.paid_at: bill.paid_on} if bill.paid_at and bill.paid_on else {})
     return web.page(
@@ -95,7 +100,7 @@ def show(number: str) -> Response:
         bill=bill,
         paper=paper,
         steps=invoicing.timeline(bill),
-        badge_of=BADGES[bill.status],
+        standing=standing,
         link=link,
         legal_zone=legal_zone(days),
     )
@@ -136,15 +141,30 @@ def unshare(number: str) -> Response:
     return web.go(f"/invoices/{number}")
 
 
+@invoices.get("/invoices/<number>/cancel")
+def ask_to_cancel(number: str) -> Response:
+    """The question before a bill is cancelled, or an unfinished top-up forgotten."""
+    bill = _own(number)
+    if not bill.unpaid:
+        web.toast(invoicing.not_cancellable(bill))
+        return web.go(f"/invoices/{number}")
+    standing = invoicing.standing(bill)
+    word, question = ("Forget", "Forget this top-up?") if standing.code == "draft" else ("Cancel", f"Cancel {bill.number}?")
+    renewing = services.renewing_by(number)[:1]
+    return web.page("invoices/cancel.html", bill=bill, standing=standing, word=word, question=question, renewing=renewing)
+
+
 @invoices.post("/invoices/<number>/cancel")
 def cancel(number: str) -> Response:
-    """Cancel an unpaid bill."""
+    """Cancel an unpaid bill, which was asked about before."""
     try:
         bill = invoicing.cancel(web.reader().customer_id, number)
     except invoicing.NotCancellable as reason:
         web.toast(str(reason))
     else:
-        web.toast(f"{(bill or abort(404)).number} is cancelled. Nothing was charged.{_still_renews(number)}")
+        bill = bill or abort(404)
+        charged = "" if invoicing.standing(bill).received else " Nothing was charged."
+        web.toast(f"{bill.number} is cancelled.{charged}{_still_renews(number)}")
     return web.go(f"/invoices/{number}")
 
 
@@ -216,7 +236,7 @@ def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
         amounts = [Money(minor, row.currency).decimal for minor in (row.net, row.tax, row.total)]
         yield (
             *(row.invoice_number or row.proforma_number, row.proforma_number, row.invoice_number, row.receipt_number),
-            *(KIND_OF[row.kind], row.status, row.title, row.beneficiary),
+            *(KIND_OF[row.kind], invoicing.state_of(row).label, row.title, row.beneficiary),
             *(invoicing.day_in(row.issued_at, row.zone), invoicing.day_in(row.due_at, row.zone)),
             *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
             *(amounts[0], plain_rate(row.tax_rate), amounts[1], amounts[2], row.currency),

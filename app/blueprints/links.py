@@ -132,6 +132,7 @@ def _bill_page(link: Link, bill: Bill, status_code: int = 200, problem: str = ""
         options=options,
         problem=problem,
         failed=failed,
+        standing=options.standing if options else invoicing.standing(bill),
         waiting=any(payment.state == "pending" and payment.gateway != payments.BANK for payment in payments.open_of(bill.id)) if bill.unpaid else False,
     )
 
@@ -200,7 +201,7 @@ def status(token: str) -> Response:
     if payment.state != known.state and bill.kind == "service":
         services.settle_waiting()
     guest = customers.get(payment.payer_id).guest
-    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment),
+    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment), standing=invoicing.standing(bill),
                  transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The payment page of a bill, the way to the processor, and the page the customer comes back to."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from flask import Blueprint, Response, abort, request
 from flask_login import current_user
@@ -66,12 +66,21 @@ def leave(number: str) -> Response:
     except payments.QuoteExpired:
         return _choices(bill, 422, "The rate was held for 15 minutes, which are over. Here is the rate of this moment: look at it and pay again.")
     except (payments.NotPayable, InsufficientFunds) as problem:
-        return _choices(bill, 422, str(problem)) if bill.unpaid else web.go(f"/invoices/{bill.number}")
+        return _refused(number, str(problem))
     except payments.ProcessorDown as down:
         return _choices(bill, 503, str(down), failed=method)
     if isinstance(handoff, Instructions):
         return web.go(f"/payments/{handoff.reference}")
     return web.leave(handoff.url)
+
+
+def _refused(number: str, problem: str) -> Response:
+    """The page again with what is wrong, or the bill, which another tab or a second click has paid or cancelled meanwhile."""
+    bill = _bill(number)
+    if bill.unpaid:
+        return _choices(bill, 422, problem)
+    web.toast(f"{bill.number} is {invoicing.standing(bill).label.lower()}. There is nothing to pay any more.")
+    return web.go(f"/invoices/{bill.number}")
 
 
 def _start(number: str, method: str) -> Handoff:
@@ -111,7 +120,9 @@ def result(public_id: str) -> Response:
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
-        instead=_next_best(bill, payment),
+        standing=None if bill.unpaid else invoicing.standing(bill),
+        others=_other_ways(bill, payment),
+        goes=_goes,
     )
 
 
@@ -154,6 +165,8 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
     if options.balance is not None and options.balance >= bill.amount:
         working.insert(0, BALANCE)
     working += [f"{CARD}{card.public_id}" for card in options.cards]
+    standing = options.standing
+    proposed = "" if standing.busy else _first(working)  # what may be paid already is paid again by choice alone
     return web.page(
         "pay/new.html",
         "quote",
@@ -162,7 +175,8 @@ def _choices(bill: Bill, status_code: int = 200, problem: str = "", failed: str 
         options=options,
         problem=problem or options.problem,
         failed=failed,
-        chosen=chosen if chosen in working else _first(working),
+        chosen=chosen if chosen in working else proposed,
+        standing=standing,
         consent=payments.cards.consent(),
         waiting=next((payment for payment in unsettled if payment.state == "pending"), None),
         declined=declined,
@@ -192,11 +206,28 @@ def _from_balance(bill: Bill) -> Response:
     return web.go(f"/invoices/{paid.number}")
 
 
-def _next_best(bill: Bill, payment: Payment) -> Any:
-    """Another method that works for this bill, to offer after one that failed."""
-    if payment.state not in ("failed", "expired") and not (payment.state == "created" and payment.failure_message):
-        return None
-    return next(iter(_best_first(payments.options(bill).methods, payment.method)), None)
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to pay that is offered after another one failed: its key on the payment page, its mark and its words."""
+
+    key: str
+    mark: str
+    label: str
+    detail: str
+
+
+def _other_ways(bill: Bill, payment: Payment) -> list[Way]:
+    """Every other way that works for this bill, to offer after one that failed: the balance and saved cards first."""
+    failed = payment.state in ("failed", "expired") or (payment.state == "created" and payment.failure_message)
+    if not (failed and bill.unpaid):
+        return []
+    options = payments.options(bill)
+    ways = []
+    if options.balance is not None and options.balance >= bill.amount:
+        ways.append(Way(BALANCE, "", "Your balance", "Instant"))
+    if not options.problem:
+        ways += [Way(f"{CARD}{card.public_id}", card.mark, card.label, "Saved card") for card in options.cards if card.id != payment.card_id]
+    return ways + [Way(method.key, method.mark, method.label, method.settles_in) for method in _best_first(options.methods, payment.method)]
 
 
 def _best_first(methods: Sequence[Method], failed: str) -> list[Method]:

@@ -19,6 +19,7 @@ STATES: Final = {
     "sent": ("Sent", "accent"),
     "settled": ("Settled", "credit"),
     "declined": ("Declined", ""),
+    "withdrawn": ("Withdrawn", ""),
     "failed": ("Failed", "danger"),
 }
 """Word and tone of a refund's state."""
@@ -72,6 +73,20 @@ def ask() -> Response:
             web.toast(f"{number} is requested. The money is on hold until it is decided.")
             return web.go("/refunds")
     return _show(form, 422)
+
+
+@pages.post("/refunds/<number>/withdraw")
+def withdraw(number: str) -> Response:
+    """Withdraw a request while it waits; the money is back on the balance."""
+    try:
+        found = refunds.withdraw(web.reader().customer_id, number)
+    except RefundError as refused:
+        web.toast(str(refused))
+        return web.go("/refunds")
+    if not found:
+        abort(404)
+    web.toast(f"{number} is withdrawn. The money is back on your balance.")
+    return web.go("/refunds")
 
 
 @pages.get("/refunds/<number>.pdf")

@@ -40,7 +40,13 @@ def index() -> Response:
         billable=today + timedelta(services.BILLED_AHEAD_DAYS),
         labels={card.id: card.label for card in payments.cards.of_customer(me.customer_id)},
         currency=me.currency,
+        legal_zone=_zone_ahead(today),
     )
+
+
+def _zone_ahead(today: date) -> str:
+    """The legal zone's name where its day begins while it is still the day before for the reader, else nothing."""
+    return clock.zone().key if web.writer().local(clock.start_of(today)).date() < today else ""
 
 
 @pages.get("/services/<public_id>/payment")

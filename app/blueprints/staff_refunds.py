@@ -15,7 +15,7 @@ from app.web.gate import staff_required
 
 staff_refunds = Blueprint("staff_refunds", __name__)
 
-LISTS: Final = {"": "Open", "settled": "Settled", "declined": "Declined", "failed": "Failed"}
+LISTS: Final = {"": "Open", "settled": "Settled", "declined": "Declined", "withdrawn": "Withdrawn", "failed": "Failed"}
 """The lists by the word in the address, and what each is called."""
 SAID: Final = {"requested": "{} has your approval and waits for another person's.", "approved": "{} is approved."}
 

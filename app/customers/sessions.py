@@ -26,7 +26,7 @@ _LOAD: Final = """
 select s.id, s.seen_at, u.id as user_id, coalesce(u.customer_id, 0) as customer_id, u.login, coalesce(nullif(u.name, ''), u.login) as name, u.email, u.role, u.locale, u.timezone,
        u.verified_at is not null as verified, c.currency, coalesce(w.balance, 0) as balance, coalesce(b.balance, 0) as bonus,
        coalesce(w.entry_count, 0) as version,
-       (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid') as unpaid,
+       (select count(*) from bills where bills.customer_id = u.customer_id and bills.status = 'unpaid' and bills.kind = 'service') as unpaid,
        w.id as account_id, coalesce(h.balance, 0) as on_hold, coalesce(c.display_currencies, '{}') as display_currencies,
        greatest(-coalesce(d.balance, 0), 0) as owed, coalesce(v.former, '{}') as former_currencies, v.since as currency_since
 from sessions s

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import config
 from app.gateways import sandbox
 from app.gateways.bank import Bank
-from app.gateways.base import Gateway, KeepsCards, Method, WayBack
+from app.gateways.base import Closer, Gateway, KeepsCards, Method, WayBack
 from app.money import Money
 
 _gateways: dict[str, Gateway] = {}
@@ -53,6 +53,17 @@ def keeper(name: str) -> KeepsCards | None:
     """A configured gateway whose processor keeps cards, or None."""
     found = _gateways.get(name)
     return found if isinstance(found, KeepsCards) else None
+
+
+def closer(name: str) -> Closer | None:
+    """A configured gateway that can close its pages, or None."""
+    found = _gateways.get(name)
+    return found if isinstance(found, Closer) else None
+
+
+def closers() -> list[str]:
+    """The names of the gateways that can close their pages."""
+    return [name for name in _gateways if closer(name)]
 
 
 def keepers() -> list[str]:

@@ -243,7 +243,7 @@ create trigger users_keep_demo
   for each row when (old.demo and not new.demo) execute function refuse_late_change();
 create trigger refunds_test_money_stays
   after insert or update of way, state, payment_id on refunds
-  for each row when (new.way = 'bank' and new.state not in ('declined', 'failed'))
+  for each row when (new.way = 'bank' and new.state not in ('declined', 'withdrawn', 'failed'))
   execute function test_money_stays();
 create trigger held_test_money_stays
   after insert or update of way, state, payment_id on held

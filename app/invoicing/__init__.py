@@ -23,6 +23,7 @@ from app.invoicing.bills import (
     lock,
     lock_many,
     mark_refunded,
+    not_cancellable,
     settle,
     settle_many,
     standing_topup,
@@ -31,7 +32,9 @@ from app.invoicing.documents import day_in
 from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import GlyphsMissing, PressError
-from app.invoicing.search import KINDS, PERIODS, SIZES, Entry, Exported, Filter, Page, export, search
+from app.invoicing.search import KINDS, PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
+from app.invoicing.states import STATES, Standing, standing
+from app.invoicing.states import read as state_of
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
 
@@ -41,6 +44,8 @@ __all__ = [
     "LARGEST_BUNDLE",
     "PERIODS",
     "SIZES",
+    "STATES",
+    "STATUSES",
     "AlreadySettled",
     "Bill",
     "BillError",
@@ -57,6 +62,7 @@ __all__ = [
     "PressBusy",
     "PressError",
     "Settlement",
+    "Standing",
     "Step",
     "Totals",
     "bundle",
@@ -72,6 +78,7 @@ __all__ = [
     "lock",
     "lock_many",
     "mark_refunded",
+    "not_cancellable",
     "on_screen",
     "pdf",
     "refund_pdf",
@@ -79,7 +86,9 @@ __all__ = [
     "search",
     "settle",
     "settle_many",
+    "standing",
     "standing_topup",
+    "state_of",
     "timeline",
     "total",
 ]

@@ -508,8 +508,13 @@ def cancel(customer_id: int, number: str) -> Bill | None:
         cancelled = db.execute(_CANCEL, customer_id=customer_id, number=number, now=clock.now())
     bill = find(customer_id, number)
     if bill is not None and not cancelled:
-        raise NotCancellable(f"{bill.number} is {bill.status}, so it can no longer be cancelled.")
+        raise NotCancellable(not_cancellable(bill))
     return bill
+
+
+def not_cancellable(bill: Bill) -> str:
+    """The sentence for who wants to cancel a bill that is over."""
+    return f"{bill.number} is {bill.status}, so it can no longer be cancelled."
 
 
 _REFUNDED = """

@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from hashlib import sha256
+from typing import Any
 
 import psycopg
 
 from app import clock, db
-from app.invoicing import paper, press
+from app.invoicing import paper, press, states
 from app.invoicing.press import GlyphsMissing, PressError
 
 log = logging.getLogger(__name__)
@@ -52,15 +53,16 @@ class File:
         return f"{self.number}.pdf"
 
 
-_STORED = """
-select b.invoice_number, b.proforma_number, d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
+_STORED = f"""
+select b.invoice_number, b.proforma_number, d.kind as document_kind, b.status, b.kind, b.total, b.currency, b.closed_at, {states.COLUMNS}, d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
 from bills b
+{states.FACTS}
 join documents d on d.bill_id = b.id
   and d.kind = case when %(kind)s = 'receipt' then 'receipt' when b.invoice_number is not null then 'invoice' else 'proforma' end
 left join document_files f on f.document_id = d.id
 where b.customer_id = %(customer_id)s and (b.invoice_number = any(%(numbers)s) or b.proforma_number = any(%(numbers)s))
 order by d.id
-"""
+"""  # noqa: S608 - constants
 
 _OF_REFUNDS = """
 select d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
@@ -97,11 +99,34 @@ def refund_pdf(customer_id: int, number: str) -> File | None:
 
 
 def pdfs(customer_id: int, numbers: Sequence[str], kind: str = "invoice") -> list[File]:
-    """The PDFs of a customer's own bills, those that exist, oldest first; each as `pdf` says."""
-    return _printed(_STORED, {"customer_id": customer_id, "numbers": list(numbers), "kind": kind})
+    """The PDFs of a customer's own bills, those that exist, oldest first; each as `pdf` says.
+
+    A pro forma of which a part is paid, or that asks for nothing any more, is printed as it has to be read now; what was stored stays.
+    """
+    wanted = {"customer_id": customer_id, "numbers": list(numbers), "kind": kind}
+    every = db.rows(_STORED, **wanted)
+    changed = {row.number: row for row in every if row.document_kind == "proforma" and states.read(row).code not in paper.AS_ISSUED}
+    if not changed:
+        return _printed(_STORED, wanted)
+    fresh = _print_now(list(changed.values()))
+    rest = [number for number in numbers if number not in changed]
+    stored = _printed(_STORED, wanted | {"numbers": rest}) if rest else []
+    found = {file.number: file for file in (*stored, *fresh)}
+    return [found[row.number] for row in every]
 
 
-def _printed(which: LiteralString, wanted: dict[str, Any]) -> list[File]:
+def _print_now(rows: Sequence[db.Row]) -> list[File]:
+    """Print documents as their bills stand now, once the press is free. Nothing is stored. Raises PressError."""
+    with db.transaction():
+        _take_press()
+        printed = press.render([paper.sheet(row.content, states.read(row)) for row in rows])
+    failed = next((result for result in printed if isinstance(result, PressError)), None)
+    if failed:
+        raise failed
+    return [File(row.number, result, sha256(result).hexdigest()) for row, result in zip(rows, printed, strict=True) if isinstance(result, bytes)]
+
+
+def _printed(which: str, wanted: dict[str, Any]) -> list[File]:
     found = db.rows(which, **wanted)
     if any(document.pdf is None for document in found):
         _print(which, wanted)
@@ -142,7 +167,7 @@ def _pending(limit: int) -> list[db.Row]:
     return db.rows(_PENDING, since=now - RECENT, limit=limit, resting=resting)
 
 
-def _print(which: LiteralString, wanted: dict[str, Any]) -> None:
+def _print(which: str, wanted: dict[str, Any]) -> None:
     """Print what is missing of these, once the press is free; look again then, for another may have done it meanwhile."""
     with db.transaction():
         _take_press()

@@ -22,10 +22,12 @@ from app.formats import Formats, formats
 from app.invoicing import documents, series
 from app.invoicing.bills import Bill
 from app.invoicing.press import Sheet
+from app.invoicing.states import Standing
 from app.money import Money
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-ENDED = {"cancelled": "Cancelled", "expired": "Expired", "refunded": "Refunded"}
+AS_ISSUED = frozenset({"unpaid", "draft", "transfer", "pending", "paid"})
+"""States in which a document says of itself what is true: when it is due, or when it was paid."""
 TITLES = {
     "proforma": "Invoice for payment",
     "invoice": "Invoice",
@@ -44,7 +46,8 @@ class Paper:
 
     content: dict[str, Any]
     formats: Formats
-    status: str = ""
+    standing: Standing | None = None
+    """What became of the bill since; None on what is printed for ever."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -63,8 +66,8 @@ class Paper:
     @property
     def badge(self) -> str:
         """The state as a word: what the document says of itself, or what became of the bill since (on the screen only)."""
-        if self.status in ENDED:
-            return ENDED[self.status]
+        if self.standing and self.standing.code not in AS_ISSUED:
+            return self.standing.label
         if self.content["kind"] == "refund_receipt":
             return f"Refunded {self.day(self.content['issued_on'])}"
         return f"Due {self.day(self.content['due_on'])}" if self.content["kind"] == "proforma" else f"Paid {self.day(self._paid_on)}"
@@ -72,8 +75,8 @@ class Paper:
     @property
     def tone(self) -> str:
         """The badge's tone: waiting, done, or quiet where it is over."""
-        if self.status in ENDED:
-            return ""
+        if self.standing and self.standing.code not in AS_ISSUED:
+            return self.standing.tone
         return "wait" if self.content["kind"] == "proforma" else "credit"
 
     @property
@@ -148,9 +151,32 @@ class Paper:
         return [fact for fact in found if fact[1]]
 
     @property
+    def over(self) -> bool:
+        """Whether a pro forma asks for nothing any more: it was cancelled, expired or paid."""
+        return self.standing is not None and self.standing.over
+
+    @property
+    def came(self) -> int:
+        """What came of a part of it so far, minor units; nothing where it is paid or nothing came."""
+        return self.standing.received if self.standing and self.content["kind"] == "proforma" else 0
+
+    @property
+    def to_pay(self) -> int:
+        """What is to be paid, minor units."""
+        return self.standing.due if self.standing and not self.over else int(self.content["total"])
+
+    @property
+    def ended(self) -> str:
+        """The sentence on a pro forma that asks for nothing any more."""
+        if not self.standing or not self.standing.closed_at:
+            return "There is nothing to pay any more."
+        day = self.formats.long_date(documents.day_in(self.standing.closed_at, self.zone))
+        return f"{self.standing.label} on {day}. There is nothing to pay any more."
+
+    @property
     def bank(self) -> dict[str, Any] | None:
-        """The account a pro forma may be paid to. Older ones name none."""
-        return self.content.get("bank")
+        """The account a pro forma may be paid to. Older ones name none, and one that asks for nothing any more has none."""
+        return None if self.over else self.content.get("bank")
 
     @property
     def bank_facts(self) -> list[tuple[str, str]]:
@@ -162,7 +188,7 @@ class Paper:
             (number, remittance.grouped(bank["number"])),
             ("BIC", bank["bic"]),
             ("Bank", bank["bank"]),
-            ("Amount", self.money(self.content["total"])),
+            ("Amount", self.money(self.to_pay)),
             ("Reference", remittance.grouped(bank["reference"])),
         ]
 
@@ -170,7 +196,7 @@ class Paper:
     def qr(self) -> str:
         """The same as a picture for banking apps, as a ``data:`` address; nothing where there is none."""
         bank = self.bank or {}
-        return remittance.qr(bank["holder"], bank["number"], bank["bic"], Money(self.content["total"], self.content["currency"]), bank["reference"])
+        return remittance.qr(bank["holder"], bank["number"], bank["bic"], Money(self.to_pay, self.content["currency"]), bank["reference"])
 
     @property
     def _balance_after(self) -> str:
@@ -253,24 +279,24 @@ class Paper:
         return party.get("legal_name") or party.get("company") or party.get("name") or party["email"]
 
 
-def on_screen(bill: Bill, reader: Formats) -> Paper:
+def on_screen(bill: Bill, reader: Formats, standing: Standing | None = None) -> Paper:
     """The document a bill shows on its page: its invoice once paid, else its pro forma, in the reader's formats."""
     content = documents.invoice(bill) if bill.invoice_number else documents.proforma(bill)
-    return Paper(content, reader, bill.status)
+    return Paper(content, reader, standing)
 
 
 def _short(digest: str) -> str:
     return f"{digest[:4]}…{digest[-4:]}" if digest else ""
 
 
-def printed(content: dict[str, Any]) -> Paper:
+def printed(content: dict[str, Any], standing: Standing | None = None) -> Paper:
     """The document as it is printed, in the formats of its buyer. Days are those of the seller's legal zone."""
-    return Paper(content, formats(content["locale"], content.get("timezone") or "UTC"))
+    return Paper(content, formats(content["locale"], content.get("timezone") or "UTC"), standing)
 
 
-def sheet(content: dict[str, Any]) -> Sheet:
-    """The page to print of a document's content."""
-    return Sheet(content["number"], _environment().get_template("documents/document.html").render(paper=printed(content), own_mark=Markup(config.current().mark)))  # noqa: S704 - the operator's own file
+def sheet(content: dict[str, Any], standing: Standing | None = None) -> Sheet:
+    """The page to print of a document's content; with a standing, as it has to be read now."""
+    return Sheet(content["number"], _environment().get_template("documents/document.html").render(paper=printed(content, standing), own_mark=Markup(config.current().mark)))  # noqa: S704 - the operator's own file
 
 
 @lru_cache(maxsize=1)

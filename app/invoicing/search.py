@@ -11,14 +11,22 @@ from typing import Any
 
 from app import db
 from app.formats import Formats
+from app.invoicing import states
 from app.invoicing.documents import day_in
 from app.money import CURRENCIES, Money, exponent
 
 SIZES = (10, 25, 50, 100)
 SIZE = 25
 PERIODS = (1, 3, 6, 12)
-STATUSES = {"unpaid": ["unpaid"], "paid": ["paid"], "refunded": ["refunded"], "cancelled": ["cancelled", "expired"]}
-"""What each filter option finds. A bill that expired was cancelled by time."""
+STATUSES = {
+    "unpaid": "b.status = 'unpaid' and b.kind = 'service'",
+    "topup": "b.status = 'unpaid' and b.kind = 'topup'",
+    "paid": "b.status = 'paid'",
+    "refunded": "b.status = 'refunded'",
+    "cancelled": "b.status = 'cancelled'",
+    "expired": "b.status = 'expired'",
+}
+"""What each filter option finds. Of what waits only services are owed: a top-up that was not finished is a draft."""
 KINDS = {"invoice": ["service"], "topup": ["topup"], "credit-note": []}
 """What each option of the kind finds, by the bills' kinds. No bill is a credit note."""
 KIND_WORDS = {"invoice": "services", "topup": "top-ups", "credit-note": "credit notes"}
@@ -196,6 +204,7 @@ class Entry:
     paid_on: date | None
     due_on: date
     months: int | None
+    standing: states.Standing
     moments: Mapping[datetime, date]
     """When it was issued and paid, and the legal days on which that was."""
 
@@ -226,18 +235,17 @@ class Page:
         return all(count < COUNTED for status, count in self.counts.items() if status)
 
 
-_ROWS = """
-select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.months,
+_ROWS = f"""
+select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.closed_at, b.months, {states.COLUMNS},
   coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone
-from bills b where b.customer_id = %(customer_id)s
-"""
+from bills b {states.FACTS} where b.customer_id = %(customer_id)s
+"""  # noqa: S608 - constants
 _NEWEST = " order by b.issued_at desc, b.id desc"
 _BEFORE = """
  and (b.issued_at, b.id) < (
   (select c.issued_at from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)),
   (select c.id from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)))
 """
-_STATUS = " and b.status = any(%(statuses)s)"
 _FIGURE = "b.total * case when b.currency = any(%(of_units)s) then 1000 when b.currency = any(%(of_thousandths)s) then 1 else 10 end"
 """An amount in thousandths of its currency, so that 20 finds ¥ 20, € 20.00 and KD 20.000 alike."""
 _UNITS = {"of_units": [code for code in CURRENCIES if exponent(code) == 0], "of_thousandths": [code for code in CURRENCIES if exponent(code) == 3]}
@@ -260,38 +268,43 @@ _CONDITIONS = {
     "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s or {_NAMED})",
 }
 _COUNT = """
-select '{status}' as status, kind, currency, count(*) as count, sum(total)::bigint as total from (
-  select b.kind, b.currency, b.total from bills b where b.customer_id = %(customer_id)s and b.status = '{status}'{conditions} limit {counted}) matches group by kind, currency
+select '{option}' as option, kind, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (
+  select b.kind, b.currency, b.total, {due} as due from bills b where b.customer_id = %(customer_id)s and {status}{conditions} limit {counted}) matches group by kind, currency
 """
+_DUE = f"""
+(select case when sum({states.CAME}) < b.total then b.total - sum({states.CAME}) else b.total end
+  from payments p {states.HELD} where p.bill_id = b.id and {states.CREDITED})
+"""  # noqa: S608 - constants
 
 
 def search(customer_id: int, chosen: Filter) -> Page:
     """A page of the customer's own bills: two statements, by keyset, as fast at the end of a long history as at its start."""
     conditions, params = _conditions(customer_id, chosen)
-    status = _STATUS if chosen.status else ""
+    status = _chosen(chosen)
     found = db.rows(f"{_ROWS}{conditions}{status}{_BEFORE if chosen.before else ''}{_NEWEST} limit %(limit)s", **params, limit=chosen.size + 1)
-    counts_of = (_COUNT.format(status=name, conditions=conditions, counted=COUNTED) for names in STATUSES.values() for name in names)
+    counts_of = (
+        _COUNT.format(option=option, status=status_is, conditions=conditions, counted=COUNTED, due=_DUE if option == "unpaid" else "0") for option, status_is in STATUSES.items()
+    )
     counted = db.rows(" union all ".join(counts_of), **params)
     older = found[chosen.size - 1].number if len(found) > chosen.size else ""
-    counts = {option: sum(row.count for row in counted if row.status in names) for option, names in STATUSES.items()}
-    chosen_statuses = STATUSES.get(chosen.status)
+    counts = {option: sum(row.count for row in counted if row.option == option) for option in STATUSES}
     return Page(
         entries=[_entry(row) for row in found[: chosen.size]],
         older=older,
         counts={"": sum(counts.values()), **counts},
-        totals=_by_kind([row for row in counted if chosen_statuses is None or row.status in chosen_statuses]),
-        due=_sums(row for row in counted if row.status == "unpaid"),
+        totals=_by_kind([row for row in counted if chosen.status in {"", row.option}]),
+        due=_sums((row.currency, row.due) for row in counted if row.option == "unpaid"),
     )
 
 
-_EXPORT = """
-select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.kind, b.title,
+_EXPORT = f"""
+select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.kind, b.title, b.closed_at, {states.COLUMNS},
   case when b.beneficiary_id <> b.customer_id then (select l.detail from bill_lines l where l.bill_id = b.id order by l.position limit 1) end as beneficiary,
   b.issued_at, b.due_at, b.paid_at, coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone,
   b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total,
   (b.payment->>'credited')::bigint as credited, b.payment->>'credited_currency' as credited_currency, b.payment->>'method' as method
-from bills b where b.customer_id = %(customer_id)s
-"""
+from bills b {states.FACTS} where b.customer_id = %(customer_id)s
+"""  # noqa: S608 - constants
 
 
 Exported = db.Row
@@ -301,7 +314,7 @@ Exported = db.Row
 def export(customer_id: int, chosen: Filter) -> Iterator[Exported]:
     """Every bill of the filter, newest first, read as it is written out: page size and cursor do not count."""
     conditions, params = _conditions(customer_id, chosen)
-    return db.stream(f"{_EXPORT}{conditions}{_STATUS if chosen.status else ''}{_NEWEST}", 1_000, **params)
+    return db.stream(f"{_EXPORT}{conditions}{_chosen(chosen)}{_NEWEST}", 1_000, **params)
 
 
 def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object]]:
@@ -319,8 +332,6 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
     if chosen.q:
         compact = re.sub(r"\s+", "", chosen.q).upper()
         more = {"figure": _figure(chosen), "text": chosen.q, "compact": compact}
-    if chosen.status:
-        more["statuses"] = STATUSES[chosen.status]
     if chosen.before:
         more["before"] = chosen.before.upper()
     return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **_UNITS, **asked, **more}
@@ -341,20 +352,24 @@ def _figure(chosen: Filter) -> int | None:
     return _thousandths(amount.minor, chosen.currency) if amount else None
 
 
-def _sums(rows: Iterator[db.Row]) -> dict[str, int]:
+def _chosen(chosen: Filter) -> str:
+    return f" and {STATUSES[chosen.status]}" if chosen.status else ""
+
+
+def _sums(amounts: Iterator[tuple[str, int]]) -> dict[str, int]:
     sums: dict[str, int] = {}
-    for row in rows:
-        sums[row.currency] = sums.get(row.currency, 0) + row.total
+    for currency, minor in amounts:
+        sums[currency] = sums.get(currency, 0) + minor
     return sums
 
 
 def _by_kind(rows: list[db.Row]) -> dict[str, dict[str, int]]:
     kinds = sorted({row.kind for row in rows})
-    return {kind: _sums(row for row in rows if row.kind == kind) for kind in kinds}
+    return {kind: _sums((row.currency, row.total) for row in rows if row.kind == kind) for kind in kinds}
 
 
 def _entry(row: db.Row) -> Entry:
     paid_on = day_in(row.paid_at, row.paid_zone) if row.paid_at else None
     issued_on, due_on = (day_in(moment, row.zone) for moment in (row.issued_at, row.due_at))
     moments = {row.issued_at: issued_on} | ({row.paid_at: paid_on} if row.paid_at and paid_on else {})
-    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, issued_on, paid_on, due_on, row.months, moments)
+    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, issued_on, paid_on, due_on, row.months, states.read(row), moments)

@@ -1,6 +1,6 @@
 """What happened to a bill, step by step: issued, payment started, paid, credited, each with its time and reference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -51,8 +51,10 @@ join lateral (
 where t.refund_id is null
   and not (%(for_another)s and t.kind = 'debt_settled')  -- what the other owed is none of the payer's business
 union all
-select e.at, 'refund_' || e.state, '', r.number, ''
-from refund_events e join refunds r on r.id = e.refund_id join payments p on p.id = r.payment_id where p.bill_id = %(bill_id)s
+select min(e.at), 'refund_' || e.state, '', r.number, ''
+from refund_events e join refunds r on r.id = e.refund_id join payments p on p.id = r.payment_id
+where p.bill_id = %(bill_id)s
+group by r.number, e.state  -- who else of support said so is no step of the customer's
 """
 
 _WORDS = {
@@ -67,6 +69,7 @@ _WORDS = {
     "refund_sent": ("Refund sent", ""),
     "refund_settled": ("Refund settled", "credit"),
     "refund_declined": ("Refund declined", ""),
+    "refund_withdrawn": ("Refund withdrawn", ""),
     "refund_failed": ("Refund failed", "danger"),
     "dispute_opened": ("Disputed with the bank", "danger"),
     "dispute_won": ("Dispute won", "credit"),
@@ -81,25 +84,35 @@ _CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}
 
 
 def timeline(bill: Bill) -> list[Step]:
-    """Everything that happened to a bill so far, oldest first. One statement."""
-    steps = [*_own(bill), *_others(bill)]
-    return sorted(steps, key=lambda step: step.at)
+    """Everything that happened to a bill so far, each thing once and in order, oldest first. One statement.
+
+    Processors tell whole seconds: a payment is never paid before it was started, and what happened at once is in the order of causes.
+    """
+    rows = db.rows(_PAYMENTS, bill_id=bill.id, for_another=bill.for_another)
+    started = {row.reference: row.at for row in rows if row.step == "started"}
+    ranked = [*_own(bill, started), *_others(rows)]
+    return [step for _, step in sorted(ranked, key=lambda found: (found[1].at, found[0]))]
 
 
-def _own(bill: Bill) -> Iterator[Step]:
-    yield Step(bill.issued_at, "Issued", bill.proforma_number or "")
+_ISSUED, _STARTED, _ARRIVED, _PAID, _AFTER = range(5)
+
+
+def _own(bill: Bill, started: Mapping[str, datetime]) -> Iterator[tuple[int, Step]]:
+    yield _ISSUED, Step(bill.issued_at, "Issued", bill.proforma_number or "")
     if bill.paid_at and bill.payment:
         how = "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
-        yield Step(bill.paid_at, f"Paid {how}", bill.payment["reference"], "credit")
+        at = max(bill.paid_at, bill.issued_at, started.get(bill.payment["reference"], bill.paid_at))
+        yield _PAID, Step(at, f"Paid {how}", bill.payment["reference"], "credit")
     if bill.closed_at:
-        yield Step(bill.closed_at, _CLOSED.get(bill.status, "Closed"))
+        yield _AFTER, Step(bill.closed_at, _CLOSED.get(bill.status, "Closed"))
 
 
-def _others(bill: Bill) -> Iterator[Step]:
-    for row in db.rows(_PAYMENTS, bill_id=bill.id, for_another=bill.for_another):
+def _others(rows: Sequence[db.Row]) -> Iterator[tuple[int, Step]]:
+    for row in rows:
         what, tone = _WORDS.get(row.step, (row.step.replace("_", " ").capitalize(), ""))
         if row.step == "failed" and row.label:
             what = row.label
         elif row.step == "started" and row.label:
             what = f"{what}: {row.label}"
-        yield Step(row.at, what, f"{row.hash[:4]}…{row.hash[-4:]}" if row.hash else row.reference, tone, f"/refunds/{row.reference}.pdf" if row.step == "receipt" else "")
+        rank = _STARTED if row.step == "started" else _ARRIVED if row.step in _WORDS and row.hash else _AFTER
+        yield rank, Step(row.at, what, f"{row.hash[:4]}…{row.hash[-4:]}" if row.hash else row.reference, tone, f"/refunds/{row.reference}.pdf" if row.step == "receipt" else "")

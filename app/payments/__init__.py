@@ -16,7 +16,7 @@ from app.payments.links import Link, ask, asked, follow, order_for, share, share
 from app.payments.senders import NOT_THE_SENDER, Sender, sender_of
 from app.payments.settling import NO_RATE, apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
-from app.payments.watching import leave, look_at, look_over, reconcile, reconcile_all, refresh
+from app.payments.watching import close_settled, leave, look_at, look_over, reconcile, reconcile_all, refresh
 
 __all__ = [
     "BANK",
@@ -44,6 +44,7 @@ __all__ = [
     "bill_of",
     "cards",
     "charge_unasked",
+    "close_settled",
     "convert",
     "credit_held",
     "due",

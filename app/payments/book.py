@@ -8,7 +8,7 @@ from typing import Any
 
 from app import clock, db, invoicing
 from app.gateways.base import Charge
-from app.invoicing import Bill
+from app.invoicing import Bill, states
 from app.money import Money
 
 
@@ -123,13 +123,12 @@ _LOCK_ID = f"select {COLUMNS} from payments where id = %(id)s for no key update"
 _OPEN_OF = f"select {COLUMNS} from payments where bill_id = %(bill_id)s and state in ('created', 'unknown', 'pending') order by id desc"  # noqa: S608
 
 # In the bill's currency, as it was paid or as it was credited; not what is still held, nor what was sent back instead of being credited.
-_CAME = """
-select coalesce(sum(case %(currency)s when p.received_currency then p.received - coalesce(h.amount, 0) when p.credited_currency then p.credited else 0 end), 0)::bigint as received,
-  coalesce(sum(p.credited), 0)::bigint as credited
-from payments p
-left join lateral (select sum(amount) as amount from held where payment_id = p.id and state <> 'credited') h on true
-where p.bill_id = %(bill_id)s and p.state in ('paid', 'partially_refunded', 'refunded', 'disputed')
-"""
+_CAME = f"""
+select coalesce(sum({states.CAME}), 0)::bigint as received, coalesce(sum(p.credited), 0)::bigint as credited
+from payments p join bills b on b.id = p.bill_id
+{states.HELD}
+where p.bill_id = %(bill_id)s and {states.CREDITED}
+"""  # noqa: S608 - constants
 
 _TIMELINE = "select at, state, note from payment_events where payment_id = %(payment_id)s order by id"
 
@@ -184,7 +183,7 @@ def bill_of(payment: Payment) -> Bill:
 
 def came_for(bill: Bill) -> Came:
     """What has been received and credited for a bill so far, over all of its payments."""
-    return Came(*db.rows(_CAME, bill_id=bill.id, currency=bill.currency)[0])
+    return Came(*db.rows(_CAME, bill_id=bill.id)[0])
 
 
 def due(bill: Bill) -> Money:

@@ -57,6 +57,7 @@ class Options:
     due: Money
     cards: list[Card]
     keeping: frozenset[str]
+    standing: invoicing.Standing
 
 
 def order_topup(customer_id: int, amount: Money, quote_token: str = "", beneficiary: Beneficiary | None = None) -> Bill:
@@ -111,7 +112,8 @@ def offer_for(bill: Bill, beneficiary: Customer | None = None, due: Money | None
 
 def options(bill: Bill, payer: Customer | None = None) -> Options:
     """What the payment page offers for a bill; `payer` where it is known already. No network, no writing."""
-    due = book.due(bill)
+    standing = invoicing.standing(bill)
+    due = standing.rest if standing.due else bill.amount
     methods = outages.judged(gateways.methods(bill.buyer["country"] or None, due))
     balance = _balance_for(bill)
     keeping = frozenset(method.key for method in methods if not method.unavailable and _keeps(method))
@@ -119,8 +121,8 @@ def options(bill: Bill, payer: Customer | None = None) -> Options:
     try:
         offer = offer_for(bill, payer if payer and payer.id == bill.beneficiary_id else None, due)
     except (fx.RateUnavailable, AmountError) as problem:
-        return Options(methods, None, "", balance, str(problem), due, saved, keeping)
-    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "", due, saved, keeping)
+        return Options(methods, None, "", balance, str(problem), due, saved, keeping, standing)
+    return Options(methods, offer, fx.seal(offer) if offer else "", balance, "", due, saved, keeping, standing)
 
 
 def _keeps(method: Method) -> bool:

@@ -5,7 +5,7 @@ goes back by the payment's own method, in the currency paid, at the rate it came
 What a processor says of refunds and disputes comes with its snapshots of the payment (`follow`), whichever way those were got.
 """
 
-from app.refunds.asking import DAILY, HASTE, approve, checked_account, decline, open_by_support, quiet_until, request
+from app.refunds.asking import DAILY, HASTE, approve, checked_account, decline, open_by_support, quiet_until, request, withdraw
 from app.refunds.book import PAGE, Case, Refund, RefundError, Step, case, closed, of_customer, queue
 from app.refunds.byhand import Payout, came_back, commission, hold_payouts, left, note_payout, payout, payouts, refused
 from app.refunds.contested import UNDER_WAY, Dispute, dispute_case, disputes_in, disputes_of, disputes_of_payment
@@ -73,4 +73,5 @@ __all__ = [
     "take_by_hand",
     "unused",
     "win_dispute",
+    "withdraw",
 ]

@@ -165,6 +165,27 @@ def decline(number: str, *, actor: str, answer: str) -> None:
         give_back(row, "declined", answer.strip()[:MOST_WORDS], person.name, answered=True)
 
 
+def withdraw(customer_id: int, number: str) -> bool:
+    """Withdraw a customer's own request while nobody has decided it; whether there is one of that number. Opens the transaction.
+
+    The money is back on the balance. Raises `RefundError` for what is decided already, and for what support opened.
+    """
+    with db.transaction():
+        row = book.lock(number) if db.scalar(_IS_OWN, number=number, customer=customer_id) else None
+        if row is None:
+            return False
+        if row.state == "withdrawn":
+            return True
+        if row.state != "requested" or not row.opener.startswith("customer:"):
+            raise RefundError(f"{number} can no longer be withdrawn: it is {row.state}.", "payment")
+        approvals.withdraw("refund", number)
+        return_to_balance(row, "withdrawn", "", f"customer:{customer_id}")
+        return True
+
+
+_IS_OWN = "select true from refunds where number = %(number)s and customer_id = %(customer)s"
+
+
 def decline_unsent(payment_id: int, why: str) -> None:
     """Decline the refunds of a payment that have not left, because its money went another way. Within a transaction, the payment held."""
     for refund in db.rows(_UNSENT, payment=payment_id):
@@ -176,11 +197,16 @@ def give_back(row: db.Row, state: str, note: str, actor: str, *, answered: bool 
 
     `answered` says that the note is a person's own words. Within a transaction.
     """
+    return_to_balance(row, state, note, actor)
+    book.tell(row, state, answer=note if answered else "", reason="" if answered else note)
+
+
+def return_to_balance(row: db.Row, state: str, note: str, actor: str) -> None:
+    """`give_back` without a word to anybody. Within a transaction."""
     held = db.scalar("select id from transfers where reference = %(reference)s", reference=f"{row.number}:hold")
     wallet.release(held, f"{row.number}:{state}", description=f"Refund {row.number} {state}, back on the balance", actor=actor)
     wallet.settle_debts(row.customer_id, row.currency, cause=f"{row.number}:{state}", payment_id=row.payment_id)
     book.move(row, state, note=note, actor=actor)
-    book.tell(row, state, answer=note if answered else "", reason="" if answered else note)
 
 
 def quiet_until(customer_id: int) -> datetime | None:

@@ -59,6 +59,11 @@ class Refund:
     side: str
 
     @property
+    def asked(self) -> bool:
+        """Whether a customer asked for it, and not support."""
+        return self.steps[0].actor.startswith("customer:")
+
+    @property
     def target(self) -> str:
         """Where the money goes, in words."""
         if self.side == "owner":

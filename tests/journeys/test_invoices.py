@@ -72,7 +72,9 @@ def test_it_all_works_without_javascript(browsers):
     with page.expect_download() as download:
         page.get_by_role("link", name="Get receipt").click()
     assert download.value.suggested_filename == f"{paid.replace('TU', 'RC')}.pdf"
-    page.goto("/invoices?status=unpaid")
+    page.goto("/invoices?status=topup")
     page.locator("tbody tr summary").click()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("link", name="Forget").click()
+    expect(page.get_by_role("heading", name="Forget this top-up?")).to_be_visible()
+    page.get_by_role("button", name="Forget").click()
     expect(page.get_by_text(f"{unpaid} is cancelled. Nothing was charged.")).to_be_visible()
