@@ -120,6 +120,11 @@ def test_an_invoice_for_payment_bears_the_details_that_were_entered_for_it(owner
     for street in ("Turmstraße 12", "Hauptweg 9", "Hauptweg 9"):
         assert owner.submit("/add-funds/invoice", {**billing, "street": street, "amount": "50", "currency": "EUR"}).status_code == 303
     assert [row.street for row in db.rows("select buyer ->> 'street' as street from bills order by id")] == ["Turmstraße 12", "Hauptweg 9"]
+    # They are for that bill alone, until its owner asks for more and is told so.
+    assert db.scalar("select street from customers where id = %(id)s", id=demo_customer.customer_id) == "Turmstraße 12"
+    kept = owner.submit("/add-funds/invoice", {**billing, "street": "Neuweg 1", "amount": "60", "currency": "EUR", "keep": "1"})
+    assert "saved in your profile" in owner.get(kept.headers["Location"]).text
+    assert db.scalar("select street from customers where id = %(id)s", id=demo_customer.customer_id) == "Neuweg 1"
     customer = customers.get(demo_customer.customer_id or 0)
     customers.update_profile(demo_customer.id, customer.id, replace(customer.profile, po_number="PO-7"), locale="en", timezone="UTC")
     assert owner.submit("/add-funds", {"amount": "50", "currency": "EUR"}).status_code == 303

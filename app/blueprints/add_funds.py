@@ -93,7 +93,10 @@ def bill_to() -> Response:
 
 @add_funds.post("/add-funds/invoice")
 def invoice_for_payment() -> Response:
-    """Keep the billing details, make the bill and show what to transfer; 422 with the fields marked when that is not possible."""
+    """Make the bill and show what to transfer; 422 with the fields marked when that is not possible.
+
+    Other details than the profile's are for this bill alone, unless `keep` is ticked or the profile is incomplete; a page says that they were kept.
+    """
     customer, form = customers.get(current_user.customer_id), BillingForm()
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     quote = _quote(customer, text, currency)
@@ -103,10 +106,14 @@ def invoice_for_payment() -> Response:
     told = _told(customer, form)
     if customers.missing_fields(told):
         return _invoice_page(told, form, text, currency, {}, 422)
-    if told != customer:
+    other = told != customer
+    kept = other and ("keep" in request.form or bool(customers.missing_fields(customer)))
+    if kept:
         customers.update_profile(current_user.user_id, customer.id, told.profile, locale=customer.locale, timezone=customer.timezone, ip=gate.address())
     customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
-    bill = payments.order_topup(customer.id, quote.pay)
+    bill = payments.order_topup(customer.id, quote.pay, made_out_to=_made_out_to(customer, told) if other and not kept else None)
+    if kept:
+        web.toast("Your billing details are saved in your profile, and stand on every invoice from now on.", "/profile", "See your profile")
     try:
         handoff = payments.start(customer.id, bill.number, TRANSFER)
     except (payments.NotPayable, payments.ProcessorDown) as problem:
@@ -128,6 +135,15 @@ def _told(customer: Customer, form: BillingForm) -> Customer:
     """The customer with the billing details that were entered."""
     values: dict[str, Any] = {**form.values, "country": form.country.data or None}
     return replace(customer, profile=replace(customer.profile, **values))
+
+
+def _made_out_to(customer: Customer, told: Customer) -> dict[str, str]:
+    """Billing details for one bill. A VAT ID that is not the customer's own has been confirmed by nobody."""
+    profile = told.profile
+    own = profile.vat_id == customer.profile.vat_id
+    state = customer.vat_id_state if own else "unverified" if profile.vat_id else "none"
+    names = ("kind", "name", "company", "street", "postcode", "city", "vat_id")
+    return {name: getattr(profile, name) for name in names} | {"country": profile.country or "", "vat_id_state": state}
 
 
 def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: str, errors: dict[str, str], status_code: int = 200) -> Response:

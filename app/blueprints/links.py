@@ -200,7 +200,8 @@ def status(token: str) -> Response:
     if payment.state != known.state and bill.kind == "service":
         services.settle_waiting()
     guest = customers.get(payment.payer_id).guest
-    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment),
+    receipt = payment.confirmed and (guest or payment.link_id is not None)
+    return _page("links/status.html", "status", receipt=receipt, payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment),
                  transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
 
 
@@ -225,17 +226,24 @@ def receipt(token: str) -> Response:
 
 
 def _paper(token: str, kind: str) -> Response:
-    """A payer's own paper. One who paid somebody else's bill gets none: it names the other."""
+    """A payer's own document: the invoice of a guest's own top-up, the receipt of whoever paid."""
     payment = _told(token)
-    if not payment.confirmed or not customers.get(payment.payer_id).guest:
+    guest = customers.get(payment.payer_id).guest
+    if not payment.kept or (kind == "invoice" and not guest):
         abort(404)
     try:
-        file = invoicing.pdf(payment.payer_id, payment.bill_number, kind)
+        file = invoicing.pdf(payment.payer_id, payment.bill_number) if kind == "invoice" else _own_receipt(payment, guest=guest)
     except invoicing.PressError as error:
         web.toast(why_not(error))
         return web.go(payments.told_at(payment.public_id))
     file = file or abort(404)
     return Response(file.pdf, mimetype="application/pdf", headers={"Content-Disposition": f'attachment; filename="{file.filename}"'})
+
+
+def _own_receipt(payment: Payment, *, guest: bool) -> invoicing.File | None:
+    """The receipt of just this payment; who paid somebody else's bill gets one that does not name the other."""
+    by_link = payment.link_id is not None and not guest
+    return invoicing.receipt_pdf(payment.id, request.args.get("number", ""), by_link=by_link) if guest or by_link else None
 
 
 def _told(token: str) -> Payment:
