@@ -9,6 +9,7 @@ from flask import Flask
 
 import config
 from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
+from app.blueprints.add_funds import offered_currencies
 from app.customers import User
 from app.invoicing import Line
 from app.money import CURRENCIES, Money
@@ -407,3 +408,18 @@ def test_it_does_not_exist_beside_a_real_processor(app: Flask, demo_customer: Us
     finally:
         config.use(settings)
     assert "sandbox" not in gateways.build(replace(settings, sandbox=False), processor(app))
+
+
+def test_a_currency_without_rates_is_offered_only_where_nothing_is_converted(owner: Browser):
+    page = owner.get("/add-funds").text
+    assert "<option>USD" in page
+    assert "KWD" not in page
+    assert owner.submit("/add-funds", {"amount": "50", "currency": "KWD"}).status_code == 422
+    assert offered_currencies("KWD") == ["KWD"]
+    assert "KWD" in offered_currencies(None)
+
+
+@pytest.mark.parametrize("path", ["/add-funds", "/add-funds/invoice"])
+def test_a_currency_that_is_not_known_is_said_and_not_taken_for_another(owner: Browser, path: str):
+    assert "Nothing can be paid in this currency. Choose another one." in owner.get(f"{path}?amount=50&currency=XYZ").text
+    assert "Nothing can be paid" not in owner.get(f"{path}?amount=50&currency=EUR").text

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, db, fx, gateways, invoicing, payments, wallet
+from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
 from app.customers import User
 from app.formats import formats
 from app.gateways.base import Charge, NoAnswer, Redirect, Refused, Snapshot
@@ -898,3 +898,39 @@ def test_money_for_a_paid_bill_in_another_currency_lands_where_its_owner_sees_it
         choose(app, payment, "approve")
     carry(app)
     assert balance(demo_customer) == fx.offer(bill.amount, "EUR").credited.minor
+
+
+def test_a_bill_paid_from_the_balance_was_not_received(app: Flask, demo_customer: User):
+    fund(demo_customer.customer_id or 0, 60_00)
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
+    paid = payments.pay_from_balance(bill.customer_id, bill.number)
+    letter = db.rows("select subject, body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")[0]
+    assert letter.subject == f"{paid.number} is paid from your balance"
+    assert "was taken from your balance on" in letter.body_text
+    assert not {"received", "arrived"} & set(letter.body_text.split())
+
+
+def test_what_a_bonus_pays_stays_on_the_balance_and_the_mail_says_so(app: Flask, demo_customer: User):
+    with db.transaction():
+        wallet.grant_bonus(demo_customer.customer_id or 0, Money(5_00, "EUR"), reference="b1")
+        bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
+        payments.take_in([payments.Arrival("x:1", bill.customer_id, bill.id, Money(20_00, "EUR"), clock.now())])
+    text = db.scalar("select body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")
+    assert "Your bonus paid €\xa05.00 of INV-" in text
+    assert "€\xa013.10 of it stays on your balance." in text
+    assert wallet.state(bill.customer_id).available == 13_10
+
+
+def test_what_is_left_to_pay_counts_what_was_credited_after_a_look(app: Flask, demo_customer: User):
+    bill = topup(demo_customer, Money.of("37", "EUR"))
+    payment = begin(bill)
+    odd = Snapshot(again(payment).gateway_reference or "", payment.public_id, "paid", received=Money(33_30, "EUR"))
+    payments.apply(payment.gateway, odd)
+    (held,) = db.rows("select number, payment_id from held")
+    with db.transaction():
+        customers.hold(bill.customer_id)
+        payments.credit_held(held.payment_id, Money(33_30, "EUR"), held.number)
+    text = db.scalar("select body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")
+    assert "€\xa03.70 of " in text
+    assert "€\xa037.00 of" not in text

@@ -145,7 +145,8 @@ def top_up(token: str) -> Response:
     """The form of who tops somebody up; for a partial request what the amount that is being typed would become."""
     link = _follow("topup", token)
     text, currency = _asked(link, request.args.get("amount", ""), request.args.get("currency", ""))
-    quote = _quote(link, text, currency) if text.strip() else Quote()
+    problem = "" if link.amount else no_currency(request.args.get("currency", ""), _into(link))
+    quote = Quote(problem=problem) if problem else _quote(link, text, currency) if text.strip() else Quote()
     return _top_up_page(link, text, currency, quote, PayerForm())
 
 
@@ -155,7 +156,7 @@ def order(token: str) -> Response:
     """Make the bill and go to the page that pays it; 422 with the fields marked. With `preview`, only show what would be added."""
     link, form = _follow("topup", token), PayerForm()
     text, currency = _asked(link, request.form.get("amount", ""), request.form.get("currency", ""))
-    problem = "" if link.amount else no_currency(request.form.get("currency", ""))
+    problem = "" if link.amount else no_currency(request.form.get("currency", ""), _into(link))
     quote = Quote(problem=problem) if problem else _quote(link, text, currency)
     if "preview" in request.form:
         return _top_up_page(link, text, currency, quote, form)
@@ -171,19 +172,33 @@ def _asked(link: Link, text: str, currency: str) -> tuple[str, str]:
     """The amount and currency: what the link asks for, else what is typed."""
     if link.amount:
         return formats(LOCALE, "UTC").amount(link.amount.minor, link.amount.currency), link.amount.currency
-    offered = offered_currencies()
-    own = customers.get(link.customer_id).currency
+    own = _into(link)
+    offered = offered_currencies(own)
     return text, next((code for code in (currency, own) if code in offered), offered[0])
 
 
 def _quote(link: Link, text: str, currency: str) -> Quote:
-    return price(text, currency, LOCALE, customers.get(link.customer_id).currency)
+    return price(text, currency, LOCALE, _into(link))
+
+
+def _into(link: Link) -> str | None:
+    """The currency of the balance that a link tops up."""
+    return customers.get(link.customer_id).currency
 
 
 def _top_up_page(link: Link, text: str, currency: str, quote: Quote, form: PayerForm, status_code: int = 200) -> Response:
     errors = form.sentences | ({"amount": quote.problem} if status_code == 422 and quote.problem else {})
     allowed = payments.LIMITS[currency]
-    context = {"link": link, "amount": text, "currency": currency, "currencies": offered_currencies(), "allowed": allowed, "quote": quote, "form": form, "errors": errors}
+    context = {
+        "link": link,
+        "amount": text,
+        "currency": currency,
+        "currencies": offered_currencies(_into(link)),
+        "allowed": allowed,
+        "quote": quote,
+        "form": form,
+        "errors": errors,
+    }
     return _page("links/top_up.html", "quote", status_code=status_code, **context)
 
 
