@@ -38,12 +38,14 @@ PROCESSORS: Final[Mapping[str, tuple[str, ...]]] = {
     "NOWPAYMENTS_API_KEY": ("NOWPAYMENTS_IPN_SECRET",),
 }
 """What switches each processor on, and what it cannot do without then."""
+VIES: Final = "https://ec.europa.eu/taxation_customs/vies/rest-api"
 ECB_FEED: Final = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml"
 LOCALES: Final = ("en_GB", "en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
 """The languages a reader may choose."""
 SELLER_EMAIL: Final = "billing@northbyte.example"
 _ON: Final = frozenset({"1", "on", "true", "yes"})
-_OURS: Final = re.compile("(STRIPE|PAYPAL|BTCPAY|NOWPAYMENTS|SELLER|MAIL|BANK|REFUND|BASE|FX|SECRET)_|SANDBOX|DATABASE_URI")
+_OFF: Final = frozenset({"0", "off", "false", "no"})
+_OURS: Final = re.compile("(STRIPE|PAYPAL|BTCPAY|NOWPAYMENTS|SELLER|MAIL|BANK|REFUND|BASE|FX|SECRET|VIES|REVERSE|VAT)_|SANDBOX|DATABASE_URI")
 """How names of ours begin: of those, and of no others, a misspelt one is looked for."""
 _MAY_BE_EMPTY: Final = ("SELLER_VAT_ID", "SELLER_REGISTER", "SELLER_WEBSITE", "SELLER_POSTCODE")
 """Set and empty these say that there is none; any other empty value counts as absent."""
@@ -109,6 +111,21 @@ class BankAccount:
         """Whether the number is an IBAN."""
         return is_iban(self.number)
 
+    @property
+    def routing(self) -> str:
+        """The routing number (ABA) that an American account number begins with, or nothing."""
+        bank, _, account = self.number.partition(" ")
+        if self.has_iban or not (re.fullmatch("[0-9]{9}", bank) and account.strip()):
+            return ""
+        weights = (3, 7, 1) * 3
+        checks = sum(int(digit) * weight for digit, weight in zip(bank, weights, strict=True)) % 10 == 0
+        return bank if checks else ""
+
+    @property
+    def account_number(self) -> str:
+        """The number without blanks and without the routing number."""
+        return self.number.removeprefix(self.routing).replace(" ", "")
+
 
 def is_iban(number: str) -> bool:
     """Whether this begins as an IBAN does: a country and two check digits."""
@@ -164,7 +181,9 @@ class Settings:
     mail_from: str = SELLER_EMAIL
     fx_url: str = ECB_FEED
     fx_spread_bp: int = 0
-    vat_point: str = "on_supply"
+    vies_url: str = ""
+    reverse_charge_unverified: bool = False
+    vat_rates_file: str = ""
     refund_four_eyes: int = 5
     staff_daily_limit: int | None = None
     refund_unused_days: int = 0
@@ -295,6 +314,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         mail_url=environ.get("MAIL_URL", ""),
         mail_from=environ.get("MAIL_FROM", environ.get("SELLER_EMAIL", SELLER_EMAIL)),
         fx_url=environ.get("FX_URL", ECB_FEED),
+        vies_url=_vies(environ),
+        vat_rates_file=environ.get("VAT_RATES_FILE", ""),
+        reverse_charge_unverified=_yes(environ, "REVERSE_CHARGE_UNVERIFIED"),
         refund_four_eyes=_percent(environ.get("REFUND_FOUR_EYES", "5")),
         staff_daily_limit=_daily_limit(environ.get("STAFF_DAILY_LIMIT", "")),
         refund_unused_days=_days(environ.get("REFUND_UNUSED_DAYS", "0")),
@@ -517,7 +539,9 @@ def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> No
     _refuse_address(settings.base_url)
     _refuse_methods(settings.stripe_methods)
     _refuse_mail(settings)
-    _refuse_feed(settings.fx_url)
+    _refuse_outside("FX_URL", settings.fx_url, "change the rates")
+    if settings.vies_url:
+        _refuse_outside("VIES_URL", settings.vies_url, "say which companies are registered")
     reason = live(settings)
     if reason:
         _refuse_unfit_for_live(settings, _LIVE[reason])
@@ -716,12 +740,24 @@ def _has_port(url: str) -> bool:
         return False
 
 
-def _refuse_feed(url: str) -> None:
+def _refuse_outside(name: str, url: str, harm: str) -> None:
     parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"FX_URL={url} must be an address that begins with https://.")
+        raise ConfigError(f"{name}={url} must be an address that begins with https://.")
     if parts.scheme == "http" and is_public(url):
-        raise ConfigError(f"FX_URL={url} must begin with https://: on its way anybody could change the rates.")
+        raise ConfigError(f"{name}={url} must begin with https://: on its way anybody could {harm}.")
+
+
+def _vies(environ: Mapping[str, str]) -> str:
+    """Where VAT IDs are asked about; empty in the sandbox, which knows every number whose form is right."""
+    return environ.get("VIES_URL", "" if _sandbox(environ) else VIES).rstrip("/")
+
+
+def _yes(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name, "off")
+    if text not in {*_ON, *_OFF}:
+        raise ConfigError(f"{name}={text} is not possible: give on or off.")
+    return text in _ON
 
 
 def _refuse_nobody(environ: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from flask import Flask
 
 import config
-from app import cli, db, gateways, logs, payments, refunds, web
+from app import cli, clock, db, gateways, logs, payments, refunds, tax, web
 from app.blueprints import refunds as refunds_pages
 from app.blueprints import services as services_pages
 from app.blueprints.add_funds import add_funds
@@ -21,7 +21,9 @@ from app.blueprints.sandbox_mail import sandbox_mail
 from app.blueprints.staff_bank import staff_bank
 from app.blueprints.staff_disputes import staff_disputes
 from app.blueprints.staff_held import staff_held
+from app.blueprints.staff_home import staff_home
 from app.blueprints.staff_refunds import staff_refunds
+from app.blueprints.staff_vat import staff_vat
 from app.blueprints.transactions import transactions
 from app.blueprints.webhooks import webhooks
 from app.sandbox_processor import PretendProcessor
@@ -36,7 +38,9 @@ BLUEPRINTS = (
     transactions,
     refunds_pages.pages,
     services_pages.pages,
+    staff_home,
     staff_disputes,
+    staff_vat,
     staff_held,
     staff_bank,
     staff_refunds,
@@ -52,8 +56,13 @@ BLUEPRINTS = (
 
 
 def create_app(settings: config.Settings) -> Flask:
-    """The application for these settings."""
+    """The application for these settings. Raises ConfigError when VAT could not be computed with them."""
     config.use(settings)
+    try:
+        tax.use(settings.vat_rates_file)
+        tax.refuse_seller_without_rate(settings.seller, clock.today())
+    except tax.RatesRefused as refusal:
+        raise config.ConfigError(str(refusal)) from None
     logs.hide(config.secrets_of(settings))
     app = Flask(__name__, template_folder="../templates", static_folder=None)
     app.config["SECRET_KEY"] = settings.secret_key

@@ -44,6 +44,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "bonus.grant": "customer",
     "currency.lift_wait": "customer",
     "customer.close": "customer",
+    "vat_id.confirm": "customer",
+    "vat_id.refuse": "customer",
     "user.disable": "user",
     "user.enable": "user",
     "user.sign_out": "user",

@@ -16,7 +16,12 @@ _shift: ContextVar[timedelta] = ContextVar("clock_shift", default=timedelta())
 
 def now() -> datetime:
     """The current instant, aware, in UTC."""
-    return datetime.now(UTC) + _shift.get()
+    return machine() + _shift.get()
+
+
+def machine() -> datetime:
+    """What the clock of this machine says, wherever `travel` went; aware, in UTC."""
+    return datetime.now(UTC)
 
 
 def zone() -> ZoneInfo:

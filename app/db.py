@@ -8,12 +8,14 @@ Statements are constants with ``%(name)s`` placeholders; rows are psycopg named 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import click
 import psycopg
 from flask import Flask, g, has_app_context
+from flask.cli import FlaskGroup
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.rows import namedtuple_row
 from psycopg.sql import SQL, Identifier
@@ -31,6 +33,13 @@ Row = Any
 db = SQLAlchemy()
 _open: ContextVar[PoolProxiedConnection | None] = ContextVar("open_transaction", default=None)
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
+"""What a database raises that answers, but not in the time a page has."""
+LOCK_TIMEOUT_MS = 4_000
+STATEMENT_TIMEOUT_MS = 15_000
+"""How long one statement of a page may wait for a lock, and take. Jobs and commands may take longer."""
+RANDOM_PAGE_COST = "1.1"
+"""What the planner of our sessions thinks of one page at a place of its own: disks have no heads any more."""
 UNREACHABLE = (*_BROKEN, DBAPIError, PoolEmpty)
 """What a database raises that is down, goes away or has no connection left."""
 
@@ -45,18 +54,26 @@ def init(app: Flask, database_url: str, *, live: bool = False) -> None:
     `live` is whether this installation can move real money: its sessions say so to the database,
     which marks what they write and keeps test money from banks.
     """
-    pool = {"pool_size": 4, "max_overflow": 8, "pool_timeout": 10, "pool_recycle": 1800}
+    # The overflow is for jobs: each turn has a thread of its own, and a lock, a transaction and reads.
+    pool = {"pool_size": 4, "max_overflow": 60, "pool_timeout": 10, "pool_recycle": 1800}
     app.config["SQLALCHEMY_DATABASE_URI"] = database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**pool, "pool_pre_ping": True, "pool_reset_on_return": "rollback"}
     app.config["SQLALCHEMY_BINDS"] = {"read": {"url": database_url, **pool, "isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}}
     db.init_app(app)
-    if click.get_current_context(silent=True):  # the flask command; the web server migrates nothing and need not load Alembic
+    if is_command():  # the web server migrates nothing and need not load Alembic
         migrations(app)
     app.teardown_appcontext(_release)
+    hurried_by = (0, 0) if is_command() else (LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS)
+    session = Session("live" if live else "test", *hurried_by)
     with app.app_context():
-        mode = "live" if live else "test"
-        event.listen(db.engine, "connect", partial(_prepare, mode))
-        event.listen(db.engines["read"], "connect", partial(_prepare_read, mode))
+        event.listen(db.engine, "connect", partial(_prepare, session))
+        event.listen(db.engines["read"], "connect", partial(_prepare_read, session))
+
+
+def is_command() -> bool:
+    """Whether the flask command asks, and not a server, which may be a command of click, too."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.find_root().command, FlaskGroup)
 
 
 def migrations(app: Flask) -> None:
@@ -66,6 +83,23 @@ def migrations(app: Flask) -> None:
     Migrate(app, db)
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every session of a process says of itself to the database; no time-out is 0."""
+
+    mode: str
+    lock_timeout_ms: int
+    statement_timeout_ms: int
+
+
+_SAY = """
+select
+  set_config('TimeZone', 'UTC', false),
+  set_config('client_area.mode', %s, false),
+  set_config('lock_timeout', %s, false),
+  set_config('statement_timeout', %s, false),
+  set_config('random_page_cost', %s, false)
+"""
 _MAY_ACT_AS = """
 select 1
 from pg_roles
@@ -85,13 +119,13 @@ def _closed_on_failure(connection: Any) -> Iterator[None]:
         raise
 
 
-def _prepare(mode: str, connection: Any, _record: object) -> None:
+def _prepare(session: Session, connection: Any, _record: object) -> None:
     """Say what the settings are, and act as the app's role where that can be: `app.guard` says what it may and when it is not."""
     role = config.current().database_role
     with _closed_on_failure(connection):
         with connection.cursor() as cursor:
-            cursor.execute("set time zone 'UTC'")
-            cursor.execute("select set_config('client_area.mode', %s, false)", (mode,))
+            limits = (str(session.lock_timeout_ms), str(session.statement_timeout_ms))
+            cursor.execute(_SAY, (session.mode, *limits, RANDOM_PAGE_COST))
             cursor.execute(_MAY_ACT_AS, (role,))
             if cursor.fetchone():
                 cursor.execute(SQL("set role {}").format(Identifier(role)))
@@ -99,9 +133,9 @@ def _prepare(mode: str, connection: Any, _record: object) -> None:
             connection.commit()
 
 
-def _prepare_read(mode: str, connection: Any, record: object) -> None:
+def _prepare_read(session: Session, connection: Any, record: object) -> None:
     connection.autocommit = True
-    _prepare(mode, connection, record)
+    _prepare(session, connection, record)
     with _closed_on_failure(connection):
         connection.execute("set default_transaction_read_only = on")
 
@@ -207,6 +241,8 @@ def rows(sql: str, /, **params: object) -> list[Row]:
         return _fetch(connection, sql, params)
     try:
         return _fetch(_read_connection(), sql, params)
+    except BUSY:
+        raise
     except _BROKEN:  # the server went away since the pool was filled: one try on a new connection
         _discard()
         return _fetch(_read_connection(), sql, params)

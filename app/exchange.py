@@ -8,9 +8,9 @@ over) is brought over at the rate of that day.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import config
 from app import approvals, clock, customers, db, fx, mail, payments, refunds, services, wallet
@@ -64,17 +64,25 @@ def obstacle(customer: Customer) -> str:
     """Why the currency cannot be changed now, as a sentence that says what to do; nothing when it can."""
     found = db.rows(_OBSTACLES, id=customer.id, currency=customer.currency)[0]
     writer = formats(customer.locale, customer.timezone)
-    until = writer.day_time(found.closes_at) if found.closes_at else ""
+    until = writer.day_time(datetime.fromisoformat(found.started[-1])) if found.started else ""
     reasons = {
         f"Refund {found.refund} is under way. Wait until it has come to its end": found.refund,
         "A payment is disputed with its bank. Wait until the bank has decided": found.disputed,
         "A payment that was taken back left a debt. Add funds to settle it": found.owed,
         "Some of your money is on hold. Wait until it is free again": found.held,
         f"{found.bill} waits to be paid, and a bill keeps its currency. Pay or cancel it": found.bill,
-        f"A payment to your balance has been started. Finish it, or wait until its page closes ({until})": until,
+        f"{_started(found.started, writer)} Finish it, cancel it on its page, or wait until that closes ({until})": until,
     }
     first = next((reason for reason, stands in reasons.items() if stands), "")
     return f"{first}, then change the currency." if first else _too_soon(customer.id, writer)
+
+
+def _started(payment: list[Any] | None, writer: Formats) -> str:
+    """Which payment bars a change, as a sentence."""
+    if not payment:
+        return ""
+    label, amount, currency, number, _ = payment
+    return f"Your payment of {writer.money(amount, currency)} by {label} for {number} has been started."
 
 
 def preview(customer: Customer, into: str) -> Preview:
@@ -217,7 +225,17 @@ select
   exists (select from accounts where customer_id = %(id)s and kind = 'debt' and balance < 0) as owed,
   exists (select from accounts where customer_id = %(id)s and kind = 'hold' and balance > 0) as held,
   (select proforma_number from bills where customer_id = %(id)s and kind = 'service' and status = 'unpaid' and currency = %(currency)s order by id limit 1) as bill,
-  (select max(expires_at) from payments where customer_id = %(id)s and state in ('created', 'unknown', 'pending') and gateway <> 'bank') as closes_at
+  (
+    select jsonb_build_array(p.method_label, p.amount, p.currency,
+      coalesce(b.invoice_number, b.proforma_number), p.expires_at)
+    from payments p
+    join bills b on b.id = p.bill_id
+    where p.customer_id = %(id)s
+      and p.state in ('created', 'unknown', 'pending')
+      and p.gateway <> 'bank'
+    order by p.expires_at desc
+    limit 1
+  ) as started
 """
 _LEFT_BEHIND = """
 select distinct c.id, a.currency::text from conversions v

@@ -14,9 +14,10 @@ import json
 import logging
 import re
 import smtplib
+import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email import policy
@@ -33,11 +34,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 import config
-from app import clock, db, languages
+from app import clock, db, languages, outside, troubles
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 10
+SIGN_IN_S: Final = 20.0
+LONGEST_S: Final = 60.0
+"""How long one mail may take, however steadily its server drips; a file of some megabytes travels with it."""
+GOODBYE_S: Final = 3.0
+MANY: Final = 3
+"""So many mails that were put off in a round in which none was taken: it is the server, not an address."""
+PROBE: Final = timedelta(minutes=1)
+"""While the server is in trouble, how often one mail tries, whatever its own turn."""
 LEASE: Final = timedelta(minutes=5)
 FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=6)
@@ -77,7 +86,7 @@ returning *
 """
 _FILES: Final = "select d.number, f.pdf from documents d join document_files f on f.document_id = d.id where d.number = any(%(numbers)s)"
 _SENT: Final = """
-update mails set sent_at = %(now)s, error = null,
+update mails set sent_at = %(now)s, error = null, server_failed = false,
   body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
 where id = %(id)s
 """
@@ -85,7 +94,29 @@ _KEPT: Final = """
 update mails set sent_at = %(now)s, tries = tries + 1
 where id in (select id from mails where sent_at is null and refused_at is null and due_at <= %(now)s order by id limit %(limit)s for update skip locked)
 """
-_FAILED: Final = "update mails set due_at = %(due_at)s, error = %(error)s where id = %(id)s"
+_FAILED: Final = """
+update mails
+set due_at = %(due_at)s, error = %(error)s, server_failed = %(server_failed)s
+where id = %(id)s
+"""
+_RELEASE: Final = """
+update mails set due_at = least(due_at, %(now)s), server_failed = false
+where server_failed and sent_at is null and refused_at is null
+"""
+_LET_ONE_TRY: Final = """
+update mails set due_at = %(now)s
+where id = (
+  select id from mails
+  where server_failed and sent_at is null and refused_at is null
+  order by id
+  limit 1
+)
+and due_at > %(now)s
+"""
+_WAITS_FOR_SERVER: Final = """
+select exists (
+  select from mails where server_failed and sent_at is null and refused_at is null)
+"""
 _REFUSED: Final = """
 update mails set refused_at = %(now)s, error = %(error)s,
   body_text = case when %(forget)s then '' else body_text end, body_html = case when %(forget)s then null else body_html end
@@ -289,11 +320,11 @@ def deliver(limit: int = 100) -> int:
     Without MAIL_URL the sandbox takes every mail as sent (it is read at /sandbox/mail); outside the sandbox they wait for a server.
     """
     settings = config.current()
-    if not settings.mail_url and not settings.sandbox:
-        return 0
     if not settings.mail_url:
-        return _keep_here(limit)
-    sent = 0
+        troubles.over("mail_server")
+        return _keep_here(limit) if settings.sandbox else 0
+    _let_one_try()
+    sent = failed = 0
     try:
         with _server(settings.mail_url) as server:
             for _ in range(limit):
@@ -301,11 +332,37 @@ def deliver(limit: int = 100) -> int:
                 if outcome is None:
                     break
                 sent += outcome
+                failed += not outcome
     except InClear as error:
-        log.error("No mail was sent, all of it waits: %s", error)  # noqa: TRY400 - the sentence says it all
+        troubles.note("mail_server", f"No mail was sent, all of it waits: {error}")
     except (OSError, smtplib.SMTPException) as error:
-        log.warning("the mail server cannot be reached: %s", error)
+        said = str(error) or type(error).__name__
+        troubles.note("mail_server", f"The mail server cannot be reached: {said}")
+    else:
+        _note_round(sent, failed)
     return sent
+
+
+def _let_one_try() -> None:
+    """While the server is in trouble, let one mail try each minute: it will know first when it is over."""
+    trouble = troubles.find("mail_server")
+    if trouble and clock.now() - trouble.last_at >= PROBE:
+        with db.transaction():
+            db.execute(_LET_ONE_TRY, now=clock.now())
+
+
+def _note_round(sent: int, failed: int) -> None:
+    """What a round says of the server. Once it takes mails again, those that waited for it are due."""
+    if failed >= MANY and not sent:
+        troubles.note("mail_server", f"The mail server took none of {failed} mails.")
+        return
+    trouble = troubles.find("mail_server")
+    if trouble is None or not (sent or not db.scalar(_WAITS_FOR_SERVER)):
+        return
+    if clock.now() - trouble.since >= PROBE:
+        with db.transaction():
+            db.execute(_RELEASE, now=clock.now())
+    troubles.over("mail_server")
 
 
 def of_customer(customer_id: int, limit: int, before: int | None = None) -> list[Mail]:
@@ -364,7 +421,10 @@ def _deliver_one(server: smtplib.SMTP) -> int | None:
         return None
     try:
         # Not send_message, which writes ">From" where a line of a mail begins with "From".
-        server.sendmail(config.current().mail_from, [row.recipient], _message(row).as_bytes())
+        message = _message(row).as_bytes()
+        with outside.call(LONGEST_S):
+            outside.watch(server.sock)
+            server.sendmail(config.current().mail_from, [row.recipient], message)
     except (OSError, ValueError, smtplib.SMTPException) as error:
         _note_failure(row, error)
         if server.sock is None:  # it hung up, and would refuse every other mail as well
@@ -381,10 +441,11 @@ def _note_failure(row: db.Row, error: Exception) -> None:
         with db.transaction():
             db.execute(_REFUSED, id=row.id, now=clock.now(), error=str(error)[:500], forget=row.kind in SECRET_KINDS)
         return
+    server_failed = not _for_good(error)
     wait = min(FIRST_WAIT * 2 ** min(row.tries - 1, 20), LONGEST_WAIT)
     log.warning("mail %s was not sent (try %s): %s", row.id, row.tries, type(error).__name__)
     with db.transaction():
-        db.execute(_FAILED, id=row.id, due_at=clock.now() + wait, error=str(error)[:500])
+        db.execute(_FAILED, id=row.id, due_at=clock.now() + wait, error=str(error)[:500], server_failed=server_failed)
 
 
 def _for_good(error: Exception) -> bool:
@@ -442,11 +503,27 @@ def _server(mail_url: str) -> Iterator[smtplib.SMTP]:
     """
     url = urlsplit(mail_url)
     context = ssl.create_default_context()
-    with _connect(url, context) as server:
-        _encrypt(server, url, context)
-        if url.username:
-            server.login(unquote(url.username), unquote(url.password or ""))
+    with outside.call(SIGN_IN_S):
+        server = _connect(url, context)
+        try:
+            _encrypt(server, url, context)
+            if url.username:
+                server.login(unquote(url.username), unquote(url.password or ""))
+        except BaseException:
+            server.close()
+            raise
+    try:
         yield server
+    finally:
+        _hang_up(server)
+
+
+def _hang_up(server: smtplib.SMTP) -> None:
+    """Say goodbye. How that is answered says nothing of the mails."""
+    with suppress(OSError, smtplib.SMTPException), outside.call(GOODBYE_S):
+        outside.watch(server.sock)
+        server.docmd("QUIT")
+    server.close()
 
 
 def _encrypt(server: smtplib.SMTP, url: SplitResult, context: ssl.SSLContext) -> None:
@@ -466,8 +543,24 @@ def _is_here(server: smtplib.SMTP) -> bool:
     return server.sock is not None and ip_address(server.sock.getpeername()[0]).is_loopback
 
 
+class _Plain(smtplib.SMTP):
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """Connect so that it can be cut off."""
+        line: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
+        outside.watch(line)
+        return line
+
+
+class _Encrypted(smtplib.SMTP_SSL):
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """Connect so that it can be cut off."""
+        line: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
+        outside.watch(line)
+        return line
+
+
 def _connect(url: SplitResult, context: ssl.SSLContext) -> smtplib.SMTP:
     host = url.hostname or "localhost"
     if url.scheme == "smtps":
-        return smtplib.SMTP_SSL(host, url.port or 465, timeout=TIMEOUT_S, context=context)
-    return smtplib.SMTP(host, url.port or (587 if url.scheme == "smtp+starttls" else 25), timeout=TIMEOUT_S)
+        return _Encrypted(host, url.port or 465, timeout=TIMEOUT_S, context=context)
+    return _Plain(host, url.port or (587 if url.scheme == "smtp+starttls" else 25), timeout=TIMEOUT_S)

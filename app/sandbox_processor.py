@@ -256,6 +256,11 @@ class PretendProcessor:
             )
             self._tell(row.reference, choice.tells, now, later)
 
+    def close(self, reference: str) -> None:
+        """Close an open session, as a merchant may ask for. Raises ProcessorDown."""
+        self._answer()
+        self.choose(reference, Choice("Closed by the merchant", "expired", ("expired",)))
+
     def deliver(self, send: Send | None = None) -> int:
         """Send the webhooks that are due, oldest first; one that is not answered with 2xx is tried again, later each time."""
         delivered = 0

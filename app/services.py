@@ -369,7 +369,7 @@ def _at(net: int, currency: str, into: str, rate: Decimal) -> int:
 
 _SERVICES = """
 select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.detail, s.months, s.status, s.auto_renew, s.payment_source, s.priority,
-  s.started_on, s.paid_through, least(kp.net, coalesce(pr.net, ap.net)) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state,
+  s.started_on, s.paid_through, least(kp.net, coalesce(pr.net, ap.net)) as net, s.card_id, c.currency, c.country, c.postcode, c.vat_id, c.vat_id_state, c.kind as buyer_kind,
   w.months as wanted, b.proforma_number, b.status = 'unpaid' as waits,
   (select (make_date(k.exp_year, k.exp_month, 1) + interval '1 month')::date from saved_cards k where k.id = s.card_id and k.removed_at is null and k.unusable = '') as card_ends,
   coalesce(pr.net, ap.net) as list_net, kp.net as kept_net, kp.until as kept_until,
@@ -461,7 +461,8 @@ def _price(row: db.Row) -> Money | None:
 
 
 def _rate(row: db.Row) -> Decimal:
-    return tax.treatment(config.current().seller, tax.Party(row.country or "", row.vat_id, row.postcode, row.vat_id_state), clock.today()).rate
+    settings, buyer = config.current(), tax.Party(row.country or "", row.vat_id, row.postcode, row.vat_id_state, row.buyer_kind)
+    return tax.treatment(settings.seller, buyer, clock.today(), trust_unverified=settings.reverse_charge_unverified).rate
 
 
 # Orders and renewals

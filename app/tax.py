@@ -6,8 +6,8 @@ E exempt, O outside the scope. The rules are the Directive's (2006/112/EC); whoe
 
 import csv
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -26,28 +26,34 @@ from app.money import Money
 RATES = Path(__file__).parent / "data" / "vat-rates.csv"
 
 Category = Literal["S", "AE", "E", "O"]
-VatPoint = Literal["on_supply", "on_topup", "none"]
 
 EU = frozenset(["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"])
 
 # Inside a member state and outside its VAT area, told by the postcode: the Canaries, Ceuta and Melilla; Büsingen and
-# Heligoland; Livigno and Campione. Territories with a country code of their own (GP, RE, AX …) are not in EU at all.
+# Heligoland; Livigno and Campione; the overseas parts of France. Territories with a country code of their own (GP, RE, AX …) are not in EU at all.
 # Northern Ireland (GB, VAT IDs with XI) is in the Union's VAT area for goods alone, so for us it lies outside.
 _OUTSIDE_BY_POSTCODE: Mapping[str, tuple[str, ...]] = {
     "ES": ("35", "38", "51", "52"),
     "DE": ("78266", "27498"),
     "IT": ("23041", "22061"),
+    "FR": ("97", "98"),
+}
+# Inside the VAT area, with a standard rate of its own: Madeira and the Azores; Jungholz and the Kleinwalsertal.
+_REGIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "PT": {"PT-30": ("90", "91", "92", "93"), "PT-20": ("95", "96", "97", "98", "99")},
+    "AT": {"AT-MIT": ("6691", "6991", "6992", "6993")},
 }
 _TREATED_AS = {"MC": "FR"}
 """Monaco is taxed as France."""
+
+BUSINESS_STATES = frozenset({"valid", "confirmed"})
+"""States of a VAT ID that prove a business: the register knows it, or a person of support looked at other proof."""
 
 _REVERSE_CHARGE = "Reverse charge: the customer owes the VAT (Articles 44 and 196, Directive 2006/112/EC)."
 _OUTSIDE = "Not subject to EU VAT: supplied where the customer is established (Articles 44 and 58, Directive 2006/112/EC)."
 _SMALL_BUSINESS = "Exempt from VAT: small business scheme (Article 284, Directive 2006/112/EC)."
 _NO_VAT = "No VAT is charged: the seller is not registered for it."
-_DEPOSIT = "Prepayment to your balance, not a VAT invoice."
-_PREPAYMENT = f"{_DEPOSIT} No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
-_ADVANCE = "Advance invoice for a prepayment to your balance."
+_PREPAYMENT = "Prepayment to your balance, not a VAT invoice. No VAT is due yet: it is charged on the invoice of each service that the balance pays for."
 
 
 class Seller(Protocol):
@@ -60,7 +66,7 @@ class Seller(Protocol):
 
 
 class Buyer(Protocol):
-    """What the rules ask of a buyer. A VAT ID whose `vat_id_state` is "invalid" makes no business of them."""
+    """What the rules ask of a buyer. Only a company whose VAT ID the register or support confirmed is a business."""
 
     @property
     def country(self) -> str | None: ...
@@ -70,6 +76,8 @@ class Buyer(Protocol):
     def vat_id(self) -> str: ...
     @property
     def vat_id_state(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Party:
     vat_id: str = ""
     postcode: str = ""
     vat_id_state: str = "unverified"
+    kind: str = "company"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +109,31 @@ class Treatment:
         return gross - vat, vat
 
 
-def treatment(seller: Seller, buyer: Buyer, on: date) -> Treatment:
-    """How a service supplied on a date is taxed. Raises LookupError when the buyer's country, or the rate of that date, is unknown."""
+def treatment(seller: Seller, buyer: Buyer, on: date, *, trust_unverified: bool = False) -> Treatment:
+    """How a service supplied on a date is taxed.
+
+    `trust_unverified` takes a company's VAT ID for a business's before the register was asked, which is the seller's own risk.
+    Raises LookupError when the buyer's country, or the rate of that date, is unknown.
+    """
     here, there = _area(seller.country, ""), _area(buyer.country or "", buyer.postcode)
     if not seller.vat_id:
         return Treatment("E", Decimal(0), _SMALL_BUSINESS) if here in EU else Treatment("O", Decimal(0), _NO_VAT)
     if there == here:
-        return Treatment("S", rate(here, on))
+        return Treatment("S", rate(_region(there, buyer.postcode), on))
     if there not in EU or here not in EU:
         return Treatment("O", Decimal(0), _OUTSIDE)
-    if _is_business(buyer):
+    if is_business(buyer, trust_unverified=trust_unverified):
         return Treatment("AE", Decimal(0), _REVERSE_CHARGE)
-    return Treatment("S", rate(there, on), f"VAT ({_country_name(there)}), declared through the One Stop Shop.")
+    return Treatment("S", rate(_region(there, buyer.postcode), on), f"VAT ({_country_name(there)}), declared through the One Stop Shop.")
 
 
-def for_topup(seller: Seller, buyer: Buyer, on: date, vat_point: VatPoint = "on_supply") -> Treatment:
-    """How a top-up is taxed. By default not at all: what the balance will pay for is not known yet.
+def for_topup() -> Treatment:
+    """How a top-up is taxed: not at all, as what the balance will pay for is not known yet.
 
     A prepayment is taxed only when the supply it pays for is known in its particulars (C-419/02 BUPA; Articles 65 and 73a of the
-    Directive), and a balance may buy servers, domains or licences, or be refunded. `on_topup` is for a seller whose only
-    service is known beforehand. Raises LookupError as `treatment` does.
+    Directive), and a balance may buy servers, domains or licences, or be refunded.
     """
-    if vat_point == "on_topup":
-        taxed = treatment(seller, buyer, on)
-        return replace(taxed, legal_note=f"{_ADVANCE} {taxed.legal_note}".rstrip())
-    return Treatment("O", Decimal(0), _PREPAYMENT if vat_point == "on_supply" else f"{_DEPOSIT} {_NO_VAT}")
+    return Treatment("O", Decimal(0), _PREPAYMENT)
 
 
 def rate(country: str, on: date) -> Decimal:
@@ -188,16 +197,29 @@ def _is_valid_outside(country: str, compact: str) -> bool:
     return form.is_valid(compact) if form else len(compact) <= 20 and any(char.isdigit() for char in compact)
 
 
-def _is_business(buyer: Buyer) -> bool:
-    return bool(buyer.vat_id) and buyer.vat_id_state != "invalid" and vat_id_problem(buyer.country or "", buyer.vat_id) is None
+def is_business(buyer: Buyer, *, trust_unverified: bool = False) -> bool:
+    """Whether a buyer counts as a business: never a private person, whatever number was entered."""
+    proven = buyer.vat_id_state in BUSINESS_STATES or (trust_unverified and buyer.vat_id_state == "unverified")
+    return buyer.kind == "company" and bool(buyer.vat_id) and proven and vat_id_problem(buyer.country or "", buyer.vat_id) is None
 
 
 def _area(country: str, postcode: str) -> str:
     """The VAT area a place belongs to: its country, or none of the Union's."""
     if not country:
         raise LookupError("the buyer's country is not known")
-    outside = postcode.startswith(_OUTSIDE_BY_POSTCODE.get(country, ("none",)))
+    outside = _plain(postcode).startswith(_OUTSIDE_BY_POSTCODE.get(country, ("none",)))
     return f"{country} outside" if outside else _TREATED_AS.get(country, country)
+
+
+def _region(country: str, postcode: str) -> str:
+    """The part of a country that has a rate of its own, else the country."""
+    parts = _REGIONS.get(country, {})
+    return next((part for part, prefixes in parts.items() if _plain(postcode).startswith(prefixes)), country)
+
+
+def _plain(postcode: str) -> str:
+    """A postcode without blanks and without the country before it: 9000-062 for "P-9000-062"."""
+    return re.sub(r"^[A-Z]{1,2}[- ]", "", postcode.upper().strip()).replace(" ", "")
 
 
 def _vat_prefix(country: str) -> str:
@@ -208,11 +230,66 @@ def _country_name(country: str) -> str:
     return str(Locale("en").territories.get(country, country))
 
 
+class RatesRefused(ValueError):
+    """Rates of VAT that are missing or cannot be read; `str()` is a sentence for the operator."""
+
+
+_own: dict[str, str] = {}
+
+
+def use(path: str) -> None:
+    """Let the operator's own file of rates, in the form of ours, add to and come before them; "" for none. Raises RatesRefused."""
+    read = list(_read(Path(path))) if path else []
+    _own.clear()
+    if read:
+        _own["path"] = path
+    _rates.cache_clear()
+
+
+def refuse_seller_without_rate(seller: Seller, on: date) -> None:
+    """Raises RatesRefused for a seller who has to charge VAT at a rate that nobody has written down."""
+    if not seller.vat_id:
+        return
+    try:
+        rate(_TREATED_AS.get(seller.country, seller.country), on)
+    except LookupError:
+        raise RatesRefused(
+            f"No VAT rate of {seller.country} is known. Write it into a file and name that in VAT_RATES_FILE: the first line "
+            f"country,since,percent, then for instance {seller.country},2020-01-01,20. A seller without VAT sets SELLER_VAT_ID empty."
+        ) from None
+
+
+_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,2})?")
+_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
+
+
+def _read(path: Path) -> Iterator[tuple[str, date, Decimal]]:
+    """The lines of a file of rates. Raises RatesRefused."""
+    try:
+        with path.open(encoding="ascii", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError):
+        raise RatesRefused(f"VAT_RATES_FILE={path} cannot be read.") from None
+    if not lines or lines[0] != ["country", "since", "percent"]:
+        raise RatesRefused(f"VAT_RATES_FILE={path}: the first line must be country,since,percent.")
+    for number, line in enumerate(lines[1:], 2):
+        where = f"VAT_RATES_FILE={path}, line {number}:"
+        country, since, percent = (*line, "", "", "")[:3]
+        if not _COUNTRY.fullmatch(country):
+            raise RatesRefused(f"{where} {country or 'nothing'} is no country; write its two letters, like DE.")
+        if not _PERCENT.fullmatch(percent):
+            raise RatesRefused(f"{where} write the percent like 20 or 25.5.")
+        try:
+            day = date.fromisoformat(since)
+        except ValueError:
+            raise RatesRefused(f"{where} write the day like 2023-07-10.") from None
+        yield country, day, Decimal(percent)
+
+
 @cache
 def _rates() -> Mapping[str, list[tuple[date, Decimal]]]:
-    with RATES.open(encoding="ascii", newline="") as file:
-        lines = sorted((line["country"], date.fromisoformat(line["since"]), Decimal(line["percent"])) for line in csv.DictReader(file))
-    found: dict[str, list[tuple[date, Decimal]]] = {}
-    for country, since, percent in lines:
-        found.setdefault(country, []).append((since, percent))
-    return found
+    found: dict[str, dict[date, Decimal]] = {}
+    for path in (RATES, *map(Path, _own.values())):
+        for country, since, percent in _read(path):
+            found.setdefault(country, {})[since] = percent
+    return {country: sorted(rates.items()) for country, rates in found.items()}

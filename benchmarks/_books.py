@@ -90,7 +90,8 @@ def pgbench() -> str:
 def per_second(address: URL, script: Path, clients: int, seconds: float) -> float:
     """Transactions a second of a pgbench script, with prepared statements. Stops the benchmark when one fails."""
     host = address.query.get("host") or address.host or "localhost"
-    where = ["-h", str(host), "-p", str(address.port or 5432), "-U", address.username or "postgres", str(address.database)]
+    port = address.query.get("port") or address.port or 5432
+    where = ["-h", str(host), "-p", str(port), "-U", address.username or "postgres", str(address.database)]
     environment = {**os.environ, **({"PGPASSWORD": address.password} if address.password else {})}
     command = [pgbench(), "-n", "-M", "prepared", "-f", str(script), "-c", str(clients), "-j", "2", "-T", str(max(1, round(seconds))), *where]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -15,12 +15,14 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from _size import sized
+
 import config
 from app import bank, create_app, customers, db, invoicing, remittance
 from app.invoicing import Draft, Line
 from tests.banks import GERMAN, Transfer, camt
 
-CUSTOMERS = 200
+CUSTOMERS = sized(200, 5)
 PROFILE = customers.Profile(name="Anna Kowalska", street="Turmstraße 12", postcode="10559", city="Berlin", country="DE", currency="EUR")
 
 

@@ -15,13 +15,14 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from _size import sized
 from babel import dates, numbers
 
 from app.formats import LOCALES, NO_BREAK_SPACE, formats
 
 ZONE = "Europe/Berlin"
 ROWS = [(((-1) ** n) * (n * 7_919 + 5) % 250_000 - 90_000, 128_460 + n * 3_571, datetime(2026, 11, 21, 14, 3, tzinfo=UTC) - timedelta(hours=37 * n)) for n in range(50)]
-ROUNDS, WANTED = 30, 20
+ROUNDS, WANTED = sized(30, 1), 20
 
 
 def compiled(locale: str) -> list[str]:

@@ -17,12 +17,14 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from _size import sized
+
 import config
 from app import clock, create_app, customers, db, invoicing
 from app.invoicing import Draft, Filter, Line, Settlement
 
-EACH = 500
-WHALE = 50_000
+EACH = sized(500, 70)
+WHALE = sized(50_000, 200)
 FILTERS = {
     "newest 25": {},
     "unpaid": {"status": "unpaid"},

@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import psycopg
 from _books import Verdict, best, connected, house, rate
+from _size import sized
 from flask import Flask
 
 from app import db, ledger
 from app.ledger import Posting
 
-RENEWALS, CHUNK, ROUNDS, SINGLE = 20_000, 1_000, 3, 300
+RENEWALS, CHUNK = sized(20_000, 2_000), sized(1_000, 500)
+ROUNDS, SINGLE = sized(3, 1), sized(300, 20)
 _numbers = count(1)
 
 

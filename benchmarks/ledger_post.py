@@ -15,13 +15,15 @@ from typing import Any
 from uuid import uuid4
 
 from _books import ACCOUNTS, Verdict, best, connected, house, open_accounts, per_second, rate, server_cpu
+from _size import sized
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Text, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
 from app import clock, db, ledger
 
-ROUNDS, SECONDS, PYTHON_POSTINGS, CPU_POSTINGS = 3, 1, 300, 1_000
+ROUNDS, SECONDS = sized(3, 1), 1
+PYTHON_POSTINGS, CPU_POSTINGS = sized(300, 100), sized(1_000, 20)
 
 LIMIT = """
 create schema least;

@@ -15,11 +15,12 @@ from statistics import median
 
 import psycopg
 from _books import Verdict, connected, house
+from _size import sized
 
 from app import db, ledger
 from app.ledger import Filter
 
-SMALL, TIMES, FLAT = 10_000, 300, 2.5
+SMALL, TIMES, FLAT = sized(10_000, 4_000), sized(300, 3), 2.5
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 FILL = (

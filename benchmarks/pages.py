@@ -1,8 +1,9 @@
 """Pages, signed in, with 500 invoices and 2,000 or 20,000 movements: statements, CPU, time over HTTP, bytes.
 
-    DATABASE_URL=… python benchmarks/pages.py
+    DATABASE_URL=… python benchmarks/pages.py [--movements 2000 20000] [--others 10]
 
-Needs a migrated database of its own and fills it by the house's verbs (a minute). The movements page stands beside its limit (a bare
+Needs a migrated database of its own and fills it by the house's verbs (some minutes): first somebody alone, then others, then the same beside them.
+It fails where a page reads a table that grows with everybody's history from end to end. The movements page stands beside its limit (a bare
 WSGI function: psycopg and f-strings, the same HTML) and beside itself the usual way (the same house and templates, with ORM entities and
 Babel in each cell), all three in one run and by turns, so the ratios hold on a busy machine too.
 """
@@ -11,7 +12,9 @@ import argparse
 import gzip
 import hashlib
 import http.client
+import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -40,6 +43,8 @@ from werkzeug.test import Client
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from _size import sized
+
 import config
 from app import clock, create_app, customers, db, invoicing, ledger, services, wallet, web
 from app.blueprints import transactions as pages
@@ -49,9 +54,29 @@ from app.wallet import Spend
 
 HOUSE = Path(__file__).parents[1]
 SECRET = "b" * 48
-INVOICES = 500
+INVOICES = sized(500, 60)
 SIZES = (2_000, 20_000)
-PAGES = ("/balance", "/transactions", "/transactions?q=vps-7&min=10", "/invoices", "/invoices?status=paid&q=vps-7", "/services", "/refunds", "/add-funds", "/profile")
+GROWING = frozenset(
+    {"entries", "transfers", "bills", "bill_lines", "documents", "document_files", "payments", "payment_events", "mails", "lots", "allocations", "refunds", "renewals"}
+)
+"""Tables that have a row for everything that ever happened to anybody: no page may read one from end to end."""
+SMALL = 1_000
+"""Rows below which the planner may rightly read a whole table."""
+PAGES = (
+    "/balance",
+    "/transactions",
+    "/transactions?q=vps-7&min=10",
+    "/invoices",
+    "/invoices?status=paid&q=vps-7",
+    "/services",
+    "/refunds",
+    "/add-funds",
+    "/profile",
+    "/transactions?kind=topup",
+    "/transactions?q=nothing-like-it",
+    "{invoice}",
+    "{invoice}.pdf",
+)
 PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 LIMITS_MS = {"page": 8, "fragment": 5, "chip": 3}
 MOVEMENTS = "/transactions"
@@ -115,7 +140,9 @@ def limit_of(url: str, whole: str, statements: list[str]) -> Callable[..., list[
     def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
         token = dict(pair.split("=", 1) for pair in environ["HTTP_COOKIE"].split("; "))["sid"]
         now = datetime.now(UTC)
-        me = connection.execute(who, {"id": hashlib.sha256(token.encode()).digest(), "now": now, "idle": now - timedelta(hours=2)}).fetchone()
+        me = connection.execute(
+            who, {"id": hashlib.sha256(token.encode()).digest(), "now": now, "idle": now - timedelta(hours=2), "staff_idle": now - timedelta(hours=1)}
+        ).fetchone()
         if me is None:
             start_response("303 See Other", [("Location", "/login")])
             return []
@@ -255,15 +282,16 @@ def usual_app(settings: config.Settings) -> Flask:
         return customers.SignedIn(**facts, **purse, **known, unpaid_count=unpaid, display_currencies=[])
 
     def movements() -> Any:
-        asked = pages._asked()  # noqa: SLF001 - the same filter, read the same way
-        account = orm.query(Account).filter_by(customer_id=current_user.customer_id, kind="wallet").one()
+        me, place = current_user, pages.Place()
+        asked = pages._asked(me, place)  # noqa: SLF001 - the same filter, read the same way
+        account = orm.query(Account).filter_by(customer_id=me.customer_id, kind="wallet").one()
         mine = orm.query(Entry).filter_by(account_id=account.id)
         entries = mine.options(joinedload(Entry.transfer).joinedload(Transfer.bill)).order_by(Entry.seq.desc()).limit(51).all()
         totals = ledger.Totals(mine.count(), *(mine.with_entities(func.coalesce(func.sum(Entry.amount), 0)).filter(way).scalar() for way in (Entry.amount > 0, Entry.amount < 0)))
         return web.page(
-            "transactions/index.html", "results", cells=entries[:50], totals=totals, asked=asked, account="wallet", currency="EUR", stood=None, kinds=pages.OFFERED, start=MOVEMENTS,
-            accounts=[(word, MOVEMENTS, False) for word in pages.ACCOUNTS.values()], presets=pages._presets(asked, "wallet", clock.today()),  # noqa: SLF001
-            address=partial(pages._address, asked, "wallet"), following=f"{MOVEMENTS}?before={entries[-1].seq}",  # noqa: SLF001
+            "transactions/index.html", "results", cells=entries[:50], totals=totals, asked=asked, place=place, currency="EUR", stood=None, kinds=pages.OFFERED, start=MOVEMENTS, chips=[],
+            accounts=[(word, MOVEMENTS, False) for word in pages.ACCOUNTS.values()], presets=pages._presets(asked, place, clock.today()),  # noqa: SLF001
+            address=partial(pages._address, asked, place), following=f"{MOVEMENTS}?before={entries[-1].seq}",  # noqa: SLF001
         )  # fmt: skip
 
     app.login_manager.request_loader(load)  # type: ignore[attr-defined]
@@ -274,19 +302,48 @@ def usual_app(settings: config.Settings) -> Flask:
 # Measuring
 
 
+given: list[tuple[str, dict[str, object]]] = []
+"""The statements of the page that was counted last, with their parameters."""
+
+
+def scanned(url: str) -> set[str]:
+    """The growing tables that the plans of the page counted last read from end to end."""
+    found: set[str] = set()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"set random_page_cost = {db.RANDOM_PAGE_COST}")
+        large = {name for name in GROWING if connection.execute(f"select count(*) > {SMALL} from {name}").fetchone()[0]}  # type: ignore[index]
+        for sql, params in given:
+            if re.match(r"\s*(select|with)\b", sql):
+                plan = connection.execute(f"explain (format json) {sql}", params).fetchone()[0][0]["Plan"]  # type: ignore[index]
+                found |= read_whole(plan) & large
+    return found
+
+
+def read_whole(plan: dict[str, Any]) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    own = {plan["Relation Name"]} if plan["Node Type"] in {"Seq Scan", "Parallel Seq Scan"} else set()
+    return own.union(*(read_whole(part) for part in plan.get("Plans", [])))
+
+
 @contextmanager
 def counting() -> Iterator[list[str]]:
     """The statements that are asked inside."""
     asked: list[str] = []
     fetch = db._fetch  # noqa: SLF001 - the one place every statement passes
-    db._fetch = lambda connection, sql, *more: asked.append(sql) or fetch(connection, sql, *more)  # type: ignore[assignment,func-returns-value]  # noqa: SLF001
+
+    def noted(sql: str, params: dict[str, object]) -> None:
+        asked.append(sql)
+        given.append((sql, params))
+
+    db._fetch = lambda connection, sql, params: noted(sql, params) or fetch(connection, sql, params)  # type: ignore[assignment,func-returns-value]  # noqa: SLF001
+    given.clear()
     try:
         yield asked
     finally:
         db._fetch = fetch  # noqa: SLF001
 
 
-def cpu_by_turns(works: dict[str, Callable[[], object]], rounds: int = 40, each: int = 6) -> dict[str, float]:
+def cpu_by_turns(works: dict[str, Callable[[], object]], rounds: int = sized(40, 1), each: int = sized(6, 1)) -> dict[str, float]:
     """Milliseconds of CPU of each, the best of several rounds taken by turns."""
     best = dict.fromkeys(works, float("inf"))
     for work in works.values():
@@ -323,13 +380,15 @@ def serving(url: str, workers: int = 1) -> Iterator[int]:
         "error",
         "wsgi:server",
     ]
-    server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(words, cwd=HOUSE, env=os.environ | {"DATABASE_URL": url, "SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL)
     try:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except ConnectionRefusedError:
+                if server.poll() is not None:
+                    raise SystemExit("the web server ended by itself") from None
                 time.sleep(0.05)
         yield port
     finally:
@@ -338,10 +397,10 @@ def serving(url: str, workers: int = 1) -> Iterator[int]:
 
 
 def over_http(port: int, path: str, headers: dict[str, str]) -> float:
-    """Milliseconds of one request with its answer read, the median of 60, one client on one connection."""
+    """Milliseconds of one request with its answer read, the median of sixty, one client on one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     runs = []
-    for _ in range(65):
+    for _ in range(sized(65, 6)):
         start = time.perf_counter()
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -357,11 +416,13 @@ def judged(value: float, limit: float, *, least: bool = False) -> str:
     return "ok" if (value >= limit if least else value <= limit) else "MISSED"
 
 
-def report(app: Flask, url: str, movements: int) -> None:
-    """Everything about one customer, printed."""
+def report(app: Flask, url: str, movements: int) -> bool:
+    """Everything about one customer, printed; whether no page reads a growing table from end to end."""
     with app.app_context():
         token = somebody(movements)
+        invoice = f"/invoices/{db.scalar('select invoice_number from bills where invoice_number is not null order by id desc limit 1')}"
     db_analyze(url)
+    scans: dict[str, set[str]] = {}
     browser = Client(app, use_cookies=False)
     cookie = {"Cookie": f"sid={token}"}
     kept = browser.get("/balance", headers=cookie).headers["Set-Cookie"]  # what a browser brings back with each request
@@ -369,10 +430,13 @@ def report(app: Flask, url: str, movements: int) -> None:
     print(f"\n{INVOICES} invoices, {movements:,} movements")
     print(f"  {'page':<34}{'statements':>11}{'ms over HTTP':>14}{'bytes':>9}{'gzip':>8}{'brotli':>8}")
     with serving(url) as port:
-        for path in PAGES:
+        for pattern in PAGES:
+            path = pattern.format(invoice=invoice)
             browser.get(path, headers=cookie)
             with counting() as asked:
                 body = browser.get(path, headers=cookie).data
+            if tables := scanned(url):
+                scans[path] = tables
             ms = over_http(port, path, cookie)
             print(f"  {path:<34}{len(asked):>11}{ms:>14.2f}{len(body):>9,}{len(gzip.compress(body, 6)):>8,}{len(brotli.compress(body, quality=5)):>8,}  "
                   f"{judged(len(asked), 5)} {judged(ms, LIMITS_MS['page'])} {judged(len(gzip.compress(body, 6)), 12_000)}")  # fmt: skip
@@ -392,6 +456,9 @@ def report(app: Flask, url: str, movements: int) -> None:
     print(f"  CPU of {MOVEMENTS}: bare WSGI {ours['limit']:.2f} ms, ours {ours['ours']:.2f} ms, Flask with ORM and Babel {ours['usual']:.2f} ms")
     print(f"  of the limit: {ours['limit'] / ours['ours']:.2f} (0.40 wanted, {judged(ours['limit'] / ours['ours'], 0.4, least=True)}); "
           f"faster than the usual way: {ours['usual'] / ours['ours']:.1f} × (4 wanted, {judged(ours['usual'] / ours['ours'], 4, least=True)})")  # fmt: skip
+    for path, tables in scans.items():
+        print(f"  MISSED {path} reads from end to end: {', '.join(sorted(tables))}")
+    return not scans
 
 
 def db_analyze(url: str) -> None:
@@ -400,15 +467,24 @@ def db_analyze(url: str) -> None:
         connection.execute("analyze")
 
 
-def main() -> None:
-    """Both sizes, one after the other."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+def main() -> int:
+    """Both sizes, alone and beside many others; 1 when a page grows with the database."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--movements", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--others", type=int, default=sized(10, 1), help="other customers, with 20,000 movements each")
+    asked = parser.parse_args()
     settings = config.load({**os.environ, "SECRET_KEY": SECRET})
     app = create_app(settings)
-    app.logger.disabled = True
-    for movements in SIZES:
-        report(app, settings.database_url, movements)
+    logging.disable(logging.ERROR)
+    report(app, settings.database_url, asked.movements[0])
+    with app.app_context():
+        for _ in range(asked.others):
+            somebody(sized(20_000, 80))
+        total = db.scalar("select count(*) from transfers")
+    print(f"\nBeside {asked.others} others, among {total:,} transfers")
+    kept = [report(app, settings.database_url, movements) for movements in asked.movements]
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,8 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from _size import sized
+
 import config
 from app import clock, create_app, customers, db, invoicing
 from app.invoicing import Line, Settlement, paper, press
@@ -48,11 +50,11 @@ def main() -> None:
         user = customers.create_user(f"bench-{uuid4().hex[:10]}", f"{uuid4().hex}@example.com", "quiet-harbour-lamp", name="Anna", verified=True)
         assert user.customer_id
         customers.update_profile(user.id, user.customer_id, PROFILE, locale="en", timezone="Europe/Warsaw")
-        bill, long = paid_bill(user.customer_id, 8), paid_bill(user.customer_id, 300)
+        bill, long = paid_bill(user.customer_id, 8), paid_bill(user.customer_id, sized(300, 20))
         content = db.scalar("select content from documents where bill_id = %(id)s and kind = 'invoice'", id=bill.id)
         many = db.scalar("select content from documents where bill_id = %(id)s and kind = 'invoice'", id=long.id)
         press.to_pdf(paper.sheet(content))
-        warm = took(lambda: press.to_pdf(paper.sheet(content)), 15)
+        warm = took(lambda: press.to_pdf(paper.sheet(content)), sized(15, 1))
         number = bill.number
         first = took(lambda: invoicing.pdf(user.customer_id, number), 1)
         rows = {
@@ -60,7 +62,7 @@ def main() -> None:
             "300 lines, warm": took(lambda: press.to_pdf(paper.sheet(many)), 2),
             "its HTML alone": took(lambda: paper.sheet(content), 20),
             "asked for first: a press is started": first,
-            "stored copy": took(lambda: invoicing.pdf(user.customer_id, number), 200),
+            "stored copy": took(lambda: invoicing.pdf(user.customer_id, number), sized(200, 5)),
         }
     for name, ms in rows.items():
         print(f"{name:<40}{ms:>10.2f} ms{ms / warm:>9.3f} x")

@@ -9,24 +9,25 @@ has printed yet. Prints both medians and p99s and their ratio (wanted: p99 at mo
 import argparse
 import http.client
 import os
-import re
 import sys
 import threading
 import time
 from pathlib import Path
 from statistics import quantiles
+from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pages
 import pdf
+from _size import sized
 
 import config
 from app import create_app, customers
 
-READS = 600
-PAPERS = 60
+READS = sized(600, 30)
+PAPERS = sized(60, 6)
 
 
 def reader(port: int, token: str, reads: int) -> list[float]:
@@ -57,14 +58,15 @@ def download(port: int, token: str, numbers: list[str], stop: threading.Event, p
 
 def main() -> None:
     """Measure and print."""
+    settings = config.load(os.environ | {"SECRET_KEY": pages.SECRET})
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--workers", type=int, default=_workers_of_the_house())
+    options.add_argument("--workers", type=int, default=settings.web_workers)
     workers = options.parse_args().workers
     url = os.environ["DATABASE_URL"]
-    app = create_app(config.load(os.environ | {"SECRET_KEY": pages.SECRET}))
+    app = create_app(settings)
     with app.app_context():
-        token = pages.somebody(2_000)
-        user = customers.create_user(f"bench-{time.time_ns()}", f"b{time.time_ns()}@example.com", "quiet-harbour-lamp", name="Anna", verified=True)
+        token = pages.somebody(sized(2_000, 40))
+        user = customers.create_user(f"bench-{uuid4().hex[:10]}", f"{uuid4().hex}@example.com", "quiet-harbour-lamp", name="Anna", verified=True)
         assert user.customer_id
         customers.update_profile(user.id, user.customer_id, pdf.PROFILE, locale="en", timezone="Europe/Warsaw")
         numbers = [pdf.paid_bill(user.customer_id, 8).number for _ in range(PAPERS)]
@@ -93,12 +95,6 @@ def main() -> None:
 def _medians(runs: list[float]) -> tuple[float, float]:
     cuts = quantiles(runs, n=100)
     return cuts[49], cuts[98]
-
-
-def _workers_of_the_house() -> int:
-    found = re.search(r"^WEB_WORKERS.* = (\d+)", (Path(__file__).parents[1] / "bin" / "_run.py").read_text(), re.MULTILINE)
-    assert found, "bin/_run.py names no WEB_WORKERS"
-    return int(found[1])
 
 
 if __name__ == "__main__":

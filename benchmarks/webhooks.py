@@ -4,7 +4,7 @@
 
 Four deliveries for each payment, rightly signed, over so many connections that are kept open, each sending the next one when the last was
 answered. Prints how many a second were kept, how long the answers took, and whether each payment was credited once. The client, the server and
-the database share the machine. The server of BENCH_DATABASE_URL should write to disk (fsync): a throwaway one does not.
+the database share the machine. It plays the processors with the tests' own fakes, so it needs what bin/test installs. The server of BENCH_DATABASE_URL should write to disk (fsync): a throwaway one does not.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _books import HOUSE, Verdict, house
+from _size import sized
 
 import config
 from app import customers, db, jobs, ledger
@@ -32,7 +33,7 @@ from tests.processors import Rig, deliveries, everywhere, ours, theirs
 import _run  # isort: skip - in bin, which _books has put on the path
 
 TIMES = 4
-CUSTOMERS = 50
+CUSTOMERS = sized(50, 3)
 PROFILE = customers.Profile(name="Anna Kowalska", street="Turmstraße 12", postcode="10559", city="Berlin", country="DE", currency="EUR")
 WANTED_PER_S, WANTED_P99_MS = 1_000, 50
 
@@ -75,7 +76,7 @@ def serving(rigs: dict[str, Rig], settings: config.Settings, database_url: str) 
         (Path(pretend) / "chain").write_bytes(authority().chain)
         (Path(pretend) / "roots").write_bytes(authority().roots)
         environ = {**processors(rigs), "SANDBOX": "force", "SECRET_KEY": settings.secret_key, "DATABASE_URL": database_url, "PAYPAL_AUTHORITY": pretend}
-        command = [*_run._web("127.0.0.1", port)[:-1], "--working-dir", str(HOUSE), "benchmarks._webhook_house:app"]  # noqa: SLF001 - the command of bin/run, its app changed
+        command = [*_run._web("127.0.0.1", port, settings)[:-1], "--working-dir", str(HOUSE), "benchmarks._webhook_house:app"]  # noqa: SLF001 - the command of bin/run, its app changed
         with _run._running(command, environ, subprocess.DEVNULL) as web:  # noqa: SLF001
             _run._await_answer("127.0.0.1", port, web)  # noqa: SLF001
             yield port

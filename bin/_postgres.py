@@ -43,8 +43,13 @@ START_TIMEOUT_S: Final = 60
 STOP_TIMEOUT_S: Final = 30
 POLL_S: Final = 0.02
 UNDURABLE: Final = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0")
-IN_USE: Final = "pre-existing shared memory block"
+PASSING: Final = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+"""What ends a start for a moment only: the killed server, or one of its workers, is not gone yet."""
+LARGEST_LOG: Final = 10 * 1024 * 1024
+"""Bytes at which the server's log is put aside, when the server is started the next time."""
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
+_began: Final[dict[Path, int]] = {}
+"""Where in a log the newest start begins."""
 
 
 class PostgresError(RuntimeError):
@@ -115,6 +120,7 @@ class Cluster:
         """Bring the server up, making the cluster first when there is none; nothing to do when it is up."""
         if not self.data.exists():
             self._initialise()
+        _bury()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready():
             if self.postmaster() is None:
@@ -131,7 +137,9 @@ class Cluster:
             time.sleep(POLL_S)
         if process.poll() is None and self._ready():
             return
-        if IN_USE not in self._last_words() or time.monotonic() > deadline:
+        words = self._last_words()
+        passes = any(reason in words for reason in PASSING)
+        if not passes or time.monotonic() > deadline:
             raise PostgresError(f"PostgreSQL did not start; its log {self.log} ends with:\n{self._last_words()}")
         time.sleep(POLL_S * 10)
 
@@ -170,16 +178,17 @@ class Cluster:
         return len(lines) > 7 and lines[7].strip() == "ready" and self.postmaster() is not None
 
     def _disown_stranger(self) -> None:
-        """When the pid in a left-over file belongs to a stranger now, put a dead one there.
+        """When the pid in a left-over file is somebody else's now, or of a dead process that nobody has
+        waited for yet, put a dead one there.
 
-        PostgreSQL would take the stranger for a running server. Removing the file would also remove its own check that no worker of
+        PostgreSQL would take either for a running server. Removing the file would also remove its own check that no worker of
         the killed server still writes to the data, so only the number is changed.
         """
         file = self.data / "postmaster.pid"
         pid = self._pid_in_file()
         if pid is None:
             file.unlink(missing_ok=True)
-        elif _command_line(pid):
+        elif _is_taken(pid):
             file.write_text("\n".join([str(_dead_pid()), *self._pid_file()[1:]]) + "\n")
 
     def _make_home(self) -> None:
@@ -211,10 +220,17 @@ class Cluster:
     def _launch(self) -> subprocess.Popen[bytes]:
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{self.socket}"', "-c", "unix_socket_permissions=0700"]
         programme = [str(self.bin / "postgres"), "-D", str(self.data), *listen, *self.options]
-        with self.log.open("wb") as log:
+        self._put_log_aside()
+        with self.log.open("ab") as log:
+            _began[self.log] = log.tell()
             process = subprocess.Popen(programme, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user())
         _children[process.pid] = process
         return process
+
+    def _put_log_aside(self) -> None:
+        """The log goes on over every start; a large one becomes the older one."""
+        if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
+            self.log.replace(self.log.with_name(f"{self.log.name}.1"))
 
     def _as_user(self) -> dict[str, Any]:
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -222,7 +238,13 @@ class Cluster:
         return {"cwd": "/", "env": environment, **who}
 
     def _last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+        """The end of what the newest start wrote: the log has earlier ones before it."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(_began.get(self.log, 0))
+            text = log.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-5:])
 
     @contextmanager
     def _starting(self) -> Iterator[None]:
@@ -358,6 +380,24 @@ def _command_line(pid: int) -> str:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         return ""
     return subprocess.run(["/bin/ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+
+
+def _is_taken(pid: int) -> bool:
+    """Whether the number is in the process table. A killed child keeps it until its parent asks."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _bury() -> None:
+    """Ask for our servers that are dead, so that their numbers are free."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def _dead_pid() -> int:

@@ -36,9 +36,10 @@ PARTS: Final = ("web", "jobs")
 USAGE: Final = "bin/run starts everything, bin/run web or bin/run jobs one part of it."
 OLDEST_SERVER: Final = 15
 READY_TIMEOUT_S: Final = 60
-MOST_ENDS: Final = 3
 WITHIN_S: Final = 60
-"""A jobs process that ends more often than that in so many seconds has a reason of its own."""
+"""A part that ends again within so many seconds is started again later each time."""
+LONGEST_PAUSE_S: Final = 60.0
+LOOK_S: Final = 0.2
 STOP_TIMEOUT_S: Final = 5
 WORKER_STOP_TIMEOUT_S: Final = 2
 POLL_S: Final = 0.02
@@ -75,10 +76,17 @@ def start(parts: Sequence[str] = PARTS) -> None:
         if "web" in parts:
             web = begin(_web(host, port, settings))
             _await_answer(host, port, web)
+        last: list[subprocess.Popen[bytes]] = []
+        house.callback(_end_all, last)
+
+        def jobs_again() -> subprocess.Popen[bytes]:
+            last[:] = [_begun(_flask("jobs", "run"), environ, log)]
+            return last[0]
+
         if "jobs" in parts:
-            jobs = begin(_flask("jobs", "run"))
+            jobs = jobs_again()
         _greet(settings, parts, demo=demo)
-        _stay(web, jobs, cluster, lambda: begin(_flask("jobs", "run")))
+        _stay(web, jobs, cluster, jobs_again)
 
 
 def _refuse_busy(host: str, port: int) -> None:
@@ -263,13 +271,18 @@ def _rotate() -> None:
 
 @contextmanager
 def _running(command: list[str], environ: Mapping[str, str], log: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours, out of reach of the terminal's Ctrl-C, so that we decide the order in which things stop."""
-    whole = {**os.environ, **environ}
-    process = subprocess.Popen(command, env=whole, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509 - one thread here
+    """A process of ours that is ended with the block."""
+    process = _begun(command, environ, log)
     try:
         yield process
     finally:
         _end(process)
+
+
+def _begun(command: list[str], environ: Mapping[str, str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """A process of ours, out of reach of the terminal's Ctrl-C, so that we decide the order in which things stop."""
+    whole = {**os.environ, **environ}
+    return subprocess.Popen(command, env=whole, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509 - one thread here
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -280,6 +293,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(STOP_TIMEOUT_S)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _end_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        _end(process)
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
@@ -345,23 +363,72 @@ def _stay(
 ) -> NoReturn:
     """Stay until a signal asks us to leave, or a part ends that cannot begin anew.
 
-    The jobs process and our own PostgreSQL are started again: whoever killed them, the kernel for want
-    of memory say, shall not end the rest. Meanwhile the log is kept from growing for ever.
+    The jobs process and our own PostgreSQL are started again, however often they end: a site that takes
+    payments is worth more than its jobs. One that ends again and again waits longer each time, and
+    readiness says that the jobs do not run. Meanwhile the log is kept from growing for ever.
     """
     signal.signal(signal.SIGALRM, _look_at_log)
     signal.setitimer(signal.ITIMER_REAL, LOG_CHECK_S, LOG_CHECK_S)
-    ends: list[float] = []
+    for_jobs, for_server = Pause("The jobs process"), Pause("PostgreSQL")
     while True:
-        pid, _status = os.wait()
-        if web and pid == web.pid:
+        ended = _reap()
+        if web and (web.poll() is not None):
             raise StartError(f"The web server ended by itself, so everything is stopped:\n{_last_words()}")
-        if cluster and cluster.postmaster() is None:
-            cluster.start()
-        if jobs and pid == jobs.pid:
-            ends = [*(at for at in ends if at > time.monotonic() - WITHIN_S), time.monotonic()]
-            if len(ends) > MOST_ENDS:
-                raise StartError(f"The jobs process keeps ending by itself, so everything is stopped:\n{_last_words()}")
+        if cluster and (ended or for_server.waiting) and cluster.postmaster() is None:
+            _revive(cluster, for_server)
+        if jobs and jobs.poll() is not None and for_jobs.over():
+            _end(jobs)
             jobs = again()
+        time.sleep(LOOK_S)
+
+
+class Pause:
+    """How long a part that ended is left alone before it is started again: longer each time it ends soon."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._seconds = 0.0
+        self._until: float | None = None
+        self._began = time.monotonic()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the part has ended and is not started yet."""
+        return self._until is not None
+
+    def over(self) -> bool:
+        """Whether it may be started now; the first time this is asked the pause begins."""
+        now = time.monotonic()
+        if self._until is None:
+            lived = now - self._began > WITHIN_S
+            self._seconds = 0.0 if lived else min(max(1.0, self._seconds * 2), LONGEST_PAUSE_S)
+            if self._seconds > 1:
+                print(f"{self._what} ends again and again; it is started again in {self._seconds:g} seconds.", file=sys.stderr, flush=True)
+            self._until = now + self._seconds
+        if now < self._until:
+            return False
+        self._until, self._began = None, now
+        return True
+
+
+def _revive(cluster: Cluster, pause: Pause) -> None:
+    """Start our PostgreSQL again. What keeps it from starting, a full disk say, may pass: then it is tried again."""
+    if not pause.over():
+        return
+    try:
+        cluster.start()
+    except PostgresError as error:
+        print(error, file=sys.stderr, flush=True)
+        pause.over()
+
+
+def _reap() -> bool:
+    """Ask for every child that has ended; whether there was one."""
+    ended = False
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            ended = True
+    return ended
 
 
 def _look_at_log(_number: int, _frame: object) -> None:

@@ -8,11 +8,12 @@ import pytest
 from flask import Flask
 
 import config
-from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
+from app import clock, customers, db, exchange, fx, gateways, invoicing, payments, wallet
 from app.blueprints.add_funds import offered_currencies
 from app.customers import User
 from app.invoicing import Line
 from app.money import CURRENCIES, Money
+from app.sandbox_processor import CHOICES
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import begin, carry, choose, processor, publish_rates, topup
 
@@ -423,3 +424,35 @@ def test_a_currency_without_rates_is_offered_only_where_nothing_is_converted(own
 def test_a_currency_that_is_not_known_is_said_and_not_taken_for_another(owner: Browser, path: str):
     assert "Nothing can be paid in this currency. Choose another one." in owner.get(f"{path}?amount=50&currency=XYZ").text
     assert "Nothing can be paid" not in owner.get(f"{path}?amount=50&currency=EUR").text
+
+
+def test_who_goes_back_from_the_page_closes_it_and_may_change_the_currency(app: Flask, owner: Browser, demo_customer: User):
+    def bar() -> str:
+        return exchange.obstacle(customers.get(demo_customer.customer_id or 0))
+
+    number = order(owner)
+    leaving = owner.submit(f"/invoices/{number}/pay", {"method": "sandbox-card"}).headers["Location"]
+    payment = db.row("select public_id, gateway_reference from payments")
+    assert f"Your payment of €\u00a025.00 by Bank card for {number} has been started." in bar()
+    back = owner.submit(leaving.removeprefix("http://localhost"), {"choice": "cancel"}).headers["Location"]
+    assert back == f"/invoices/{number}/pay?left={payment.public_id}"
+    assert owner.get(back).headers["Location"] == f"/invoices/{number}/pay"
+    assert db.scalar("select state from payments") == "expired"
+    assert bar() == ""
+    processor(app).choose(payment.gateway_reference, CHOICES["approve"])
+    assert db.scalar("select state from sandbox_sessions") == "expired", "nothing can be paid on it any more"
+
+
+def test_a_stranger_closes_nobodys_page(owner: Browser, stranger: Browser, demo_customer: User):
+    owner.submit(f"/invoices/{order(owner)}/pay", {"method": "sandbox-card"})
+    public_id = db.scalar("select public_id from payments")
+    payments.leave(person("eve").customer_id or 0, public_id)
+    assert db.scalar("select state from payments") == "created"
+
+
+def test_who_paid_and_then_goes_back_has_paid(app: Flask, owner: Browser, demo_customer: User):
+    owner.submit(f"/invoices/{order(owner)}/pay", {"method": "sandbox-card"})
+    payment = db.row("select public_id, gateway_reference, customer_id from payments")
+    processor(app).choose(payment.gateway_reference, CHOICES["approve"])
+    payments.leave(payment.customer_id, payment.public_id)
+    assert db.scalar("select state from payments") == "paid"

@@ -28,7 +28,7 @@ def live(app):
 def test_the_start_leads_to_the_login_or_to_the_balance(anonymous, owner, staff):
     assert anonymous.get("/").location == "/login"
     assert owner.get("/").location == "/balance"
-    assert staff.get("/").location == "/security"
+    assert staff.get("/").location == "/staff"
 
 
 def test_logging_in_by_login_or_address_and_out_again(app, anonymous):

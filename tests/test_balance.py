@@ -36,7 +36,7 @@ def rich(app, demo_customer: customers.User) -> customers.User:
 def test_the_figure_the_runway_and_the_movements(rich: customers.User, owner: FlaskClient) -> None:
     page = owner.get("/balance").text
     assert '<span class="unit">€</span> 126<span class="minor">.20</span>' in page
-    assert re.search(r'Covers every renewal until <b class="nowrap">[\w ]+</b>\. On [\w ]+ <b>vps-7</b> needs <b>€ [\d.]+</b> more\.', page)
+    assert re.search(r'Covers every renewal until <b class="nowrap">[\w ,]+</b>\. On [\w ,]+ <b>vps-7</b> needs <b>€ [\d.]+</b> more\.', page)
     assert "<b>vps-7</b>" in page
     assert page.count('<tr><td class="what">') == 3
     assert '<span class="amount credit">+50.00</span>' in page

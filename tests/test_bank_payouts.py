@@ -150,6 +150,9 @@ def test_an_account_without_an_iban_pays_by_its_number(app: Flask):
     content = pain.write("PAY-20261124-0001", clock.now(), account, [pain.Order("RF-000001", Money(5_00, "USD"), SENDER, "Ann", "x")])
     RULES.assertValid(etree.fromstring(content))
     assert b"<Othr>" in content
+    found = etree.fromstring(content)
+    assert (found.findtext(".//{*}MmbId"), found.findtext(".//{*}DbtrAcct/{*}Id/{*}Othr/{*}Id")) == ("026073150", "8310567890")
+    assert found.findtext(".//{*}ClrSysId/{*}Cd") == "USABA"
     assert b"<ChrgBr>SHAR</ChrgBr>" in content
 
 

@@ -10,7 +10,7 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import bank, db, invoicing, remittance
+from app import bank, db, invoicing, payments, remittance
 from app.bank import candidates
 from app.customers import User
 from app.invoicing import Bill, Draft, Line
@@ -187,12 +187,60 @@ def test_an_invoices_and_a_receipts_number_name_its_customer(demo_customer: User
 
 def test_two_bills_of_one_transfer_wait_with_both_as_candidates(demo_customer: User, bill: Bill):
     other = issue(demo_customer, 50_00)
-    assert come(f"{bill.proforma_number} {other.proforma_number}", 150_00) == {"suspense": 1}
+    assert come(f"{bill.proforma_number} {other.proforma_number}", 149_99) == {"suspense": 1}
     assert why() == ["several_bills"]
     (line,) = bank.unmatched()
     assert [(each.number, each.codes) for each in candidates.of_line(line.id)] == [(bill.proforma_number, ("named",)), (other.proforma_number, ("named",))]
     assert come(f"{bill.proforma_number} {other.proforma_number}", 50_00) == {"matched": 1}
     assert (bill_now(bill).status, bill_now(other).status) == ("unpaid", "paid")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{0.proforma_number} {1.proforma_number}",
+        "{0.payment_reference} {1.payment_reference}",
+        "{0.proforma_number} {1.payment_reference}",
+        "{0.proforma_number}, 2026-000014",
+    ],
+)
+def test_several_bills_whose_sum_is_exact_are_paid_each_with_its_own(demo_customer: User, bill: Bill, text: str):
+    other = issue(demo_customer, 50_00)
+    assert come(text.format(bill, other), 150_00, iban=SENDER) == {"matched": 1}
+    assert [bill_now(each).status for each in (bill, other)] == ["paid", "paid"]
+    assert (balance(demo_customer), held("suspense")) == (150_00, 0)
+    paid = db.rows("select id, bill_id, received from payments where state = 'paid' order by bill_id")
+    assert [(row.bill_id, row.received) for row in paid] == [(bill.id, 100_00), (other.id, 50_00)]
+    assert [payments.sender_of(row.id) for row in paid] == [payments.Sender("Jan Nowak", SENDER)] * 2, "both go back to the sender's account alone"
+    assert whole()
+
+
+def test_a_transfer_for_two_bills_that_is_taken_back_takes_both_back(demo_customer: User, bill: Bill):
+    other = issue(demo_customer, 50_00)
+    text = f"{bill.proforma_number} {other.proforma_number}"
+    assert come(text, 150_00, end_to_end="E2E-1") == {"matched": 1}
+    assert come("returned", -150_00, end_to_end="E2E-1", return_reason="AC04", family="RRTN") == {"returned": 1}
+    assert (balance(demo_customer), held("bank"), held("suspense")) == (0, 0, 0)
+    assert whole()
+
+
+def test_several_bills_that_are_not_all_open_wait(demo_customer: User, bill: Bill):
+    other = issue(demo_customer, 50_00)
+    assert come(str(other.proforma_number), 50_00) == {"matched": 1}
+    assert come(f"{bill.proforma_number} {other.proforma_number}", 150_00) == {"suspense": 1}
+    assert why() == ["several_bills"]
+
+
+def test_a_login_pays_the_one_open_bill_of_exactly_that_sum(demo_customer: User, bill: Bill):
+    assert come("login anna", 99_00) == {"matched": 1}
+    assert bill_now(bill).status == "unpaid"
+    assert come("login anna", 100_00) == {"matched": 1}
+    assert bill_now(bill).status == "paid"
+    assert balance(demo_customer) == 199_00
+    twin, other = issue(demo_customer, 70_00), issue(demo_customer, 70_00)
+    assert come("login anna", 70_00) == {"matched": 1}
+    assert {bill_now(twin).status, bill_now(other).status} == {"unpaid"}, "nobody knows which of two"
+    assert whole()
 
 
 @pytest.mark.parametrize(

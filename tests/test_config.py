@@ -157,7 +157,7 @@ def test_set_and_empty_means_that_there_is_none(environ, vat_id):
     ],
 )  # fmt: skip
 def test_a_vat_id_of_the_seller_s_country_is_taken(country, vat_id):
-    assert config.load({**LIVE, "SELLER_COUNTRY": country, "SELLER_VAT_ID": vat_id}).seller.vat_id == vat_id
+    assert config.load({**LIVE, "SELLER_COUNTRY": country, "SELLER_VAT_ID": vat_id, "SELLER_TIMEZONE": "UTC"}).seller.vat_id == vat_id
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The one door for writes."""
 
+import time
 from datetime import UTC, datetime
 
+import click
 import psycopg
 import pytest
+from flask.cli import FlaskGroup
 
-from app import clock, db
+from app import clock, create_app, db
 
 
 def test_a_read_connection_cannot_write(app):
@@ -62,3 +65,27 @@ def test_a_connection_that_cannot_be_prepared_is_closed(app):
     with pytest.raises(psycopg.OperationalError):
         db._prepare("test", connection, None)
     assert connection.closed
+
+
+def test_a_page_that_waits_for_a_lock_gives_up_and_says_so(owner, superuser):
+    owner.get("/balance")
+    with superuser.transaction():
+        superuser.execute("lock table accounts in access exclusive mode")
+        began = time.monotonic()
+        answer = owner.get("/balance")
+        took = time.monotonic() - began
+    assert answer.status_code == 503
+    assert "This takes longer than it should" in answer.text
+    assert took < db.LOCK_TIMEOUT_MS / 1000 + 2, "it is not tried a second time"
+    assert owner.get("/balance").status_code == 200
+
+
+def test_a_statement_of_a_page_has_an_end_and_that_of_a_command_has_none(app, settings):
+    assert db.scalar("show statement_timeout") == "15s"
+    assert db.scalar("show random_page_cost") == "1.1"
+    with click.Context(FlaskGroup()):
+        beside = create_app(settings)
+        with beside.app_context():
+            assert db.scalar("select current_setting('statement_timeout')") == "0"
+            assert db.scalar("select current_setting('lock_timeout')") == "0"
+            db.forget_connections()

@@ -17,7 +17,7 @@ import config
 from app import approvals, audit, bank, clock, customers, db, exchange, payments, refunds, wallet
 from app.approvals import ACTIONS, NotAllowed
 from app.bank import BankError, DoubtError, PayoutError
-from app.customers import User
+from app.customers import User, vat_ids
 from app.money import Money
 from app.refunds import RefundError, asking
 from tests.banks import ADVICE, GERMAN, SENDER, Batch, Transfer, camt
@@ -200,6 +200,15 @@ values (%(customer)s, %(now)s, true, 'USD', 'EUR', 0.9, 0, 'customer')
 """
 
 
+def _vat_id(decision: str) -> Callable[[Flask, User], Decision]:
+    def make(_app: Flask, user: User) -> Decision:
+        company = replace(BERLIN, kind="company", company="Exemple", country="FR", vat_id="FR40303265045")
+        customers.update_profile(user.id, user.customer_id or 0, company, locale="en", timezone="Europe/Berlin")
+        return lambda actor: vat_ids.decide(user.customer_id or 0, decision, reason="Extract of the register", actor=actor)
+
+    return make
+
+
 def _account_of(change: Callable[..., object]) -> Callable[[Flask, User], Decision]:
     def make(_app: Flask, user: User) -> Decision:
         return lambda actor: change(user.login, actor=actor, reason="Asked for")
@@ -253,6 +262,8 @@ DECISIONS: dict[str, Callable[[Flask, User], Decision]] = {
     "customer.close": _account_of(customers.close),
     "payout.look_at": _look_at,
     "payout.refuse": _refuse,
+    "vat_id.confirm": _vat_id("confirm"),
+    "vat_id.refuse": _vat_id("refuse"),
     "user.disable": _account_of(customers.disable),
     "user.enable": _account_of(customers.enable),
     "user.sign_out": _account_of(customers.sign_out),
@@ -811,6 +822,7 @@ def _arguments(words: list[str]) -> list[str]:
         "disable": ["anna", "--reason", "x"],
         "enable": ["anna", "--reason", "x"],
         "sign-out": ["anna", "--reason", "x"],
+        "vat-id": ["anna", "confirm", "--reason", "x"],
     }[words[-1]]
 
 

@@ -352,6 +352,13 @@ def test_unknown_currencies_are_left_out(app):
         assert fx.import_feed(feed(USD="1.1", XYZ="3", EUR="7")).added == 1
 
 
+@pytest.mark.parametrize("cell", ["N/A", "n/a", "-", ""])
+def test_a_currency_that_was_not_quoted_loses_its_own_rate_alone(app, cell: str):
+    with clock.travel(NOON):
+        assert fx.import_feed(feed(USD="1.1", GBP=cell, PLN="4.2")).added == 2
+    assert {row.currency for row in db.rows("select currency from rates")} == {"USD", "PLN"}
+
+
 @pytest.mark.parametrize(
     ("xml", "why"),
     [
@@ -368,7 +375,7 @@ def test_unknown_currencies_are_left_out(app):
         (feed(USD="NaN"), "above zero"),
         (feed(USD="1e3"), "above zero"),
         (feed(USD="1,1"), "above zero"),
-        (feed(USD=""), "above zero"),
+        (feed(USD=""), "holds no rates"),
         (feed(USD="１"), "above zero"),
         (feed(USD="1.12345678901"), "above zero"),
         (feed("30.10.2026", USD="1.1"), "date '30.10.2026' is none"),

@@ -466,7 +466,8 @@ def test_readiness_and_metrics_say_it(open_door, client, app, monkeypatch, key, 
 
 
 def test_what_is_protected_is_ready(client):
-    assert client.get("/readyz").text == "ready\n"
+    ready = client.get("/readyz")
+    assert (ready.status_code, "unprotected" in ready.text) == (200, False)
     assert "client_area_database_unprotected 0\n" in client.get("/metrics").text
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import bank, db, ledger, mail, payments, refunds, wallet
+from app import bank, clock, db, ledger, mail, payments, refunds, wallet
 from app.customers import User
 from app.gateways.base import DisputeSnapshot, GatewayError, RefundSnapshot, Snapshot
 from app.money import Money
@@ -305,3 +306,29 @@ def test_held_money_that_the_bank_did_not_send_waits_for_a_decision_again(app, a
     assert (case.state, case.approvals, book("suspense", "EUR")) == ("held", [], 60_00)
     assert "Account closed" in case.steps[-2].note
     assert refunds.release(number, "credit", actor=SAM, reason="Then it is hers") == "credited"
+
+
+def test_what_waited_for_a_rate_alone_is_credited_by_itself(app, anna):
+    publish_rates()
+    payment = begin(topup(anna, EUR("20")))
+    choose(app, payment, "approve")
+    carry(app)
+    assert again(payment).credited_currency == "EUR", "the account is in euro"
+    in_dollars = begin(topup(anna, USD("50")))
+    with clock.travel(clock.now() + timedelta(days=20)):
+        payments.apply("sandbox", news(in_dollars, USD("50")))
+        assert again(in_dollars).state == "review"
+        (case,) = refunds.held_money()
+        assert refunds.credit_waiting() == 0, "there is no rate yet"
+        publish_rates()
+        assert refunds.credit_waiting() == 1
+        assert refunds.credit_waiting() == 0
+    assert again(in_dollars).state == "paid"
+    assert wallet.state(anna.customer_id).available == 20_00 + 46_13
+    assert [(step.state, step.actor) for step in refunds.held_case(case.number).steps] == [("held", "sandbox"), ("credited", "system")]
+    assert list(ledger.check()) == []
+
+
+def test_what_is_held_for_another_reason_or_decided_about_waits_for_people(app, anna):
+    arrived(app, anna, EUR("50"), EUR("60"))
+    assert refunds.credit_waiting() == 0

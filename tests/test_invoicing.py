@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import config
 from app import clock, db, invoicing, ledger, wallet
 from app.formats import formats
 from app.invoicing import Draft, Line, Settlement, series
@@ -280,12 +278,6 @@ def test_a_profile_that_changes_leaves_the_bill_as_it_was(app):
     assert invoicing.find(anna, number).buyer["company"] == "Kowalska Studio sp. z o.o."  # type: ignore[union-attr]
     content = db.scalar("select content from documents where kind = 'invoice'")
     assert content["buyer"]["company"] == "Kowalska Studio sp. z o.o."
-
-
-def test_on_topup_the_vat_is_inside_the_amount(app, settings, monkeypatch):
-    monkeypatch.setattr(config, "_current", replace(settings, vat_point="on_topup"))
-    bill = topup(person(country="DE", vat_id=""), 119_00)
-    assert (bill.net, bill.tax, bill.total) == (100_00, 19_00, 119_00)
 
 
 class TestList:

@@ -1,12 +1,14 @@
 """The clock: jobs run on their beat, alone, and one that fails holds up nothing."""
 
 import threading
+import time
+from datetime import timedelta
 
 import psycopg
 import pytest
 from flask import Flask
 
-from app import customers, invoicing, jobs, mail, payments, services
+from app import clock, customers, db, desk, invoicing, jobs, mail, payments, services, troubles
 from tests.test_web import closed
 
 
@@ -80,6 +82,62 @@ def test_a_stop_ends_the_round_before_the_next_job(app: Flask) -> None:
     stop, ran = threading.Event(), []
     jobs.run(app, [jobs.Job("last", 1, stop.set, ""), jobs.Job("never", 1, lambda: ran.append(1), "")], stop)
     assert ran == []
+
+
+def test_one_job_that_hangs_stops_no_other_and_is_named(app: Flask, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "LATE_S", 0.3)
+    monkeypatch.setattr(jobs, "SLOW_S", 0.1)
+    monkeypatch.setattr(jobs.Board, "EVERY_S", 0.1)
+    stop, let_go, beats, running = threading.Event(), threading.Event(), [], []
+
+    def beat() -> None:
+        beats.append(time.monotonic())
+        if len(beats) == 12:
+            running.append(db.scalar("select count(*) from job_runs where began_at > coalesce(ended_at, '-infinity')"))
+            let_go.set()
+            stop.set()
+
+    hanging = [jobs.Job(f"hangs-{n}", 1, let_go.wait, "") for n in range(jobs.AT_ONCE + 1)]
+    jobs.run(app, [*hanging, jobs.Job("beat", 0.1, beat, "")], stop)
+    assert len(beats) == 12
+    assert "The job hangs-0 is running for more than 0.3 seconds" in caplog.text
+    assert running[0] >= jobs.AT_ONCE, "the table says what runs"
+
+
+def test_what_each_job_did_last_is_written_down(app: Flask) -> None:
+    board = jobs.Board([jobs.Job("mail", 5, lambda: None, "")])
+    board.began("mail")
+    board.ended("mail", ValueError("no such day"), ran=True)
+    board.write(app, now=True)
+    mail_job = next(state for state in desk.jobs() if state.name == "mail")
+    assert (mail_job.failure, mail_job.overdue) == ("ValueError: no such day", False)
+    first = mail_job.failed_since
+    board.ended("mail", ValueError("still none"), ran=True)
+    board.write(app, now=True)
+    assert next(s for s in desk.jobs() if s.name == "mail").failed_since == first
+    board.ended("mail", 3, ran=True)
+    board.write(app, now=True)
+    assert next(s for s in desk.jobs() if s.name == "mail").failed_since is None
+    with clock.travel(clock.now() + timedelta(minutes=6)):
+        assert next(s for s in desk.jobs() if s.name == "mail").overdue
+
+
+@pytest.mark.parametrize("hours", [48, -48])
+def test_no_job_runs_by_a_clock_that_is_wrong_and_it_is_said_once(app: Flask, caplog, monkeypatch, hours: int) -> None:
+    ran: list[str] = []
+    tick = jobs.Job("tick", 1, lambda: ran.append("tick"), "")
+    right = clock.machine
+    monkeypatch.setattr(clock, "machine", lambda: right() + timedelta(hours=hours))
+    for _ in range(3):
+        ((_, result),) = jobs.once("tick", [tick])
+        assert isinstance(result, jobs.ClockOff)
+    assert ran == []
+    assert [one.code for one in troubles.known()] == ["clock"]
+    assert caplog.text.count("seconds ahead of" if hours > 0 else "seconds behind") == 1
+    monkeypatch.setattr(clock, "machine", right)
+    jobs.once("tick", [tick])
+    assert ran == ["tick"]
+    assert troubles.known() == []
 
 
 def test_a_job_may_wait_before_its_first_turn(app: Flask) -> None:

@@ -1,6 +1,5 @@
 """The outbox and its way to a mail server: once, later when it must be, never twice, never with a forged header."""
 
-import smtplib
 import socket
 import ssl
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from threading import Thread
 import pytest
 
 import config
-from app import clock, db, mail
+from app import clock, db, mail, troubles
 from app.cli.mail import mail_commands
 from tests import certificates
 
@@ -291,6 +290,40 @@ def test_mails_leave_in_the_order_they_were_written_however_often_each_was_tried
     assert [recipient for recipient, _ in sending.received()] == [f"a{number}@example.com" for number in range(6)]
 
 
+def test_once_the_server_is_back_everything_that_waited_for_it_leaves_at_once(sending, caplog):
+    addresses = [f"a{number}@example.com" for number in range(5)]
+    sending.refuse = dict.fromkeys(addresses, "452 no room")
+    for address in addresses:
+        put(address, to=address)
+    start = clock.now()
+    for hours in range(20):
+        with clock.travel(start + timedelta(hours=hours)):
+            mail.deliver()
+    assert caplog.text.count("took none of") == 1, "said once"
+    assert [one.code for one in troubles.known()] == ["mail_server"]
+    sending.refuse = {}
+    with clock.travel(start + timedelta(hours=19, minutes=3)):
+        assert mail.deliver() >= 1, "one tries each minute"
+        mail.deliver()
+        assert waiting() == 0
+    assert caplog.text.count("In order again (mail_server)") == 1
+    assert troubles.known() == []
+
+
+def test_a_server_that_is_away_is_said_once_and_once_more_when_it_is_back(app, settings, server, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    put()
+    with settings_with(settings, mail_url=f"smtp://127.0.0.1:{port}"):
+        for _ in range(5):
+            mail.deliver()
+    with settings_with(settings, mail_url=f"smtp://127.0.0.1:{server.port}"):
+        assert mail.deliver() == 1
+        mail.deliver()
+    said = [r.getMessage() for r in caplog.records if r.name in {"app.mail", "app.troubles"}]
+    assert ["cannot be reached" in said[0], "In order again" in said[1], len(said)] == [True, True, 2]
+
+
 def test_a_server_that_closes_ends_the_round_and_no_other_mail_is_tried(sending):
     sending.refuse["a@example.com"] = "421 closing"
     put("a", to="a@example.com")
@@ -378,8 +411,8 @@ def test_the_scheme_says_where_the_server_listens(app, settings, monkeypatch, sc
 
         return line
 
-    monkeypatch.setattr(smtplib, "SMTP", dial("plain"))
-    monkeypatch.setattr(smtplib, "SMTP_SSL", dial("secure"))
+    monkeypatch.setattr(mail, "_Plain", dial("plain"))
+    monkeypatch.setattr(mail, "_Encrypted", dial("secure"))
     with settings_with(settings, mail_url=f"{scheme}://mail.example.com"):
         mail.deliver()
     secure = scheme == "smtps"

@@ -1,12 +1,18 @@
 """For the machines around the house."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
+import psycopg.sql
 import pytest
 
 import config
+from app import db
 
 TOKEN = "t" * 24
 
@@ -39,7 +45,8 @@ def at_migration(superuser: psycopg.Connection, version: str, ask):
 
 
 def test_ready_when_the_database_stands_at_this_programs_migration(anonymous, superuser: psycopg.Connection):
-    assert (anonymous.get("/readyz").status_code, anonymous.get("/readyz").text) == (200, "ready\n")
+    ready = anonymous.get("/readyz")
+    assert (ready.status_code, ready.text.splitlines()[0]) == (200, "ready")
     behind = at_migration(superuser, "0001", lambda: anonymous.get("/readyz"))
     assert behind.status_code == 503
     assert "flask db upgrade" in behind.text
@@ -97,3 +104,41 @@ def test_what_is_in_trouble_is_told_to_those_who_may_see_it(anonymous, public):
     anonymous.get("/healthz", headers={"X-Forwarded-For": "198.51.100.7"}, environ_base={"REMOTE_ADDR": "10.0.0.7"})
     assert "set TRUSTED_PROXIES=10.0.0.7" in anonymous.get("/readyz").text
     assert anonymous.get("/readyz", environ_base={"REMOTE_ADDR": "198.51.100.7"}).text == "ready\n"
+
+
+def test_not_ready_while_the_database_cannot_write(anonymous, superuser: psycopg.Connection, database_url: str, app):
+    database = psycopg.sql.Identifier(superuser.info.dbname)
+    assert anonymous.get("/readyz").status_code == 200
+    superuser.execute(psycopg.sql.SQL("alter database {} set temp_file_limit = '64kB'").format(database))
+    db.forget_connections()
+    try:
+        full = anonymous.get("/readyz")
+    finally:
+        superuser.execute(psycopg.sql.SQL("alter database {} reset temp_file_limit").format(database))
+        db.forget_connections()
+    assert (full.status_code, full.text) == (503, "The database cannot write: its disk may be full.\n")
+    assert anonymous.get("/readyz").status_code == 200
+
+
+def test_jobs_that_do_not_run_are_named_to_those_who_may_see_it(anonymous, public):
+    assert "jobs_never\n" in anonymous.get("/readyz").text
+    assert anonymous.get("/readyz", environ_base={"REMOTE_ADDR": "198.51.100.7"}).text == "ready\n"
+
+
+def test_a_web_process_does_not_load_what_only_migrations_need():
+    asked = "import sys, wsgi; print([n for n in sys.modules if n.startswith(('alembic', 'flask_migrate'))])"
+    environ = os.environ | {"SECRET_KEY": "s" * 48, "DATABASE_URL": os.environ["TEST_DATABASE_URL"]}
+    house = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", asked], cwd=house, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ["/login", "/register", "/password/reset"])
+def test_public_pages_say_what_they_are_to_search_engines(anonymous, path):
+    page = anonymous.get(path)
+    assert page.status_code == 200
+    assert page.text.count('<meta name="description" content="') == 1
+
+
+def test_pages_behind_the_login_say_nothing_to_search_engines(owner):
+    assert 'name="description"' not in owner.get("/balance").text

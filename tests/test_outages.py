@@ -250,7 +250,7 @@ def test_the_payment_page_says_that_a_method_is_not_available_now_and_offers_it_
     assert payments.open_of(bill.id) == []
     assert "gives no answer since" in staff.get("/staff/held").text
     assert 'client_area_processor_trouble{processor="sandbox"}' in staff.get("/metrics").text
-    assert "sandbox: no answer since" in staff.get("/readyz").text
+    assert "no_answer sandbox since" in staff.get("/readyz").text
     assert staff.get("/readyz", headers={"X-Forwarded-For": "198.51.100.7"}).text == "ready\n"
     with clock.travel(clock.now() + timedelta(minutes=2)):
         assert begin(bill, "sandbox-card").state == "created"

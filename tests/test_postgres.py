@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -77,6 +78,21 @@ def test_a_left_over_number_that_is_somebody_elses_now_does_not_stop_a_start(clu
     with cluster.serving():
         assert ask(cluster, "select 1") == 1
         assert cluster.postmaster() != os.getppid()
+
+
+def test_a_killed_server_that_nobody_waited_for_does_not_stop_a_start(cluster):
+    with cluster.serving():
+        pid = cluster.postmaster()
+        _postgres._children.pop(pid)  # as of a server that another one of us started
+        os.kill(pid, signal.SIGKILL)
+        while cluster.postmaster() is not None:
+            time.sleep(0.01)
+        os.kill(pid, 0)
+        before = cluster.log.read_text()
+        with cluster.serving():
+            assert ask(cluster, "select 1") == 1
+        assert cluster.log.read_text().startswith(before), "its log goes on"
+        os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "no number\n"])

@@ -49,7 +49,7 @@ def test_the_profile_is_written_and_shown_again(owner, me):
     assert stored(me) == customers.Profile("company", "Anna Kowalska", "Żółw GmbH", "Łódzka 7", "10115", "Berlin", "DE", "DE136695976", "", "PO-7", "EUR", ("USD", "PLN"))
     page = owner.get("/profile").text
     assert "Your profile is saved." in page
-    for text in ("Żółw GmbH", "Łódzka 7", "DE136695976", "Not checked with the register yet"):
+    for text in ("Żółw GmbH", "Łódzka 7", "DE136695976", "We are asking the EU register"):
         assert text in page
     assert (customers.get_user(me.id).locale, customers.get(me.customer_id).email) == ("de", "anna@example.com")
 

@@ -186,6 +186,7 @@ def test_arrears_stand_on_the_page_as_one_sum(anna, owner):
         services.renew_due()
         page = owner.get("/services").text
         also = owner.get("/balance").text
+        assert "pays all that is due" in owner.get("/add-funds").text
     for text in (page, also):
         assert "95.20" in text
         assert "(4 periods)" in text

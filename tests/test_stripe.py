@@ -366,6 +366,14 @@ def test_twenty_at_once_open_one_session(app: Flask, fake: FakeStripe, alone: St
     assert begin(bill, "stripe-card").state == "created"
 
 
+def test_a_page_that_was_left_is_closed_and_one_that_was_paid_is_not(fake: FakeStripe, gateway: Stripe):
+    open_, paid = session_of(gateway, charge()), session_of(gateway, charge("pay_other"))
+    fake.pay(paid)
+    for reference in (open_, open_, paid, "cs_unknown"):
+        gateway.close(reference)
+    assert [gateway.lookup(each).state for each in (open_, paid)] == ["expired", "paid"]
+
+
 def test_two_secrets_serve_while_one_is_replaced(fake: FakeStripe):
     gateway = Stripe(fake.secret_key, f"whsec_old, {fake.webhook_secret}", fake.url)
     reference = session_of(gateway, charge())

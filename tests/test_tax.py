@@ -1,7 +1,9 @@
 """Who is taxed how: a table of cases, dated rates, and VAT IDs by their form."""
 
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -37,11 +39,11 @@ OUTSIDE, REVERSE = "Not subject to EU VAT", "Reverse charge"
         (Party("FR", "FR40303265045"), Party("MC"), "S", "20", ""),
         (Party("FR", "FR40303265045"), Party("MC", "FR40303265045"), "S", "20", ""),
         # A business elsewhere in the Union.
-        (GERMAN, Party("FR", "FR40303265045"), "AE", "0", REVERSE),
+        (GERMAN, Party("FR", "FR40303265045", vat_id_state="valid"), "AE", "0", REVERSE),
         (GERMAN, Party("FR", "FR 40 303 265 045", vat_id_state="valid"), "AE", "0", REVERSE),
-        (GERMAN, Party("GR", "EL094259216"), "AE", "0", REVERSE),
-        (GERMAN, Party("GR", "GR094259216"), "AE", "0", REVERSE),
-        (GERMAN, Party("MC", "FR40303265045"), "AE", "0", REVERSE),
+        (GERMAN, Party("GR", "EL094259216", vat_id_state="valid"), "AE", "0", REVERSE),
+        (GERMAN, Party("GR", "GR094259216", vat_id_state="valid"), "AE", "0", REVERSE),
+        (GERMAN, Party("MC", "FR40303265045", vat_id_state="valid"), "AE", "0", REVERSE),
         # No VAT ID that could be one, or one the register does not know: a consumer, at the rate of their country.
         (GERMAN, Party("FR"), "S", "20", "VAT (France)"),
         (GERMAN, Party("FR", "FR40303265046"), "S", "20", "VAT (France)"),
@@ -60,6 +62,19 @@ OUTSIDE, REVERSE = "Not subject to EU VAT", "Reverse charge"
         (GERMAN, Party("GB", "XI980780684", "BT1 1AA"), "O", "0", OUTSIDE),
         (GERMAN, Party("NO"), "O", "0", OUTSIDE),
         # Outside the VAT area, though in a member state.
+        (GERMAN, Party("FR", postcode="97400"), "O", "0", OUTSIDE),
+        (GERMAN, Party("FR", postcode="F-98000"), "O", "0", OUTSIDE),
+        # Inside it with a rate of its own.
+        (GERMAN, Party("PT", postcode="9000-062"), "S", "22", "VAT (Portugal)"),
+        (GERMAN, Party("PT", postcode="P-9500 321"), "S", "16", "VAT (Portugal)"),
+        (GERMAN, Party("PT", postcode="1000-001"), "S", "23", "VAT (Portugal)"),
+        (GERMAN, Party("AT", postcode="6691"), "S", "19", "VAT (Austria)"),
+        (GERMAN, Party("AT", postcode="A-6992"), "S", "19", "VAT (Austria)"),
+        (GERMAN, Party("AT", postcode="1010"), "S", "20", "VAT (Austria)"),
+        (Party("AT", "ATU12345675"), Party("AT", postcode="6991"), "S", "19", ""),
+        # A number that nobody has confirmed, and a private person's.
+        (GERMAN, Party("FR", "FR40303265045"), "S", "20", "VAT (France)"),
+        (GERMAN, Party("FR", "FR40303265045", vat_id_state="valid", kind="individual"), "S", "20", "VAT (France)"),
         (GERMAN, Party("ES", postcode="35001"), "O", "0", OUTSIDE),
         (GERMAN, Party("ES", postcode="28001"), "S", "21", "VAT (Spain)"),
         (GERMAN, Party("IT", postcode="23041"), "O", "0", OUTSIDE),
@@ -89,7 +104,7 @@ def test_the_configured_seller_is_one():
 def test_every_member_state_has_a_rate_and_reverses_the_charge():
     assert len(tax.EU) == 27
     for country in tax.EU - {"DE"}:
-        consumer, business = (tax.treatment(GERMAN, buyer, TODAY) for buyer in (Party(country), Party(country, VAT_IDS[country])))
+        consumer, business = (tax.treatment(GERMAN, buyer, TODAY) for buyer in (Party(country), Party(country, VAT_IDS[country], vat_id_state="valid")))
         assert consumer.category == "S"
         assert 17 <= consumer.rate <= 27
         assert (business.category, business.rate) == ("AE", 0)
@@ -123,19 +138,56 @@ def test_a_rate_nobody_wrote_down_is_never_zero(country: str, day: str):
 # Top-ups
 
 
-@pytest.mark.parametrize("buyer", [Party("DE"), Party("FR"), Party("FR", "FR40303265045"), Party("US")])
-def test_a_top_up_carries_no_vat_and_says_why(buyer: Party):
-    found = tax.for_topup(GERMAN, buyer, TODAY)
+def test_a_top_up_carries_no_vat_and_says_why():
+    found = tax.for_topup()
     assert (found.category, found.rate) == ("O", 0)
     assert found.legal_note == ("Prepayment to your balance, not a VAT invoice. No VAT is due yet: it is charged on the invoice of each service that the balance pays for.")
 
 
-def test_a_seller_of_one_known_service_taxes_the_top_up():
-    supplied, taken = tax.treatment(GERMAN, Party("FR"), TODAY), tax.for_topup(GERMAN, Party("FR"), TODAY, "on_topup")
-    assert (taken.category, taken.rate) == (supplied.category, supplied.rate)
-    assert taken.legal_note == f"Advance invoice for a prepayment to your balance. {supplied.legal_note}"
-    never = tax.for_topup(GERMAN, Party("FR"), TODAY, "none").legal_note
-    assert never == "Prepayment to your balance, not a VAT invoice. No VAT is charged: the seller is not registered for it."
+# The operator's own rates
+
+
+@pytest.fixture
+def own_rates(tmp_path: Path) -> Iterator[Path]:
+    """A file of rates that the next start reads."""
+    yield tmp_path / "rates.csv"
+    tax.use("")
+
+
+def test_rates_of_ones_own_add_a_country_and_the_next_rate_of_another(own_rates: Path):
+    own_rates.write_text("country,since,percent\nTR,2023-07-10,20\nDE,2030-01-01,21\n")
+    tax.use(str(own_rates))
+    turkish = Party("TR", "1234567890")
+    assert tax.treatment(turkish, Party("TR"), TODAY).rate == 20
+    assert [tax.rate("DE", date(year, 6, 1)) for year in (2029, 2030)] == [19, 21]
+    tax.refuse_seller_without_rate(turkish, TODAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the first line must be country,since,percent"),
+        ("country,since\nTR,2023-07-10\n", "the first line must be country,since,percent"),
+        ("country,since,percent\nTurkey,2023-07-10,20\n", "line 2: Turkey is no country"),
+        ("country,since,percent\nTR,10.07.2023,20\n", "line 2: write the day like 2023-07-10"),
+        ("country,since,percent\nTR,2023-07-10,20%\n", "line 2: write the percent like 20 or 25.5"),
+        ("country,since,percent\nTR,2023-07-10,200\n", "line 2: write the percent like 20 or 25.5"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_of_rates_that_is_wrong_is_refused_with_its_line(own_rates: Path, text: str | None, says: str):
+    if text is not None:
+        own_rates.write_text(text)
+    with pytest.raises(tax.RatesRefused, match=says):
+        tax.use(str(own_rates))
+
+
+def test_a_seller_with_a_vat_id_and_without_a_rate_is_refused_at_the_start():
+    with pytest.raises(tax.RatesRefused, match="No VAT rate of TR is known"):
+        tax.refuse_seller_without_rate(Party("TR", "1234567890"), TODAY)
+    tax.refuse_seller_without_rate(Party("US"), TODAY)
+    for country in ("DE", "CH", "GB"):
+        tax.refuse_seller_without_rate(Party(country, "1"), TODAY)
 
 
 # Amounts

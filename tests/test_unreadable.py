@@ -195,7 +195,7 @@ def test_a_wrong_secret_is_seen_and_the_first_proven_webhook_ends_it(
     assert (trouble.gateway, trouble.verb, trouble.detail) == ("stripe", "webhooks", "5")
     assert "A webhook of stripe is not proven: the signature does not match" in caplog.text
     assert "Check the signing secret" in staff.get("/staff/held").text
-    assert "stripe: webhooks since" in staff.get("/readyz").text
+    assert "webhook_secret stripe since" in staff.get("/readyz").text
     assert 'client_area_webhooks_unproven{processor="stripe"} 5' in staff.get("/metrics").text
     assert "5 webhooks without a valid signature" in app.test_cli_runner().invoke(args=["webhooks", "parked"]).output
     assert deliver(None) == {200}

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
+from typing import Final
 
 import psycopg
 
 import config
 from app import approvals, clock, customers, db, invoicing, ledger, payments
-from app.bank import booking, camt, candidates, continuity, doubts, following, known, mt940, payouts, reasons, repeats, reports, told
+from app.bank import booking, camt, candidates, continuity, doubts, following, known, mt940, packed, payouts, reasons, repeats, reports, told
 from app.bank.booking import Booked
 from app.bank.continuity import Gap, NoSuchGap, Unexplained, acknowledge, acknowledged, differences, gaps
 from app.bank.doubts import Doubt, DoubtError, are_two, is_same
@@ -47,6 +48,7 @@ __all__ = [
     "are_two",
     "candidates",
     "clean",
+    "credit_waiting",
     "differences",
     "doubts",
     "gaps",
@@ -65,10 +67,13 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-LARGEST_FILE = 20 * 1024 * 1024
 CHUNK = 500
 """Entries booked in one transaction."""
 MOST_FAULTS = 5
+OLDEST: Final = date(2000, 1, 1)
+"""The first day on which a booking can be."""
+AHEAD: Final = timedelta(days=7)
+"""How far ahead of today a bank may book: over a long weekend, and west of the date line."""
 UNDECIDED = "It may be money that is booked already. Say first whether it is."
 
 Progress = Callable[[int, int], None]
@@ -80,7 +85,11 @@ class BankError(ValueError):
 
 @dataclass(slots=True)
 class Report:
-    """What an import did: counts and sums of what became of the lines, what was not taken, what is missing between statements, and where the books differ, in sentences."""
+    """What an import did: counts and sums of what became of the lines, what was not taken, what is missing between statements, and where the books differ, in sentences.
+
+    `left_out` are statements and entries that are not ours to book; `troubled` says that something
+    is missing or differs that did not before this file.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -88,6 +97,9 @@ class Report:
     waiting: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    known_gaps: frozenset[str] = frozenset()
+    troubled: bool = False
     not_booked: int = 0
     _to_follow: dict[int, Booked] = field(default_factory=dict)
 
@@ -111,8 +123,10 @@ class Report:
 
     def compare(self) -> None:
         """Say what is missing between the statements and where the books differ from them."""
-        self.missing = [gap.sentence for gap in gaps()]
-        self.differing = [gap.sentence for gap in differences()]
+        missing, differing = gaps(), differences()
+        self.missing = [gap.sentence for gap in missing]
+        self.differing = [gap.sentence for gap in differing]
+        self.troubled = any(gap.mark not in self.known_gaps for gap in (*missing, *differing))
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text: figures first, then what needs a person."""
@@ -124,6 +138,7 @@ class Report:
             yield f"{self.not_booked} not booked by the bank yet, left for a later statement."
         yield from (f"MISSING: {sentence}" for sentence in self.missing)
         yield from (f"DIFFERS: {sentence}" for sentence in self.differing)
+        yield from (f"Left out: {sentence}" for sentence in self.left_out)
         yield from (f"Refused: {sentence}" for sentence in self.refused)
         yield from (f"In suspense: {sentence}" for sentence in self.waiting)
 
@@ -169,16 +184,21 @@ class Waiting:
 
 
 def read(data: bytes) -> list[Statement]:
-    """The statements of a file, whichever format it has, every text in them clean. Raises FileRefused."""
-    return [cleaned(statement) for statement in _read(data)]
+    """The statements of a file, or of all files in a packed one, whichever format each has, every text in them clean. Raises FileRefused."""
+    found = []
+    for name, plain in packed.unpack(data):
+        try:
+            found += [cleaned(statement) for statement in _read(plain)]
+        except FileRefused as refused:
+            raise FileRefused(f"{clean(name)}: {refused}" if name else str(refused)) from refused
+    return found
 
 
 def _read(data: bytes) -> list[Statement]:
-    if len(data) > LARGEST_FILE:
-        raise FileRefused("The file is larger than 20 MB. Ask the bank for one per day.")
     plain = data.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if not plain:
         raise FileRefused("The file is empty.")
+    packed.refuse_what_is_none(data)
     if plain.startswith(b"<"):
         if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
             raise FileRefused("The file declares a document type. A statement needs none, so it is not read.")
@@ -192,13 +212,13 @@ def _read(data: bytes) -> list[Statement]:
 def import_file(data: bytes, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> Report:
     """Book what is new in a bank's file and credit what can be matched. Opens a transaction for every few hundred lines.
 
-    `progress` is told (lines done, lines in all). Raises FileRefused, with nothing booked, when anything of the file is damaged, not ours or does
-    not add up. A dry run does it all in one transaction and takes it back, so it says what would happen to the last line.
+    `progress` is told (lines done, lines in all). Raises FileRefused, with nothing booked, when anything of the file is damaged or does not add
+    up, or nothing of it is ours; a statement of another account beside ours is named and left. A dry run does it all in one transaction and takes it back, so it says what would happen to the last line.
     """
-    statements = [(statement, _account(statement)) for statement in read(data)]
+    statements, left_out = _ours(read(data))
     for statement, _ in statements:
         _check(statement)
-    report = Report()
+    report = Report(left_out=left_out, known_gaps=frozenset(gap.mark for gap in (*gaps(), *differences())))
     report.not_booked = sum(statement.not_booked for statement, _ in statements)
     with db.exclusive("bank import", patient=True):
         parts, again = repeats.apart(statements)
@@ -251,6 +271,20 @@ class _TakenBack(Exception):
     """The end of a dry run."""
 
 
+def _ours(read_in: Sequence[Statement]) -> tuple[list[tuple[Statement, BankAccount]], list[str]]:
+    """The statements of our accounts, each with its account, and what is left out of the file, in sentences. Raises FileRefused when none is ours."""
+    ours: list[tuple[Statement, BankAccount]] = []
+    left_out: list[str] = []
+    for statement in read_in:
+        try:
+            ours.append((statement, _account(statement)))
+        except FileRefused as refused:
+            left_out.append(str(refused))
+    if not ours:
+        raise FileRefused(" ".join(left_out[:MOST_FAULTS]))
+    return ours, left_out + [said for statement, _ in ours for said in statement.set_aside]
+
+
 def _account(statement: Statement) -> BankAccount:
     """Which of our accounts a statement is of. Raises FileRefused for any other."""
     found = [account for account in config.current().bank_accounts if _same(account, statement.account)]
@@ -274,12 +308,17 @@ def _check(statement: Statement) -> None:
     """Every line could be read, and opening balance and entries make the closing balance, where both are told. Raises FileRefused."""
     if statement.faults:
         raise FileRefused(f"Nothing was booked: {'; '.join(fault.rstrip('.') for fault in statement.faults[:MOST_FAULTS])}.")
+    days = {entry.booked_on for entry in statement.entries} | ({statement.opened_on, statement.closed_on} - {None})
+    for day in sorted(days, key=str):
+        if day and not OLDEST <= day <= clock.today() + AHEAD:
+            raise FileRefused(f"Statement {statement.id} has a booking or balance of {day}: the year is wrong, or the file is no real statement. Nothing was booked.")
     if statement.opening is None or statement.closing is None or statement.not_booked:
         return
     booked = sum(entry.amount for entry in statement.entries)
     if statement.opening + booked != statement.closing:
+        aside = f" Left out: {' '.join(statement.set_aside)}" if statement.set_aside else ""
         opening, moved, closing = (Money(minor, statement.currency) for minor in (statement.opening, booked, statement.closing))
-        raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing was booked.")
+        raise FileRefused(f"Statement {statement.id} is not whole: {opening} and {moved} do not make {closing}. Nothing was booked.{aside}")
 
 
 def _take_all(entries: Sequence[Booking], name: str, report: Report) -> Iterator[int]:
@@ -304,7 +343,7 @@ def _take_chunk(entries: Sequence[Booking], name: str, report: Report, memory: M
             _take_chunk(entries[half:], name, report, memory)
             return
         log.exception("A line of %s could not be credited.", name)
-        _park(entries, name, report, memory, f"It could not be credited ({type(fault).__name__}: {fault})")
+        _park(entries, name, report, memory, f"It could not be credited: {reasons.plainly(fault)}.")
 
 
 def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory, why: str) -> None:
@@ -315,7 +354,7 @@ def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
         raise
     except Exception as fault:
         log.exception("A line of %s could not be booked.", name)
-        report.refused += [f"{line.says}: it could not be booked ({type(fault).__name__}: {fault})" for line in entries[0].lines]
+        report.refused += [f"{line.says}: it could not be booked: {reasons.plainly(fault)}." for line in entries[0].lines]
 
 
 def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory, uncredited: str = "") -> None:
@@ -378,11 +417,37 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
             raise BankError("You have decided so already. A second person must confirm this.")
         if not said.reached:
             return f"Your decision is kept. A second person must confirm this.{f' {approvals.ALONE}' if said.limited else ''}"
-        (outcome,) = payments.take_in([booking.arrival(line_id, money, whose, line.deducted)])
+        (outcome,) = payments.take_in(booking.arrivals(line_id, money, whose, line.deducted))
         if isinstance(outcome, str):
-            raise BankError(outcome)
+            raise BankError(reasons.sentence(outcome))
         booking.mark([(line_id, outcome, whose.rule)], said.by, reason)
     return f"{money} is {f'credited for {number}' if number else f'on the balance of {login}'}."
+
+
+def credit_waiting() -> int:
+    """Credit the lines that waited for an exchange rate alone, now that there is one; how many. Opens a transaction for each."""
+    done = 0
+    for row in db.rows(_WITHOUT_RATE):
+        with db.transaction():
+            known.lock()
+            if db.scalar(_STILL_WITHOUT_RATE, id=row.id) and not doubts.of(row.id):
+                done += booking.credit_again(row.id)
+    return done
+
+
+_WITHOUT_RATE = """
+select l.id
+from bank_lines l
+where l.state = 'suspense'
+  and l.reason_code = 'no_rate'
+  and l.kind = 'credit'
+  and not exists (
+    select from bank_returns r
+    where r.line_id = l.id
+      and r.state in ('requested', 'approved')
+  )
+"""
+_STILL_WITHOUT_RATE = f"select exists ({_WITHOUT_RATE} and l.id = %(id)s)"
 
 
 def _named(login: str, number: str) -> Match:

@@ -15,6 +15,8 @@ from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
 from app.bank.payouts import NOT_OURS
 from app.bank.reasons import TO_FOLLOW
+from app.bank.statements import Detail
+from app.ledger import LedgerError
 from app.money import Money
 from app.payments import Arrival, Credited
 
@@ -149,10 +151,45 @@ def _row(new: _New, transfer_id: int) -> dict[str, object]:
 def _credit(fresh: Sequence[_New], matches: Sequence[Match | str], ids: Mapping[bytes, int]) -> dict[bytes, Booked]:
     """Credit the lines that are matched."""
     found = [(new, whose) for new, whose in zip(fresh, matches, strict=True) if isinstance(whose, Match)]
-    outcomes = payments.take_in([arrival(ids[new.key], new.line.money, whose, new.line.detail.deducted) for new, whose in found])
-    done = {new.key: (whose, outcome) for (new, whose), outcome in zip(found, outcomes, strict=True)}
-    mark([(ids[new.key], outcome, whose.rule) for (new, whose), outcome in zip(found, outcomes, strict=True) if isinstance(outcome, Credited)])
+    asked = [arrivals(ids[new.key], new.line.money, whose, new.line.detail.deducted) for new, whose in found]
+    answers = iter(payments.take_in([each for several in asked for each in several]))
+    outcomes = [[next(answers) for _ in several] for several in asked]
+    done = {new.key: (whose, first) for (new, whose), (first, *_) in zip(found, outcomes, strict=True)}
+    mark([(ids[new.key], first, whose.rule) for (new, whose), (first, *_) in zip(found, outcomes, strict=True) if isinstance(first, Credited)])
+    _write_parts([(ids[new.key], whose, rest) for (new, whose), (_, *rest) in zip(found, outcomes, strict=True) if rest])
     return {new.key: _fate(new.line, whose, done.get(new.key)) for new, whose in zip(fresh, matches, strict=True)}
+
+
+def credit_again(line_id: int) -> bool:
+    """Credit a line in suspense by what it says, as when it was read; whether that could be done. Within a transaction, behind `known.lock`."""
+    (row,) = db.rows(_KEPT, id=line_id)
+    detail = Detail(
+        amount=row.amount,
+        end_to_end=row.end_to_end,
+        sender=row.sender,
+        sender_account=row.sender_account,
+        structured=row.structured,
+        remittance=row.remittance,
+        deducted=row.deducted,
+    )
+    line = Line(row.account, row.currency, row.kind, row.booked_on, row.amount, row.bank_reference, detail)
+    (whose,) = match([line])
+    if isinstance(whose, str):
+        return False
+    first, *rest = payments.take_in(arrivals(line_id, line.money, whose, row.deducted))
+    if isinstance(first, str):
+        return False
+    mark([(line_id, first, whose.rule)])
+    _write_parts([(line_id, whose, rest)] if rest else [])
+    return True
+
+
+_KEPT = """
+select account, currency, kind, booked_on, amount, bank_reference, end_to_end, sender,
+  sender_account, structured, remittance, deducted
+from bank_lines
+where id = %(id)s
+"""
 
 
 def _fate(line: Line, whose: Match | str, done: tuple[Match, Credited | str] | None) -> Booked:
@@ -162,9 +199,29 @@ def _fate(line: Line, whose: Match | str, done: tuple[Match, Credited | str] | N
     return Booked(line, "suspense", outcome) if isinstance(outcome, str) else Booked(line, "matched", whose.rule)
 
 
-def arrival(line_id: int, received: Money, whose: Match, deducted: int) -> Arrival:
-    """A matched line as `payments` takes it. It counts as paid when we learn of it, which is also when its rate is taken."""
-    return Arrival(f"bank:{line_id}", whose.customer_id, whose.bill_id, received, clock.now(), deducted)
+def arrivals(line_id: int, received: Money, whose: Match, deducted: int) -> list[Arrival]:
+    """A matched line as `payments` takes it, one for each bill it pays. It counts as paid when we learn of it, which is also when its rate is taken."""
+    now, owner = clock.now(), whose.customer_id
+    first = Money(received.minor - sum(minor for _, minor in whose.parts), received.currency)
+    others = [Arrival(f"bank:{line_id}:{bill}", owner, bill, Money(minor, received.currency), now) for bill, minor in whose.parts]
+    return [Arrival(f"bank:{line_id}", owner, whose.bill_id, first, now, deducted), *others]
+
+
+def _write_parts(several: Sequence[tuple[int, Match, Sequence[Credited | str]]]) -> None:
+    """Which further payments a line is made of. Within a transaction."""
+    rows: list[dict[str, object]] = []
+    for line_id, whose, outcomes in several:
+        for (bill_id, minor), outcome in zip(whose.parts, outcomes, strict=True):
+            if isinstance(outcome, str):
+                raise LedgerError(outcome)  # then none of its bills is paid
+            rows.append({"line": line_id, "bill": bill_id, "payment": outcome.payment_id, "amount": minor})
+    db.many(_PART, rows)
+
+
+_PART = """
+insert into bank_line_parts (line_id, bill_id, payment_id, amount)
+values (%(line)s, %(bill)s, %(payment)s, %(amount)s)
+"""
 
 
 def mark(done: Sequence[tuple[int, Credited, str]], actor: str = "system", reason: str = "") -> None:

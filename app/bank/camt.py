@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from lxml import etree
 
-from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, given
+from app.bank.statements import Detail, Entry, FileRefused, Statement, compact, day_of, given
 from app.money import Money
 from app.remittance import CUT
 
@@ -38,7 +38,9 @@ def read(data: bytes) -> list[Statement]:
 def root(data: bytes) -> Element:
     """The file as elements by their local names. Raises FileRefused for what is damaged or declares a document type."""
     try:
-        found = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True))
+        found = etree.fromstring(
+            _from_its_first_sign(data), etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True)
+        )
     except etree.XMLSyntaxError as error:
         raise FileRefused(f"The file is damaged or cut off: {error}.") from error
     if found.getroottree().docinfo.doctype:  # type: ignore[union-attr]
@@ -47,6 +49,13 @@ def root(data: bytes) -> Element:
         if isinstance(element.tag, str):
             element.tag = element.tag.rpartition("}")[2]
     return found
+
+
+def _from_its_first_sign(data: bytes) -> bytes:
+    """Without blank lines before the declaration, which XML does not allow and banks write."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data
+    return data.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
 
 
 def _statement(report: Element) -> Statement:
@@ -89,7 +98,7 @@ def _of_code(report: Element, codes: tuple[str, ...]) -> Iterator[Element]:
 
 def _balance_day(balance: Element) -> date | None:
     day = (balance.findtext("Dt/Dt") or balance.findtext("Dt/DtTm") or "")[:10]
-    return date.fromisoformat(day) if day else None
+    return day_of(day) if day else None
 
 
 def _signed(holder: Element, amount: Element | None) -> int:
@@ -109,9 +118,11 @@ def _take(statement: Statement, entry: Element, written_on: str) -> None:
     if status != "BOOK":
         statement.not_booked += 1
         return
-    amount = entry.find("Amt")
+    amount = _in_currency(entry, statement.currency)
     if amount is not None and amount.get("Ccy") != statement.currency:
-        raise ValueError(f"{amount.get('Ccy')} on an account in {statement.currency}")
+        text = f"{amount.text} {amount.get('Ccy')}"
+        statement.set_aside.append(f"{statement.id}: {text} on an account in {statement.currency}.")
+        return
     signed = _signed(entry, amount)
     booked = _day(entry, "BookgDt") or _day(entry, "ValDt") or written_on
     transfers = entry.findall("NtryDtls/TxDtls")
@@ -119,7 +130,7 @@ def _take(statement: Statement, entry: Element, written_on: str) -> None:
     statement.entries.append(
         Entry(
             amount=signed,
-            booked_on=date.fromisoformat(booked),
+            booked_on=day_of(booked),
             reference=given(entry.findtext("AcctSvcrRef")),
             returned=entry.findtext("RvslInd") in {"true", "1"} or _family(entry) in RETURNS,
             fee=_is_fee(entry),
@@ -129,6 +140,17 @@ def _take(statement: Statement, entry: Element, written_on: str) -> None:
             transfers=_transfers(entry),
         )
     )
+
+
+def _in_currency(entry: Element, currency: str) -> Element | None:
+    """The amount of an entry; of one in another currency its counter value on the account, where the bank says that."""
+    amount = entry.find("Amt")
+    if amount is None or amount.get("Ccy") == currency:
+        return amount
+    transfers = entry.findall("NtryDtls/TxDtls")
+    holders = [entry, *(transfers if len(transfers) == 1 else [])]
+    values = (holder.find(f"AmtDtls/{name}/Amt") for holder in holders for name in ("CntrValAmt", "TxAmt"))
+    return next((each for each in values if each is not None and each.get("Ccy") == currency), amount)
 
 
 def _day(entry: Element, name: str) -> str:
@@ -214,8 +236,18 @@ def _account(detail: Element, whose: str) -> str:
 def _remittance(detail: Element) -> str:
     paths = ("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf")
     lines = [text for path in paths for text in _texts(detail, path) if text.strip()]
+    lines += _documents(detail, lines)
     joints = [CUT if len(line) in WIDTHS and not line[-1].isspace() and not after[0].isspace() else " " for line, after in pairwise(lines)]
     return "".join(f"{line.strip()}{joint}" for line, joint in zip(lines, [*joints, ""], strict=False))
+
+
+def _documents(detail: Element, said: list[str]) -> list[str]:
+    """The documents that a payer names in the fields for them, and every reference but the first,
+    which has a field of its own; those that the text does not say anyway."""
+    named = [*_texts(detail, "RmtInf/Strd/RfrdDocInf/Nb")]
+    named += list(_texts(detail, "RmtInf/Strd/CdtrRefInf/Ref"))[1:]
+    text = "".join(said)
+    return [number.strip() for number in named if number.strip() and number.strip() not in text]
 
 
 def _texts(holder: Element, path: str) -> Iterator[str]:

@@ -64,7 +64,7 @@ def _apart(line_id: int) -> Followed:
         raise
     except Exception as fault:
         log.exception("Line %s could not be booked off.", line_id)
-        why = f"It could not be booked off ({type(fault).__name__}: {fault})"
+        why = f"It could not be booked off: {reasons.plainly(fault)}."
         with db.transaction():
             reasons.write([(line_id, why)])
         return Followed(line_id, "suspense", why)
@@ -78,13 +78,19 @@ def _take_back(line_id: int) -> bool:
     received = Money(original.amount, original.currency)
     if original.state == "matched":
         suspense = ledger.account("suspense", received.currency, key=payments.SUSPENSE)
-        refunds.take_back(original.payment_id, received, reference=f"bank:{line_id}:return", line=(suspense, received.minor))
+        parts = [(part.payment_id, part.amount) for part in db.rows(_PARTS, id=original.id)]
+        rest = received.minor - sum(minor for _, minor in parts)
+        # In the order of their payments, as everybody holds them.
+        for payment_id, minor in sorted([(original.payment_id, rest), *parts]):
+            own = "" if payment_id == original.payment_id else f":{payment_id}"
+            refunds.take_back(payment_id, Money(minor, received.currency), reference=f"bank:{line_id}:return{own}", line=(suspense, minor))
     db.execute("update bank_lines set state = %(state)s, returned_by = %(own)s where id = %(id)s", state="returned" if original.state == "matched" else "booked",
                own=line_id, id=original.id)  # fmt: skip
     db.execute(_MARK_RETURN, customer=original.customer_id, bill=original.bill_id, payment=original.payment_id, id=line_id)
     return True
 
 
+_PARTS = "select payment_id, amount from bank_line_parts where line_id = %(id)s"
 _DUE = """
 select id from bank_lines l
 where state = 'suspense' and (reason_code in (%(follow)s, %(back)s) or kind = 'return')

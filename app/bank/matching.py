@@ -5,7 +5,7 @@ What names something that is not there, or more than one customer, waits for a p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stdnum import iban
 
@@ -28,11 +28,15 @@ NAMED = (REFERENCE, REFERENCE_IN_TEXT, PROFORMA, LOGIN, NUMBER, RESPELLED)
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Who is credited, for which bill (None: whatever it is for), and how that is known."""
+    """Who is credited, for which bill (None: whatever it is for), and how that is known.
+
+    `parts` are further bills that the same transfer pays, each with what goes to it in minor units.
+    """
 
     customer_id: int
     bill_id: int | None
     rule: str
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,28 @@ def match(lines: Sequence[Line]) -> list[Match | str]:
     named = [_resolve(line, text, facts) for line, text in zip(lines, texts, strict=True)]
     due = _due(each for each in named if each.respelled or len(each.bills) > 1)
     found = [_by_text(line, each, due) for line, each in zip(lines, named, strict=True)]
+    found = _with_bills(lines, found)
     nameless = [line for line, each in zip(lines, found, strict=True) if each is None]
     senders = _senders(nameless)
     return [each or _by_sender(line, senders) for line, each in zip(lines, found, strict=True)]
+
+
+def _with_bills(lines: Sequence[Line], found: Sequence[Match | str | None]) -> list[Match | str | None]:
+    """Who names the login alone pays the one open bill of exactly that sum, if there is one."""
+    by_login = {each.customer_id for each in found if isinstance(each, Match) and each.bill_id is None}
+    bills = db.rows(_OPEN_OF, customers=sorted(by_login)) if by_login else []
+    due = payments.still_due({bill.id: bill.total for bill in bills})
+    fits: dict[tuple[int, int, str], list[int]] = {}
+    for bill in bills:
+        fits.setdefault((bill.customer_id, due[bill.id], bill.currency), []).append(bill.id)
+    whole: list[Match | str | None] = []
+    for line, each in zip(lines, found, strict=True):
+        whole.append(each)
+        if isinstance(each, Match) and each.bill_id is None:
+            waiting = fits.get((each.customer_id, line.amount, line.currency), [])
+            if len(waiting) == 1:  # and a second line of the same sum is for no bill
+                whole[-1] = replace(each, bill_id=waiting.pop())
+    return whole
 
 
 def read(line: Line) -> Text:
@@ -171,7 +194,24 @@ def _by_bill(line: Line, named: _Named, due: Mapping[int, int]) -> Match | str:
     if len(exact) == 1:
         rule = RESPELLED if exact[0].id in named.respelled else named.rule
         return Match(exact[0].beneficiary_id, exact[0].id, rule)
-    return reasons.SEVERAL_BILLS if len(named.bills) > 1 else reasons.NOT_EXACT
+    if len(named.bills) > 1:
+        return _by_all(line, named, due) or reasons.SEVERAL_BILLS
+    return reasons.NOT_EXACT
+
+
+def _by_all(line: Line, named: _Named, due: Mapping[int, int]) -> Match | None:
+    """All bills that are named, where together they are open for exactly this sum in the
+    customer's own currency, so that none is paid at the cost of another."""
+    bills = list(named.bills.values())
+    open_for = [due.get(bill.id) for bill in bills]
+    asked = [minor for minor in open_for if minor is not None]
+    one_currency = {bill.currency for bill in bills} == {line.currency}
+    own = all(bill.account_currency in {None, line.currency} for bill in bills)
+    if len(asked) < len(bills) or sum(asked) != line.amount or not (one_currency and own):
+        return None
+    first, *others = zip((bill.id for bill in bills), asked, strict=True)
+    rule = RESPELLED if named.respelled else named.rule
+    return Match(bills[0].beneficiary_id, first[0], rule, tuple(others))
 
 
 def _due(named: Iterable[_Named]) -> dict[int, int]:
@@ -225,6 +265,7 @@ def _senders(lines: Sequence[Line]) -> dict[tuple[str, int, str], _Sender]:
 
 _BY_NAME = """
 select n.name, b.id, b.beneficiary_id, b.customer_id, b.status, b.total, b.currency,
+  c.currency as account_currency,
   coalesce(b.invoice_number, b.proforma_number, '') as number
 from (
   select payment_reference as name, id from bills where payment_reference = any(%(names)s)
@@ -236,6 +277,14 @@ from (
   select number, bill_id from documents where number = any(%(names)s) and kind = 'receipt'
 ) n
 join bills b on b.id = n.id
+join customers c on c.id = b.beneficiary_id
+"""
+_OPEN_OF = """
+select id, customer_id, total, currency
+from bills
+where customer_id = any(%(customers)s)
+  and beneficiary_id = customer_id
+  and status = 'unpaid'
 """
 _BY_LOGIN = """
 select u.login, u.customer_id

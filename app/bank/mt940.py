@@ -4,11 +4,11 @@ The text of a booking (``:86:``) comes as ``?20``…``?29`` (or with ``~`` or ``
 """
 
 import re
-from calendar import isleap
+from calendar import monthrange
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
 
@@ -17,7 +17,11 @@ from app.money import Money
 from app.remittance import CUT
 
 _TAG = re.compile(r"^:(\d{2}[A-Z]?):", re.MULTILINE)
-_LINE = re.compile(r"(?P<value>\d{6})(?P<entry>\d{4})?(?P<mark>R?[CD])[A-Z]?(?P<amount>\d+,\d*)(?P<kind>[A-Z][A-Z0-9]{3})(?P<reference>[^/\n]*)(?://(?P<bank>[^\n]*))?")
+_LINE = re.compile(
+    r"(?P<value>\d{6})(?P<entry>\d{4}| {4})?\s?(?P<mark>R?[CD])[A-Z]?\s?(?P<amount>\d+(?:,\d*)?)"
+    r"\s?(?P<kind>[A-Z][A-Z0-9 ]{3})(?P<reference>[^/\n]*)(?://(?P<bank>[^\n]*))?"
+)
+"""A booking, with what banks leave out or fill with blanks: the balance proves the reading."""
 _BALANCE = re.compile(r"([CD])(\d{6})([A-Z]{3})(\d+,\d*)")
 _SEPA = re.compile(r"(EREF|KREF|MREF|BREF|SVWZ|ABWA|ABWE|CRED|DEBT|COAM|OAMT|PURP|IBAN|BIC)\+")
 _FIELD = re.compile(r"[?~<](\d{2})")
@@ -25,7 +29,10 @@ _SLASHED = re.compile(r"/(EREF|IBAN|BIC|NAME|REMI|TRTP|CNTP|ORDP|BENM|CSID|MARF|
 LONGEST_NUMBER = 5
 WIDTH, NARROWEST = 60, 27
 """Characters of a full line of text, about, where the file does not show it, and of the narrowest that a bank writes."""
+_INTERIM = re.compile(r"^:(?:34F|13D|90[CD]):", re.MULTILINE)
+"""Fields that an interim report (MT942) has and a statement has not."""
 _MARKED = re.compile(r"[?~<]\d\d|/[A-Z]{2,4}/")
+MONTHS = 12
 BATCH_NAMES = ("BREF", "PREF")
 MORE_TEXT = 60
 _TEXT_FIELDS = (*range(20, 30), *range(MORE_TEXT, 64))
@@ -43,7 +50,10 @@ def read(text: str) -> list[Statement]:
             _take(found[-1], tag, value)
     if not found:
         raise FileRefused("The file holds no MT940 statement.")
+    if _INTERIM.search(text) and all(statement.closing is None for statement in found):
+        raise FileRefused("This is an interim report (MT942), which proves nothing by a balance. Import the MT940 or camt.053 of the day, or camt.052 and camt.054 meanwhile.")
     for statement in found:
+        _set_days(statement)
         if statement.closing is None:
             raise FileRefused(f"Statement {statement.id} has no closing balance: the file is cut off.")
         if statement.opening is None:
@@ -72,8 +82,9 @@ def _refuse_what_may_be_text(fields: Sequence[tuple[str, str]]) -> None:
         unsure = tag in {"61", "86"} and following in {"61", "86"} and len(before.rpartition("\n")[2]) >= max(width, NARROWEST)
         run = run if unsure else [Decimal(0)]
         booking = _LINE.match(value) if unsure and following == "61" else None
-        if booking:
-            run.append(run[-1] + Decimal(booking["amount"].replace(",", ".").rstrip(".")) * (1 if booking["mark"] in {"C", "RD"} else -1))
+        amount = Decimal(booking["amount"].replace(",", ".").rstrip(".")) if booking else Decimal(0)
+        if booking and amount:
+            run.append(run[-1] + amount * (1 if booking["mark"] in {"C", "RD"} else -1))
             if run[-1] in run[:-1]:
                 raise FileRefused("A text in it may be read as bookings that cancel each other out. Import the camt.053 of these days instead.")
 
@@ -107,7 +118,22 @@ def _balance(value: str) -> tuple[int, date, str]:
 
 
 def _day(text: str) -> date:
-    return date(2000 + int(text[:2]), int(text[2:4]), int(text[4:6]))
+    try:
+        return date(2000 + int(text[:2]), int(text[2:4]), int(text[4:6]))
+    except ValueError:
+        raise ValueError(f"“{text}” is no day") from None
+
+
+def _set_days(statement: Statement) -> None:
+    """Bookings of which only the day of value is told were booked within the statement: behind the
+    day of the balance before, and not after its own."""
+    if statement.opened_on is None or statement.closed_on is None:
+        return
+    first = min(statement.opened_on + timedelta(days=1), statement.closed_on)
+    for place in statement.undated:
+        entry = statement.entries[place]
+        day = min(max(entry.booked_on, first), statement.closed_on)
+        statement.entries[place] = replace(entry, booked_on=day)
 
 
 def _minor(amount: str, currency: str) -> int:
@@ -126,19 +152,22 @@ def _book(statement: Statement, value: str) -> None:
     except ValueError as fault:
         statement.faults.append(f"{statement.id}: “{value.splitlines()[0]}”: {fault}")
         return
-    mark, kind = found["mark"], found["kind"]
+    mark, kind = found["mark"], found["kind"].strip()
     amount = minor if mark in {"C", "RD"} else -minor
     detail = Detail(amount=amount, end_to_end="")
+    if not (found["entry"] or "").strip():
+        statement.undated.append(len(statement.entries))
     statement.entries.append(Entry(amount, booked, given(found["bank"]), returned=mark[0] == "R" or kind == "NRTI", fee=kind == "NCHG", details=(detail,)))
 
 
 def _entry_day(valued: date, entry: str | None) -> date:
     """The day of booking: the statement writes month and day only, so the year is the one nearest to the day of value."""
-    if not entry:
+    if entry is None or not entry.strip():
         return valued
-    years = [date(valued.year + step, int(entry[:2]), int(entry[2:])) for step in (-1, 0, 1) if entry != "0229" or isleap(valued.year + step)]
+    month, day = int(entry[:2]), int(entry[2:])
+    years = [date(year, month, day) for year in range(valued.year - 1, valued.year + 2) if 1 <= month <= MONTHS and 1 <= day <= monthrange(year, month)[1]]
     if not years:
-        raise ValueError("there is no such day")
+        raise ValueError(f"“{entry}” is no day of booking")
     return min(years, key=lambda day: abs(day - valued))
 
 

@@ -47,8 +47,12 @@ def write(message: str, created: datetime, account: BankAccount, orders: Sequenc
         _add(_add(_add(info, "PmtTpInf"), "SvcLvl"), "Cd", text="SEPA")
     _add(_add(info, "ReqdExctnDt"), "Dt", text=f"{created:%Y-%m-%d}")
     _add(_add(info, "Dbtr"), "Nm", text=latin(account.holder, LONGEST_NAME))
-    _account(_add(info, "DbtrAcct"), account.number, iban=account.has_iban, currency=account.currency)
-    _add(_add(_add(info, "DbtrAgt"), "FinInstnId"), "BICFI", text=account.bic)
+    _account(_add(info, "DbtrAcct"), account.account_number, iban=account.has_iban, currency=account.currency)
+    bank = _add(_add(info, "DbtrAgt"), "FinInstnId", ("BICFI", account.bic))
+    if account.routing:
+        member = _add(bank, "ClrSysMmbId")
+        _add(_add(member, "ClrSysId"), "Cd", text="USABA")
+        _add(member, "MmbId", text=account.routing)
     _add(info, "ChrgBr", text="SLEV" if account.currency == "EUR" else "SHAR")
     for order in orders:
         _transfer(info, order)

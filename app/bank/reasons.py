@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from app import db
+from app import db, payments
 
 TO_FOLLOW = "to_follow"
 CAME_BACK = "came_back"
@@ -14,6 +14,7 @@ SEVERAL_BILLS = "several_bills"
 NOT_EXACT = "not_exact"
 SENDER_HAS_SEVERAL_BILLS = "sender_has_several_bills"
 SAME_REFERENCE = "same_reference"
+NO_RATE = payments.NO_RATE
 
 SENTENCES: Mapping[str, str] = MappingProxyType({
     TO_FOLLOW: "It was booked and is still to be looked at.",
@@ -21,9 +22,10 @@ SENTENCES: Mapping[str, str] = MappingProxyType({
     NAMES_NOTHING: "Nothing in it names a bill or a login.",
     NOT_FOUND: "It names a bill or a login that does not exist.",
     SEVERAL_CUSTOMERS: "It names bills of several customers.",
-    SEVERAL_BILLS: "It names several bills, and not one of them is open for exactly this sum.",
+    SEVERAL_BILLS: "It names several bills, and neither one of them nor all together are open for exactly this sum.",
     NOT_EXACT: "The number in it is not written as ours are, and no open bill of that number has exactly this sum.",
     SENDER_HAS_SEVERAL_BILLS: "Its sender has several open bills of this amount.",
+    NO_RATE: "It cannot be converted now: there is no exchange rate. It is credited by itself as soon as there is one.",
     SAME_REFERENCE: "The same statement tells it twice under one reference of the bank. Ask the bank whether it is one transfer.",
 })  # fmt: skip
 
@@ -31,6 +33,12 @@ SENTENCES: Mapping[str, str] = MappingProxyType({
 def sentence(why: str) -> str:
     """What a page says for a code; a sentence that was written down instead of one stays."""
     return SENTENCES.get(why, why)
+
+
+def plainly(fault: Exception) -> str:
+    """What went wrong, where an exception of ours says it; of any other the log has the words."""
+    ours = type(fault).__module__.split(".")[0] == "app"
+    return str(fault).rstrip(".") if ours and str(fault) else "the application's log says why"
 
 
 def write(waiting: Sequence[tuple[int, str]]) -> None:

@@ -54,7 +54,9 @@ def _words(name: str) -> set[str]:
 _SENDERS = """
 select distinct l.sender, l.sender_account
 from bank_lines l
-join payments p on p.id = l.payment_id
+join payments p on p.id = l.payment_id or p.id in (
+  select part.payment_id from bank_line_parts part where part.line_id = l.id
+)
 where p.public_id = %(payment)s
   and l.amount > 0
 order by l.sender, l.sender_account

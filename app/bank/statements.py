@@ -59,7 +59,7 @@ class Entry:
 class Statement:
     """A piece of an account's history. `opening` and `closing` are booked balances of `opened_on` and `closed_on`, None where the format has none.
 
-    `number` is the statement's place in the account's series, `page` its part of one that is told in several; `full` says that it tells all that was booked, as an advice does not; `faults` are lines nobody could read.
+    `number` is the statement's place in the account's series, `page` its part of one that is told in several; `full` says that it tells all that was booked, as an advice does not; `faults` are lines nobody could read, `set_aside` those of money that is not this account's, in sentences; `undated` the places of entries without a day of booking.
     """
 
     id: str
@@ -76,6 +76,8 @@ class Statement:
     entries: list[Entry] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     not_booked: int = 0
+    set_aside: list[str] = field(default_factory=list)
+    undated: list[int] = field(default_factory=list)
 
 
 def clean(text: str) -> str:
@@ -97,6 +99,7 @@ def cleaned(statement: Statement) -> Statement:
     """A statement with every text in it clean, before anything is read out of them."""
     statement.id, statement.account = clean(statement.id), clean(statement.account)
     statement.faults = [clean(fault) for fault in statement.faults]
+    statement.set_aside = [clean(said) for said in statement.set_aside]
     statement.entries = [_clean_entry(entry) for entry in statement.entries]
     return statement
 
@@ -123,6 +126,14 @@ def _clean_detail(detail: Detail) -> Detail:
         remittance=clean(detail.remittance),
         note=clean(detail.note),
     )
+
+
+def day_of(text: str) -> date:
+    """A day as ISO 8601 writes it. Raises ValueError with words for an operator."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"“{text}” is no day" if text else "there is no day of booking") from None
 
 
 def given(reference: str | None) -> str:

@@ -266,7 +266,8 @@ def _just_enough(customer: Customer, currency: str) -> list[tuple[Money, str]]:
     if runway.missing is None or runway.short_on is None or runway.missing.currency != currency:
         return []
     enough = max(runway.missing.minor, payments.LIMITS[currency].minimum)
-    return [(Money(enough, currency), f"covers {web.writer().long_day_month(runway.short_on)}")]
+    purpose = "pays all that is due" if runway.arrears else f"covers {web.writer().long_day_month(runway.short_on)}"
+    return [(Money(enough, currency), purpose)]
 
 
 def _quote(customer: Customer, text: str, currency: str, whom: Beneficiary | None = None) -> Quote:

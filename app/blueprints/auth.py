@@ -208,7 +208,7 @@ def verify_again() -> Response:
 def home(user: customers.User | None = None) -> str:
     """Where someone who is signed in starts: the balance, or for support without a customer the staff's page."""
     me = user or web.reader()
-    return "/balance" if me.customer_id else "/security"
+    return "/staff" if me.role == "support" else "/balance" if me.customer_id else "/security"
 
 
 def _stop(problem: str | None) -> None:

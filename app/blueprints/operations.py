@@ -1,6 +1,7 @@
 """For the machines around the house: is the process alive, may it get traffic, what does it measure."""
 
 import hmac
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -12,12 +13,21 @@ from flask import Blueprint, Response, abort, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
 import config
-from app import clock, db, guard, payments
+from app import clock, db, desk, guard, logs
 from app.web import gate, proxies
 
+log = logging.getLogger(__name__)
 operations = Blueprint("operations", __name__)
 
 PROTECTION_FOR_S = 60
+_SPILL = """
+select max(place)
+from (
+  select row_number() over (order by word) as place
+  from (select md5(n::text) as word from generate_series(1, 6000) n) words
+) places
+"""
+"""A sort of some 400 kB: with 64 kB of memory it goes to a file on the disk of the data."""
 REVISION = re.compile(r'^revision = "(.+)"', re.MULTILINE)
 FOLLOWED = re.compile(r'^down_revision = "(.+)"', re.MULTILINE)
 GAUGES = (
@@ -138,6 +148,8 @@ def readyz() -> Response:
         found = None
     except (psycopg.Error, SQLAlchemyError):
         return _text("The database does not answer.\n", 503)
+    if not _can_write():
+        return _text("The database cannot write: its disk may be full.\n", 503)
     newest, known = _migrations()
     if found is None or (found in known and found != newest):
         return _text(f"The database stands at migration {found}, this program needs {newest}: run flask db upgrade.\n", 503)
@@ -147,13 +159,25 @@ def readyz() -> Response:
     return _text("".join(["ready\n", _said(protection), *(_details(found, newest) if _may_see() else ())]))
 
 
+def _can_write() -> bool:
+    """Whether the server finds room on its disk: it is let sort more than it may keep in memory."""
+    try:
+        with db.snapshot(work_mem="64kB"):
+            db.rows(_SPILL)
+    except (psycopg.Error, SQLAlchemyError) as error:
+        log.error("The database cannot write: %s", logs.summary(error))  # noqa: TRY400 - the sentence says it all
+        return False
+    return True
+
+
 def _details(found: str, newest: str) -> Iterator[str]:
     if found != newest:
         yield f"The database stands at migration {found}, which is newer than this program's {newest}.\n"
     if advice := current_app.extensions["proxies"].advice():
         yield f"{advice}\n"
-    for one in payments.outages.known():
-        yield f"{one.gateway}: {one.verb or 'no answer'} since {one.since:%Y-%m-%dT%H:%MZ}\n"
+    for one in desk.disorder():
+        since = f" since {one.since:%Y-%m-%dT%H:%MZ}" if one.since else ""
+        yield f"{' '.join(word for word in (one.code, one.about) if word)}{since}\n"
 
 
 @operations.get("/metrics")
@@ -162,7 +186,7 @@ def metrics() -> Response:
     """Gauges in the Prometheus text format, for this machine itself and for whoever brings METRICS_TOKEN."""
     if not _may_see():
         abort(404)
-    return _text("".join(_gauges()))
+    return _text("".join([*_gauges(), *_disorder()]))
 
 
 def _gauges() -> Iterator[str]:
@@ -173,6 +197,23 @@ def _gauges() -> Iterator[str]:
         yield f"# HELP {name} {says}\n# TYPE {name} gauge\n"
         for value, number in db.rows(sql, now=clock.now()):
             yield f'{name}{{{label}="{value}"}} {number}\n' if label else f"{name} {number}\n"
+
+
+def _disorder() -> Iterator[str]:
+    name = "client_area_out_of_order"
+    yield f"# HELP {name} What is out of order, as /staff names it\n# TYPE {name} gauge\n"
+    for one in desk.disorder():
+        yield f'{name}{{code="{one.code}",about="{one.about}"}} 1\n'
+    name = "client_area_waiting"
+    yield f"# HELP {name} What waits for a person of support\n# TYPE {name} gauge\n"
+    for kind, number in desk.waiting().items():
+        yield f'{name}{{kind="{kind}"}} {number}\n'
+    name = "client_area_job_running_seconds"
+    yield f"# HELP {name} Since when a turn of a job is under way\n# TYPE {name} gauge\n"
+    for job in desk.jobs():
+        if job.running_since:
+            seconds = (clock.now() - job.running_since).total_seconds()
+            yield f'{name}{{job="{job.name}"}} {seconds:.0f}\n'
 
 
 def _may_see() -> bool:

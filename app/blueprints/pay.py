@@ -46,8 +46,11 @@ WORDS = {
 
 @pay.get("/invoices/<number>/pay")
 def choose(number: str) -> Response:
-    """What is paid, what is credited and the ways to pay; for a partial request the quote anew."""
+    """What is paid, what is credited and the ways to pay; for a partial request the quote anew. `left` is the payment whose page one came back from."""
     bill = _bill(number)
+    if left := request.args.get("left"):
+        payments.leave(current_user.customer_id, left)
+        return web.go(f"/invoices/{bill.number}/pay")
     if not bill.unpaid:
         return web.go(f"/invoices/{bill.number}")
     return _choices(bill)

@@ -29,9 +29,9 @@ def _say(text: str, *, err: bool = False) -> None:
 def bank_import(file: Path, *, dry_run: bool) -> None:
     """Book a statement (camt.052, .053, .054 or MT940) and credit what can be matched.
 
-    Exit code 1 when a statement is missing, the books differ from the bank's balance, or a line was refused.
+    Exit code 1 when since this file a statement is missing or the books differ from the bank's balance, or a line was refused; “bank gaps” lists what was missing before, too.
 
-    A file that is damaged, not ours or does not add up is refused whole. A line that was booked before is not booked again, from whichever file it comes.
+    FILE may be packed by zip or gzip. One that is damaged or does not add up is refused whole; statements of accounts that are not ours are named and left. A line that was booked before is not booked again, from whichever file it comes.
     """
     with refusals(bank.FileRefused), progress_bar("Importing", "lines") as show:
         report = bank.import_file(file.read_bytes(), file.name, dry_run=dry_run, progress=show)
@@ -41,7 +41,7 @@ def bank_import(file: Path, *, dry_run: bool) -> None:
         _say(line)
     if dry_run:
         _say("Nothing was written.")
-    if report.refused or report.missing or report.differing:
+    if report.refused or report.troubled:
         sys.exit(1)
 
 

@@ -4,8 +4,9 @@ import sys
 
 import click
 
-from app import customers, exchange
+from app import approvals, customers, exchange
 from app.cli._shared import Commands, actor_option, refusals
+from app.customers import vat_ids
 from app.money import Money
 
 user_commands = Commands("user", help="Who may log in.")
@@ -54,6 +55,25 @@ def user_create(login: str, email: str, name: str, role: str, *, password_stdin:
     with refusals(customers.Refused):
         user = customers.create_user(login, email, password, name=name, role=role)
     click.echo(f"{user.login} can log in ({user.role}).")
+
+
+@customer_commands.command("vat-id")
+@click.argument("login")
+@click.argument("decision", type=click.Choice(["confirm", "refuse", "ask"]))
+@click.option("--reason", default="", help="Why; kept with the number and in the audit log.")
+@actor_option("Login of the person of support who decides this.")
+def customer_vat_id(login: str, decision: str, reason: str, actor: str) -> None:
+    """Confirm or refuse a company's VAT ID, or let the register be asked again."""
+    customer_id = customers.find_logins([login]).get(login)
+    if customer_id is None:
+        raise click.UsageError(f"No customer has the login {login}.")
+    if decision == "ask":
+        vat_ids.ask_again(customer_id)
+        click.echo("The register is asked on the job's next turn.")
+        return
+    with refusals(vat_ids.NotDecidable, approvals.NotAllowed):
+        vat_ids.decide(customer_id, decision, reason=reason, actor=actor)
+    click.echo(f"{login}: {'confirmed' if decision == 'confirm' else 'refused'}.")
 
 
 @user_commands.command("promote")

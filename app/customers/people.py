@@ -125,7 +125,11 @@ values (%(kind)s, %(name)s, %(company)s, %(street)s, %(postcode)s, %(city)s, %(c
 _UPDATE: Final = """
 update customers set kind = %(kind)s, name = %(name)s, company = %(company)s, street = %(street)s, postcode = %(postcode)s, city = %(city)s,
   country = %(country)s, po_number = %(po_number)s, display_currencies = %(display_currencies)s,
-  vat_id_state = case when vat_id = %(vat_id)s then vat_id_state when %(vat_id)s = '' then 'none' else 'unverified' end, vat_id = %(vat_id)s
+  vat_id_state = case when %(vat_id)s = '' then 'none' when (vat_id, country) is not distinct from (%(vat_id)s, %(country)s) then vat_id_state else 'unverified' end,
+  vat_check_due_at = case when (vat_id, country, kind) is not distinct from (%(vat_id)s, %(country)s, %(kind)s) then vat_check_due_at else %(now)s end,
+  vat_check_tries = case when vat_id = %(vat_id)s then vat_check_tries else 0 end,
+  vat_checked_at = case when vat_id = %(vat_id)s then vat_checked_at end,
+  vat_id = %(vat_id)s
 where id = %(id)s
 """
 _CHOOSE_CURRENCY: Final = """
@@ -324,7 +328,7 @@ def update_profile(
             raise Refused("currency", "The account has bills in its currency, so it can no longer be chosen here.")
         if profile.country is None and db.scalar("select exists (select from bills where customer_id = %(id)s)", id=customer_id):
             raise Refused("country", "Your bills need a country. Choose another one if you have moved.")
-        db.execute(_UPDATE, id=customer_id, **values)
+        db.execute(_UPDATE, id=customer_id, now=clock.now(), **values)
         db.execute(
             "update users set name = %(name)s, locale = %(locale)s, timezone = %(timezone)s where id = %(id)s", name=profile.name, locale=locale, timezone=timezone, id=user_id
         )

@@ -207,6 +207,17 @@ def _offer(row: db.Row | None) -> Offer | None:
     return Offer(pay, credited, spread, row.rate, row.spread_bp, row.rate_date, row.source, row.expires_at)
 
 
+def newest_day() -> date | None:
+    """The newest day of which there is any rate."""
+    found: date | None = db.scalar("select max(rate_date) from rates")
+    return found
+
+
+def is_fresh(day: date) -> bool:
+    """Whether rates of this day may still be used."""
+    return business_days(day, clock.today()) <= STALE_AFTER
+
+
 def equivalents(amount: Money, currencies: Iterable[str]) -> list[Equivalent]:
     """About what an amount is in other currencies, at mid and rounded half up; those without a current rate are left out."""
     others = [code for code in currencies if code != amount.currency]

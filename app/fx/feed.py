@@ -9,17 +9,18 @@ from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from ssl import create_default_context
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from lxml import etree
 
 import config
-from app import clock, db
+from app import clock, db, outside
 from app.fx.target import is_business_day
 from app.money import CURRENCIES
 
@@ -31,7 +32,12 @@ HISTORY = Path(__file__).parents[1] / "data" / "eurofxref-hist.csv.gz"
 BAND = Decimal("0.10")
 """A move beyond this from one rate to the next is a mistake of the feed until a person confirms it."""
 
+NOT_QUOTED = frozenset({"", "-", "N/A", "NA"})
+"""What stands for a currency that was not quoted that day: it has no rate then, the others have."""
+
 FETCH_TIMEOUT_S = 10
+LONGEST_S = 30.0
+"""How long the whole feed may take, however steadily it drips."""
 LARGEST_FEED = 2_000_000
 """Bytes. The daily feed has 1.6 kB, ninety days have 100 kB."""
 
@@ -152,13 +158,40 @@ class _Stay(HTTPRedirectHandler):
         """No other address instead."""
 
 
+class _Http(HTTPConnection):
+    def connect(self) -> None:
+        """Connect so that the fetch can be cut off."""
+        super().connect()
+        outside.watch(self.sock)
+
+
+class _Https(HTTPSConnection):
+    def connect(self) -> None:
+        """Connect so that the fetch can be cut off."""
+        super().connect()
+        outside.watch(self.sock)
+
+
+class _WatchedHttp(HTTPHandler):
+    def http_open(self, req: Request) -> HTTPResponse:
+        """Ask over a connection that can be cut off."""
+        return self.do_open(_Http, req)
+
+
+class _WatchedHttps(HTTPSHandler):
+    def https_open(self, req: Request) -> HTTPResponse:
+        """Ask over a connection that can be cut off."""
+        return self.do_open(_Https, req, context=create_default_context())
+
+
 def _download(url: str, etag: str) -> tuple[bytes | None, str]:
     """The feed and its ETag; no feed when it is still the one of `etag`."""
     if urlsplit(url).scheme not in {"http", "https"}:
         raise FeedRefused(f"FX_URL must be an http or https address, not {url}.")
     request = Request(url, headers={"If-None-Match": etag} if etag else {})  # noqa: S310 - the scheme was checked above
     try:
-        with build_opener(_Stay).open(request, timeout=FETCH_TIMEOUT_S) as answer:
+        opener = build_opener(_Stay, _WatchedHttp, _WatchedHttps)
+        with outside.call(LONGEST_S), opener.open(request, timeout=FETCH_TIMEOUT_S) as answer:
             xml = answer.read(LARGEST_FEED + 1)
             return xml, answer.headers.get("ETag", "")
     except HTTPError as error:
@@ -187,7 +220,7 @@ def _read_day(cube: etree._Element) -> Feed:
         currency, rate = line.get("currency", ""), line.get("rate", "")
         if currency in rates:
             raise FeedRefused(f"The feed names {currency} twice for one day.")
-        if currency in CURRENCIES and currency != "EUR":
+        if currency in CURRENCIES and currency != "EUR" and rate.strip().upper() not in NOT_QUOTED:
             rates[currency] = _read_rate(currency, rate)
     return Feed(_read_date(cube.get("time", "")), rates)
 
@@ -255,7 +288,7 @@ def _read_history(path: Path) -> list[Feed]:
 
 
 def _read_line(line: dict[str, str]) -> Feed:
-    rates = {currency: _read_rate(currency, text) for currency, text in line.items() if currency in CURRENCIES and text}
+    rates = {currency: _read_rate(currency, text) for currency, text in line.items() if currency in CURRENCIES and text.strip().upper() not in NOT_QUOTED}
     return Feed(_read_date(line["Date"]), rates)
 
 

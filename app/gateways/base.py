@@ -361,6 +361,15 @@ class Gateway(Protocol):
         ...
 
 
+@runtime_checkable
+class Closer(Gateway, Protocol):
+    """What a gateway can do besides, if its processor lets a page be closed before its time."""
+
+    def close(self, reference: str) -> None:
+        """Close a page, so that nothing can be paid on it any more. One that is paid or closed is left as it is. May raise GatewayError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A page on which a card is saved without paying. `id` is ours and the idempotency key, `currency` what it will mostly be charged in."""
@@ -401,7 +410,7 @@ class KeepsCards(Gateway, Protocol):
 UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 """What reading an answer of another shape than any we know comes to."""
 
-_VERBS: Final = ("checkout", "lookup", "refund", "enrol", "keep", "charge_kept", "forget")
+_VERBS: Final = ("checkout", "lookup", "refund", "enrol", "keep", "charge_kept", "forget", "close")
 
 
 class ReadsAnswers:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import certifi
 import urllib3
 
+from app import outside
 from app.gateways.base import GatewayError, Misconfigured, NoAnswer, placed
 from app.languages import N_
 
@@ -22,10 +22,12 @@ PART = 64 * 1024
 LARGEST_ANSWER = 4 * 1024 * 1024
 REFUSED = N_("The processor refused this payment. Nothing was charged.")
 
-_pool = urllib3.PoolManager(
-    timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-    retries=False,
-    ca_certs=certifi.where(),
+_pool = outside.watched(
+    urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        retries=False,
+        ca_certs=certifi.where(),
+    )
 )
 
 
@@ -63,11 +65,12 @@ def call(
 def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
     """Status and raw body of one call. Raises NoAnswer when there is no whole one."""
     try:
-        response = _pool.request(method, url, body=body, headers=dict(headers or {}), redirect=False, preload_content=False)
-        try:
-            data = _read(response, time.monotonic() + LONGEST_S)
-        finally:
-            response.release_conn()
+        with outside.call(LONGEST_S):
+            response = _pool.request(method, url, body=body, headers=dict(headers or {}), redirect=False, preload_content=False)
+            try:
+                data = _read(response)
+            finally:
+                response.release_conn()
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise NoAnswer(f"{method} {url}: {error!r}") from error
     if len(data) > LARGEST_ANSWER:
@@ -75,13 +78,11 @@ def fetch(method: str, url: str, body: bytes | None = None, headers: Mapping[str
     return response.status, data
 
 
-def _read(response: urllib3.BaseHTTPResponse, until: float) -> bytes:
-    """The body, one byte more than the largest at most. Raises TimeoutError."""
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The body, one part more than the largest at most."""
     data = bytearray()
     while len(data) <= LARGEST_ANSWER and (part := response.read1(PART)):
         data += part
-        if time.monotonic() > until:
-            raise TimeoutError(f"no whole answer after {LONGEST_S:g} seconds")
     return bytes(data)
 
 

@@ -130,6 +130,10 @@ class Processor(Protocol):
         """A session by its reference or by the charge's id. Raises ProcessorDown."""
         ...
 
+    def close(self, reference: str) -> None:
+        """Close an open session. Raises ProcessorDown."""
+        ...
+
     def refund(self, reference: str, minor: int, key: str) -> SentBack:
         """Send back once per key. Raises ProcessorDown, or RefundRefused for what cannot be sent back."""
         ...
@@ -175,6 +179,10 @@ class Sandbox:
         """The session as the processor keeps it, by its reference or by our charge id."""
         session = self._answer(self._processor.session, reference)
         return self._snapshot(session) if session else None
+
+    def close(self, reference: str) -> None:
+        """Close the session, if it is open."""
+        self._answer(self._processor.close, reference)
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back; the same key again sends nothing new."""

@@ -12,11 +12,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+import requests
 import stripe
+from requests.adapters import HTTPAdapter
 from stripe.checkout import Session
 from stripe.params.checkout import SessionCreateParams
 
-from app import clock
+from app import clock, outside
 from app.gateways import http, stripe_declines, stripe_methods
 from app.gateways.base import (
     ON_ITS_WAY,
@@ -56,6 +58,8 @@ CHECKOUT = "https://checkout.stripe.com"
 SIGNATURE_HEADER = "stripe-signature"
 NOT_SENT_BACK = N_("The processor refused to send this money back.")
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, RETRIES = 3.05, 5.0, 2
+LONGEST_S = 15.0
+"""How long one whole answer may take, however steadily it drips."""
 LEAST_LIFE = timedelta(minutes=30)
 """Stripe opens no page that would close sooner."""
 SEARCH_BACK = timedelta(hours=48)
@@ -68,6 +72,42 @@ _LARGEST = 99_999_999
 _LOCALES = frozenset({"cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt"})
 
 _EXPAND = ["payment_intent.latest_charge.balance_transaction", "payment_intent.latest_charge.refunds", "setup_intent.payment_method"]
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """A pool whose connections can be cut off."""
+        super().init_poolmanager(*args, **kwargs)
+        outside.watched(self.poolmanager)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Adapter())
+    return session
+
+
+class _Caller(stripe.RequestsClient):
+    """The SDK's client, whose calls end within their time, and which tries again only while there is some."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """One try."""
+        try:
+            with outside.call(LONGEST_S):
+                return super().request(*args, **kwargs)
+        except outside.TimeIsUp as error:
+            raise _cut_off(str(error)) from error
+
+    def _should_retry(self, *args: Any, **kwargs: Any) -> bool:
+        return super()._should_retry(*args, **kwargs) and outside.may_try_again()
+
+
+def _cut_off(detail: str) -> stripe.APIConnectionError:
+    """An error as the SDK has it for a broken line, which it does not try again."""
+    made: Any = stripe.APIConnectionError
+    found: stripe.APIConnectionError = made(detail, should_retry=False)
+    return found
 
 
 class Stripe(ReadsAnswers):
@@ -89,7 +129,7 @@ class Stripe(ReadsAnswers):
     @cached_property
     def _client(self) -> stripe.StripeClient:
         stripe.enable_telemetry = False
-        http_client = stripe.RequestsClient(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        http_client = _Caller(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), session=_session())
         return stripe.StripeClient(self._secret_key, base_addresses={"api": self._api_base}, max_network_retries=RETRIES, http_client=http_client)
 
     def methods(self, country: str | None, amount: Money) -> Sequence[Method]:
@@ -134,6 +174,13 @@ class Stripe(ReadsAnswers):
             refunds, unread_refunds = self._refunds(session)
             disputes, unread_disputes = self._disputes(session)
             return replace(snapshot, refunds=refunds, disputes=disputes, unread=(*snapshot.unread, *unread_refunds, *unread_disputes))
+
+    def close(self, reference: str) -> None:
+        """Expire a session that is open; while money is on its way in it Stripe refuses that."""
+        with _translated():
+            session = self._session(reference)
+            if session is not None and session.status == "open":
+                self._client.v1.checkout.sessions.expire(session.id)
 
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Send back to the original method. The same key again sends nothing new: Stripe forgets a key after a day, but never a refund."""

@@ -54,6 +54,7 @@ TABLES: Final[dict[str, Table]] = {
     "audit_log": HISTORY,
     "audit_chain": Table("history", triggered=True),
     "security_events": HISTORY,
+    "vat_checks": HISTORY,
     "payment_events": HISTORY,
     "refund_events": HISTORY,
     "held_events": HISTORY,
@@ -70,7 +71,11 @@ TABLES: Final[dict[str, Table]] = {
     "bill_lines": HISTORY,
     "documents": HISTORY,
     "document_files": HISTORY,
-    "mails": _record("due_at sent_at tries error refused_at body_text body_html"),
+    "mails": _record(
+        """
+        due_at sent_at tries error refused_at body_text body_html server_failed
+        """
+    ),
     # Payments and what processors say.
     "payments": _record(
         """
@@ -104,6 +109,7 @@ TABLES: Final[dict[str, Table]] = {
         payout
         """
     ),
+    "bank_line_parts": HISTORY,
     "bank_statements": HISTORY,
     "bank_acknowledged": HISTORY,
     "bank_doubts": _record("state actor reason decided_at"),
@@ -128,6 +134,8 @@ TABLES: Final[dict[str, Table]] = {
     "tokens": FREE,
     "rate_limits": FREE,
     "outages": FREE,
+    "troubles": FREE,
+    "job_runs": FREE,
     "unreadable_answers": FREE,
     "unproven_webhooks": FREE,
     "rate_feeds": FREE,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import config
 from app import clock, db, remittance, tax
@@ -191,7 +191,9 @@ def issue_service_bill(customer_id: int, title: str, currency: str, lines: Seque
 
 
 _SNAPSHOT = """jsonb_build_object('kind', c.kind, 'name', c.name, 'company', c.company, 'street', c.street, 'postcode', c.postcode, 'city', c.city,
-    'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email)"""
+    'country', coalesce(c.country, ''), 'vat_id', c.vat_id, 'vat_id_state', c.vat_id_state, 'email', c.billing_email,
+    'vat_check', (select jsonb_build_object('state', k.state, 'consultation', k.consultation, 'name', k.name, 'at', k.at)
+      from vat_checks k where k.customer_id = c.id and k.vat_id = c.vat_id order by k.id desc limit 1))"""
 _BUYERS = f"""
 select c.id, {_SNAPSHOT} as snapshot,
   c.po_number, coalesce(u.locale, c.guest_locale, 'en') as locale, coalesce(u.timezone, 'UTC') as timezone
@@ -288,14 +290,13 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
 
 def _taxed(draft: Draft, buyer: dict[str, str], on: date) -> tuple[tax.Treatment, tuple[Line, ...], Totals]:
     """How a draft is taxed, its lines (net), and what they add up to. A top-up's amount includes what VAT there is."""
-    seller, party = config.current().seller, tax.Party(*(buyer[name] for name in ("country", "vat_id", "postcode", "vat_id_state")))
+    seller, party = config.current().seller, tax.Party(*(buyer[name] for name in ("country", "vat_id", "postcode", "vat_id_state", "kind")))
     if draft.kind != "topup":
-        treatment = tax.treatment(seller, party, on)
+        treatment = tax.treatment(seller, party, on, trust_unverified=config.current().reverse_charge_unverified)
         return treatment, draft.lines, total((line.net for line in draft.lines), treatment.rate)
-    treatment = tax.for_topup(seller, party, on, cast("tax.VatPoint", config.current().vat_point))
+    treatment = tax.for_topup()
     (line,) = draft.lines
-    net, vat = treatment.split(Money(line.net, draft.currency))
-    return treatment, (replace(line, unit_price=net.minor),), Totals(net.minor, vat.minor)
+    return treatment, draft.lines, Totals(line.net, 0)
 
 
 def _as_row(bill: Bill) -> dict[str, Any]:

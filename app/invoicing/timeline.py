@@ -20,6 +20,16 @@ class Step:
 
 
 _PAYMENTS = """
+with moved as (
+  select t.id, t.posted_at, t.kind, t.description, t.reference, t.refund_id
+  from transfers t
+  where t.bill_id = %(bill_id)s
+  union
+  select t.id, t.posted_at, t.kind, t.description, t.reference, t.refund_id
+  from payments p
+  join transfers t on t.payment_id = p.id
+  where p.bill_id = %(bill_id)s
+)
 select p.created_at as at, 'started' as step, p.method_label as label, p.public_id as reference, '' as hash
 from payments p where p.bill_id = %(bill_id)s
 union all
@@ -33,12 +43,12 @@ union all
 select d.issued_at, 'receipt', '', d.number, '' from documents d where d.bill_id = %(bill_id)s and d.kind = 'refund_receipt'
 union all
 select t.posted_at, t.kind, t.description, t.reference, encode(e.hash, 'hex')
-from transfers t
+from moved t
 join lateral (
   select e.hash from entries e join accounts a on a.id = e.account_id
   where e.transfer_id = t.id and a.kind in ('wallet', 'bonus') order by a.kind = 'wallet' desc limit 1
 ) e on true
-where (t.bill_id = %(bill_id)s or t.payment_id in (select p.id from payments p where p.bill_id = %(bill_id)s)) and t.refund_id is null
+where t.refund_id is null
   and not (%(for_another)s and t.kind = 'debt_settled')  -- what the other owed is none of the payer's business
 union all
 select e.at, 'refund_' || e.state, '', r.number, ''

@@ -145,14 +145,18 @@ select case when tracked
 from accounts where id = %(account_id)s
 """
 
+# The transfers are looked up one by one, which `offset 0` insists on: where the planner may join them
+# it scans everybody's, as soon as an account has some thousand entries.
 _HISTORY = """
 select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id
-from entries e join transfers t on t.id = e.transfer_id"""
+from entries e
+join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
 
 _SUMS = """
 select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
   coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing
-from entries e join transfers t on t.id = e.transfer_id"""
+from entries e
+join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
 
 _SPAN = """
 with span as materialized (

@@ -14,14 +14,15 @@ from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import parked, process, process_due, receive, replay
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.senders import NOT_THE_SENDER, Sender, sender_of
-from app.payments.settling import apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
+from app.payments.settling import NO_RATE, apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
-from app.payments.watching import look_at, look_over, reconcile, reconcile_all, refresh
+from app.payments.watching import leave, look_at, look_over, reconcile, reconcile_all, refresh
 
 __all__ = [
     "BANK",
     "LIMITS",
     "NOT_THE_SENDER",
+    "NO_RATE",
     "SUSPENSE",
     "Arrival",
     "Card",
@@ -56,6 +57,7 @@ __all__ = [
     "hold",
     "hold_many",
     "instructions",
+    "leave",
     "limits",
     "locked",
     "look_at",

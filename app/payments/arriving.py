@@ -76,7 +76,7 @@ class _Case:
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
-    """Credit arrivals, in their order; for each what became of it, or the sentence why it has to wait. Within a transaction.
+    """Credit arrivals, in their order; for each what became of it, or the sentence or code (`settling.NO_RATE`) why it has to wait. Within a transaction.
 
     Held one after the other: the payments that wait for it, who gets a first money, the bills, the money of all. A handful of statements, however many.
     """
@@ -125,7 +125,9 @@ def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer, reader: Cu
     straight = bill is not None and bill.kind == "service" and bill.currency == received.currency
     try:
         return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(reader.locale, reader.timezone))
-    except (fx.RateUnavailable, AmountError) as unavailable:
+    except fx.RateUnavailable:
+        return settling.NO_RATE
+    except AmountError as unavailable:
         return f"It cannot be converted now: {unavailable}"
 
 

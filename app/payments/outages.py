@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from app import clock, db, gateways
+from app import clock, db, gateways, outside
 from app.gateways.base import UNREADABLE, GatewayError, Method, Misconfigured, NoAnswer, NotNow, Unread, UnreadableAnswer, place_of
 
 log = logging.getLogger(__name__)
 
-Verb = Literal["checkout", "lookup", "refund", "charge", "keep", "forget"]
+Verb = Literal["checkout", "lookup", "refund", "charge", "keep", "forget", "close"]
 
 ENOUGH: Final = 3
 """So many different questions in a row without an answer are an outage; one question alone, however often asked, may be at fault itself."""
@@ -25,6 +25,7 @@ LONGEST_PAUSE: Final = timedelta(minutes=10)
 """How long it is left alone, twice as long each time; then one call may try."""
 PROBE: Final = timedelta(minutes=1)
 """How long the others wait for the one call that tries."""
+BUSY: Final = "The processor answers slowly at the moment. Nothing was charged; try again in a minute."
 NOT_AVAILABLE: Final = "The processor does not answer at the moment"
 
 UNPROVEN_ENOUGH: Final = 5
@@ -168,6 +169,8 @@ def ask_again() -> None:
 
 def _admit(gateway: str, verb: str, about: str) -> tuple[bool, bool]:
     """Whether there is trouble that an answer would end, and whether the last answer to the same question could not be read."""
+    if not outside.admitted():
+        raise LeftAlone(BUSY, detail=f"{gateway}: as many pages as may wait for processors do")
     found = db.rows(_TROUBLE, gateway=gateway, verb=verb, about=about, enough=ENOUGH)
     if any(row.silent and not _may_try(gateway, row.until) for row in found):
         raise _left_alone(gateway)

@@ -18,6 +18,9 @@ from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
 
+NO_RATE = "no_rate"
+"""The code of money that waits for an exchange rate alone."""
+
 STEPS: Mapping[str, frozenset[str]] = {
     "created": frozenset({"pending", "paid", "failed", "expired"}),
     "unknown": frozenset({"open", "pending", "paid", "failed", "expired"}),
@@ -167,7 +170,13 @@ def _pay(payment: Payment, snapshot: Snapshot) -> Payment:
             return _credit(payment, snapshot, received)
         except (fx.RateUnavailable, AmountError) as unavailable:
             fault = f"it cannot be converted now: {unavailable}"
+            return _review(payment, snapshot, fault, cause_of(unavailable))
     return _review(payment, snapshot, fault)
+
+
+def cause_of(problem: Exception) -> str:
+    """The code of what can end by itself: only a rate that is missing comes back."""
+    return NO_RATE if isinstance(problem, fx.RateUnavailable) else ""
 
 
 _TAKE: Mapping[str, Callable[[Payment, Snapshot], Payment]] = {"open": _reopen, "pending": _wait, "failed": _fail, "expired": _fail, "paid": _pay}
@@ -184,25 +193,25 @@ def _fault(payment: Payment, snapshot: Snapshot) -> str:
     return f"{snapshot.received} came instead of {payment.money}"
 
 
-def _review(payment: Payment, snapshot: Snapshot, fault: str) -> Payment:
+def _review(payment: Payment, snapshot: Snapshot, fault: str, cause: str = "") -> Payment:
     """Keep the money, if it is real money, where the operator sees it; not on the wallet."""
     log.error("Payment %s needs a person: %s", payment.public_id, fault)
     payment = _write(payment, "review", snapshot, note=fault)
     if snapshot.received and not snapshot.fault:
-        return _book_fee(_hold(payment, snapshot.received, credit_reference(payment, snapshot), fault), snapshot)
+        return _book_fee(_hold(payment, snapshot.received, credit_reference(payment, snapshot), fault, cause), snapshot)
     return _note_held(payment, None, None, fault)
 
 
-def _hold(payment: Payment, money: Money, reference: str, why: str) -> Payment:
+def _hold(payment: Payment, money: Money, reference: str, why: str, cause: str = "") -> Payment:
     lines = [(_gateway_account(payment, money.currency), -money.minor), (ledger.account("suspense", money.currency), money.minor)]
     posted = ledger.post(reference, "arrived", lines, description=why, payment_id=payment.id, bill_id=payment.bill_id)
-    return _note_held(payment, money, posted.transfer_id, why)
+    return _note_held(payment, money, posted.transfer_id, why, cause)
 
 
-def _note_held(payment: Payment, money: Money | None, transfer_id: int | None, why: str) -> Payment:
+def _note_held(payment: Payment, money: Money | None, transfer_id: int | None, why: str, cause: str = "") -> Payment:
     """Put it on the operator's list, and tell whoever paid that it came and is looked at."""
     facts = {"payment": payment.id, "transfer": transfer_id, "amount": money.minor if money else None, "currency": money.currency if money else None}
-    (row,) = db.rows(_HOLD, **facts, reason=why, now=clock.now())
+    (row,) = db.rows(_HOLD, **facts, reason=why, cause=cause, now=clock.now())
     db.execute(_HELD_STEP, id=row.id, note=why, actor=payment.gateway, now=clock.now())
     tell_of_held(payment, money, row.number, "held")
     return payment
@@ -222,9 +231,9 @@ def tell_of_held(payment: Payment, money: Money | None, number: str, state: str,
 
 _HOLD = """
 with taken as (select nextval(pg_get_serial_sequence('held', 'id')) as id)
-insert into held (id, number, payment_id, transfer_id, amount, currency, reason, held_at, updated_at)
+insert into held (id, number, payment_id, transfer_id, amount, currency, reason, cause, held_at, updated_at)
 overriding system value
-select id, 'HM-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(payment)s, %(transfer)s, %(amount)s, %(currency)s, %(reason)s, %(now)s, %(now)s from taken
+select id, 'HM-' || lpad(id::text, greatest(6, length(id::text)), '0'), %(payment)s, %(transfer)s, %(amount)s, %(currency)s, %(reason)s, %(cause)s, %(now)s, %(now)s from taken
 returning id, number
 """
 _HELD_STEP = "insert into held_events (held_id, at, state, note, actor) values (%(id)s, %(now)s, 'held', %(note)s, %(actor)s)"
@@ -280,7 +289,7 @@ def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
     try:
         return _credit_more(payment, snapshot, more) if not doubt else _hold_more(payment, snapshot, more, doubt)
     except (fx.RateUnavailable, AmountError) as unavailable:
-        return _hold_more(payment, snapshot, more, f"it cannot be converted now: {unavailable}")
+        return _hold_more(payment, snapshot, more, f"it cannot be converted now: {unavailable}", cause_of(unavailable))
 
 
 def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
@@ -294,9 +303,9 @@ def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
     return payment
 
 
-def _hold_more(payment: Payment, snapshot: Snapshot, more: Money, why: str) -> Payment:
+def _hold_more(payment: Payment, snapshot: Snapshot, more: Money, why: str, cause: str = "") -> Payment:
     log.error("More money of payment %s needs a person: %s", payment.public_id, why)
-    _hold(payment, more, _more_reference(payment, snapshot), why)
+    _hold(payment, more, _more_reference(payment, snapshot), why, cause)
     return _grow(payment, snapshot, payment.credited, "More money arrived. A person looks at it before it is credited.")
 
 

@@ -449,7 +449,7 @@ returning
 
 def _charge(bill: Bill, method: Method, public_id: str, expires_at: datetime, link: Link | None) -> Charge:
     payer, base_url = customers.get(bill.customer_id), config.current().base_url
-    back, away = (told_at(public_id), link.path) if link else (f"/payments/{public_id}", f"/invoices/{bill.number}/pay")
+    back, away = (told_at(public_id), link.path) if link else (f"/payments/{public_id}", f"/invoices/{bill.number}/pay?left={public_id}")
     return Charge(
         id=public_id,
         amount=book.due(bill),

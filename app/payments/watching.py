@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from app import clock, db, gateways
-from app.gateways.base import Gateway, GatewayError, Misconfigured, Snapshot
+from app.gateways.base import Closer, Gateway, GatewayError, Misconfigured, Snapshot
 from app.languages import N_
 from app.payments import book, outages
 from app.payments.book import Payment
@@ -39,6 +39,23 @@ def refresh(payment: Payment) -> Payment:
     except Refused:
         log.exception("Payment %s was answered for with another one.", payment.public_id)
     return payment
+
+
+def leave(customer_id: int, public_id: str) -> None:
+    """Who paid came back from the processor's page without paying: it is closed, where that is possible, so that it bars nothing. Opens transactions around the calls.
+
+    A stranger's payment and one that is not open any more are left alone; of a processor that gives no answer the page ends by its own time.
+    """
+    payment = book.find(customer_id, public_id)
+    gateway = gateways.get(payment.gateway) if payment else None
+    if payment is None or payment.state != "created" or not payment.gateway_reference or not isinstance(gateway, Closer):
+        return
+    try:
+        with outages.asking(payment.gateway, "close", public_id):
+            gateway.close(payment.gateway_reference)
+    except GatewayError as error:  # one that is being paid refuses it
+        log.warning("The page of %s was not closed: %s", public_id, error.detail)
+    look_at(public_id)
 
 
 def look_at(public_id: str) -> bool:

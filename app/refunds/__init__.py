@@ -10,7 +10,7 @@ from app.refunds.book import PAGE, Case, Refund, RefundError, Step, case, closed
 from app.refunds.byhand import Payout, came_back, commission, hold_payouts, left, note_payout, payout, payouts, refused
 from app.refunds.contested import UNDER_WAY, Dispute, dispute_case, disputes_in, disputes_of, disputes_of_payment
 from app.refunds.disputes import lose_dispute, open_dispute, take_by_hand, win_dispute
-from app.refunds.held import Held, held_case, held_money, mark_returned, release, send_back, send_back_due
+from app.refunds.held import Held, credit_waiting, held_case, held_money, mark_returned, release, send_back, send_back_due
 from app.refunds.paying import follow, mark_paid, pay_out, pay_out_due, reconcile
 from app.refunds.returned import take_back
 from app.refunds.sources import Origin, Source, find_payments, origin, refundable, source, unused
@@ -35,6 +35,7 @@ __all__ = [
     "checked_account",
     "closed",
     "commission",
+    "credit_waiting",
     "decline",
     "dispute_case",
     "disputes_in",

@@ -189,6 +189,37 @@ def _credit(row: db.Row, actor: str) -> str:
     return "credited"
 
 
+def credit_waiting() -> int:
+    """Credit the held money that waited for an exchange rate alone and that nobody has decided about, now that there is one; how many. Opens a transaction for each."""
+    done = 0
+    for waiting in db.rows(_WITHOUT_RATE):
+        try:
+            with db.transaction():
+                row = _lock(waiting.number)
+                if row.state == "held" and row.decision is None:
+                    db.execute(_DECIDE, id=row.id, decision="credit", way="source", iban=None, holder=None, needed=1, now=clock.now())
+                    approvals.approve_itself("held", row.number, "credit")
+                    payments.credit_held(row.payment_id, Money(row.amount, row.currency), row.number)
+                    _move(row, "credited", "There is an exchange rate again.", "system")
+                    done += 1
+        except (fx.RateUnavailable, AmountError):
+            continue  # it waits on
+        except payments.NotPayable as refused:
+            log.warning("Held money %s was not credited: %s", waiting.number, refused)
+    return done
+
+
+_WITHOUT_RATE = """
+select number
+from held
+where state = 'held'
+  and cause = 'no_rate'
+  and decision is null
+  and amount is not null
+order by id
+"""
+
+
 def _begin_return(row: db.Row, actor: str) -> str:
     db.execute("update held set tries = tries + 1, send_key = %(key)s, attempted_at = null where id = %(id)s", id=row.id, key=f"refund:{row.number}-{row.tries + 1}")
     _move(row, "returning", "", actor)

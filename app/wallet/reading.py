@@ -145,9 +145,14 @@ order by kind desc
 """
 
 _ENTRIES = "\nfrom entries e"
-_KINDS = "\nfrom entries e join transfers t on t.id = e.transfer_id"
+# The transfers are looked up one by one, which `offset 0` insists on: where the planner may join them
+# it scans everybody's, as soon as an account has some thousand entries.
+_KINDS = """
+from entries e
+join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
 _DOCUMENTED = """
-from entries e join transfers t on t.id = e.transfer_id
+from entries e
+join lateral (select * from transfers where id = e.transfer_id offset 0) t on true
 left join payments p on p.id = t.payment_id and p.payer_id = p.customer_id
 left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (select customer_id from accounts where id = %(account_id)s)"""
 

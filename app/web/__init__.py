@@ -40,15 +40,19 @@ NAVIGATION: Final = (
     (
         "Support",
         (
+            ("/staff", "Overview", "landmark"),
             ("/staff/refunds", "Refund requests", "undo-2"),
             ("/staff/disputes", "Disputes", "shield-alert"),
             ("/staff/held", "Held money", "search"),
             ("/staff/bank", "Bank transfers", "list"),
+            ("/staff/vat-ids", "VAT IDs", "file-text"),
         ),
     ),
     ("Products", (("/services", "Services", "server"),)),
     ("Account", (("/profile", "Profile", "user"), ("/security", "Security", "lock"), ("/notifications", "Notifications", "bell"))),
 )
+OF_CUSTOMERS: Final = frozenset({"/profile", "/notifications"})
+"""Pages of an account that only customers have."""
 FILTERS: Final = (
     *("money", "amount", "signed", "parts", "symbol", "rate", "percent"),
     *("date", "long_date", "day_month", "long_day_month", "time", "datetime", "day_time", "relative_days", "sentence"),
@@ -192,6 +196,7 @@ def _frame(*, bare: bool = False) -> dict[str, Any]:
         "theme": theme if theme in THEMES else "",
         "page_language": "en",
         "navigation": _navigation(),
+        "of_customers": OF_CUSTOMERS,
         "here": "/" + request.path.split("/", 2)[1],
         "here_url": safe_next(request.full_path.rstrip("?")),
         "toasts": [] if bare else session.pop("toasts", []),

@@ -2,18 +2,23 @@
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from flask import Flask, Response, g, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, TooManyRequests
 
-from app import db, logs
+import config
+from app import db, logs, outside
 
 RETRY_AFTER_S: Final = 5
+THREADS_KEPT: Final = 1
+"""Threads of each web process that never wait for another machine, unless it has only one."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -46,12 +51,24 @@ PROBLEMS: Final = {
 }
 
 
+BUSY: Final = Problem(
+    "This takes longer than it should",
+    "Something else holds the data this page needs, so it was given up. Nothing was changed. Wait a moment, then try again.",
+    "hourglass",
+    "wait",
+    retry=True,
+)
+
+
 def init(app: Flask, show: Any) -> None:
     """Log every request of this app and answer every error with `show(problem, status, reference)`.
 
     Routes are logged by their pattern, never with the tokens or searches in them.
     """
     logs.setup()
+    seats = threading.Semaphore(max(1, config.current().web_threads - THREADS_KEPT))
+    app.before_request(partial(outside.begin_page, seats))
+    app.teardown_request(lambda _error: outside.end_page())
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(_forget)
@@ -94,7 +111,8 @@ def _problem(error: HTTPException, status: int) -> Problem:
 
 def _answer_down(error: Exception, show: Any) -> Response:
     logs.event("database", level=logging.ERROR, error=type(error).__name__, detail=logs.summary(error))
-    answer: Response = show(PROBLEMS[503], 503, reference())
+    problem = BUSY if isinstance(error, db.BUSY) else PROBLEMS[503]
+    answer: Response = show(problem, 503, reference())
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer
 

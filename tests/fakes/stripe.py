@@ -307,6 +307,16 @@ class Stripe:
         self.happened("payment_intent.payment_failed", intent)
         self.happened("checkout.session.async_payment_failed", session)
 
+    def _close(self, session_id: str) -> dict[str, Any]:
+        """What a merchant asks for: Stripe expires open sessions alone."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise Refusal(404, "invalid_request_error", "No such checkout.session.", code="resource_missing")
+        if session["status"] != "open":
+            raise Refusal(400, "invalid_request_error", 'Only Checkout Sessions with a status in ["open"] can be expired.')
+        session["status"] = "expired"
+        return session
+
     def expire(self, session_id: str) -> None:
         """The page closes unpaid."""
         self.sessions[session_id]["status"] = "expired"
@@ -402,6 +412,8 @@ class Stripe:
     def _write(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
         if path == "/v1/checkout/sessions":
             return self._one("checkout.session", self._create_session(_checked("create session", form)), form)
+        if path.startswith("/v1/checkout/sessions/") and path.endswith("/expire"):
+            return self._one("checkout.session", self._close(path.split("/")[4]), form)
         if path == "/v1/customers":
             _checked("create customer", form)
             customer = {"id": self._id("cus"), "object": "customer", "balance": 0, "created": int(clock.now().timestamp()), "invoice_settings": {}, "livemode": self.live}
