@@ -870,6 +870,8 @@ def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed
     ]
     total = sum((renewed.price for _, renewed in renewals[1:]), renewals[0][1].price)
     context: dict[str, object] = {"name": customer.title or customer.email, "services": told, "total": write.money(total.minor, total.currency)}
+    # What was ordered and is paid for the first time is not renewed.
+    context["first"] = any(row.paid_through < row.started_on for row, _ in renewals)
     papers = [mail.Stored(renewed.invoice_number, f"/invoices/{renewed.invoice_number}.pdf") for _, renewed in renewals]
     return mail.Letter("renewed", customer.email, customer.locale, f"renewed:{renewals[0][1].invoice_number}", customer.id, context, papers)
 

@@ -4,7 +4,7 @@ from app import mail
 
 _PAYMENT = {
     "name": "Zofia Żuraw", "number": "INV-2026-000042", "paid": "€\xa01,250.00", "credited": "€\xa01,151.22", "paid_at": "4 Mar 2026, 14:03", "method": "Bank card", "rate": {}, "settled": "", "cleared": False, "rest": "",
-    "above": "", "kept": "", "spare": False, "uncovered": False, "added": True, "for_another": False, "url": "http://localhost/invoices/INV-2026-000042", "attachments": ["i", "r"],
+    "above": "", "bonus": "", "stays": "", "left": "", "from_balance": False, "what": "", "kept": "", "spare": False, "uncovered": False, "added": True, "for_another": False, "url": "http://localhost/invoices/INV-2026-000042", "attachments": ["i", "r"],
 }  # fmt: skip
 _RATE = {"pay": "USD", "figure": "0.922815", "into": "EUR", "source": "ECB", "day": "3 Mar 2026", "held": False}
 _REFUND = {
@@ -19,7 +19,7 @@ _FAILED = {
     "name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "SEPA Direct Debit", "reason": "", "for_another": False, "unpaid": True,
     "url": "http://localhost/invoices/PF-2026-000043/pay",
 }  # fmt: skip
-_FUNDS = {"name": "Zofia Żuraw", "cleared": False, "credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "by_link": False, "said": ""}
+_FUNDS = {"name": "Zofia Żuraw", "cleared": False, "credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "left": "", "by_link": False, "said": ""}
 _SHORT = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "start": "4 March 2026", "price": "€\xa023.80", "missing": "€\xa012.40", "number": "PF-2026-000043"}
 _ENDS = {"name": "Zofia Żuraw", "label": "ds-12", "plan": "VPS 4", "until": "4 March 2026", "end": "4 April 2026", "price": "€\xa023.80", "number": "PF-2026-000043"}
 _BEHIND = {
@@ -59,9 +59,9 @@ _CARD = {
 _ACCESS = {"login": "zofia", "link": "http://localhost/verify/x", "email": "neu@example.com"}
 
 
-def _renewed(count: int) -> dict[str, object]:
+def _renewed(count: int, *, first: bool = False) -> dict[str, object]:
     services = [{"label": f"vps-{n}", "plan": "VPS 4", "until": f"{n} April 2026", "price": f"€\xa023.8{n}", "number": f"INV-2026-00010{n}"} for n in range(1, count + 1)]
-    return {"name": "Zofia Żuraw", "services": services, "total": "€\xa099.00", "attachments": ["i"] * count}
+    return {"name": "Zofia Żuraw", "services": services, "first": first, "total": "€\xa099.00", "attachments": ["i"] * count}
 
 
 SAMPLES: dict[str, list[dict[str, object]]] = {
@@ -70,8 +70,10 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         _PAYMENT | {"rate": _RATE, "settled": "€\xa03.10", "cleared": True, "above": "€\xa04.20", "kept": "€\xa05.30", "for_another": True},
         _PAYMENT | {"rest": "€\xa06.40", "spare": True, "uncovered": True, "attachments": []},
         _PAYMENT | {"number": "", "added": False, "attachments": []},
+        _PAYMENT | {"bonus": "€\xa07.80", "stays": "€\xa08.90", "left": "€\xa09.05", "attachments": ["r"]},
+        _PAYMENT | {"from_balance": True, "what": "vps-7 · VPS 4"},
     ],
-    "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
+    "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10", "left": "€\xa016.90"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
     "refund_step": [
         *[_REFUND | {"state": state} for state in ("requested", "approved", "sent", "settled")],
         _REFUND | {"state": "settled", "receipt": "RR-2026-000003"},
@@ -99,7 +101,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         *[_SAVED | {"state": state} for state in ("saved", "removed", "expires")],
         *[_SAVED | {"state": state, "services": "ds-12, vps-7"} for state in ("removed", "expires")],
     ],
-    "renewed": [_renewed(count) for count in (1, 2, 5)],
+    "renewed": [*[_renewed(count) for count in (1, 2, 5)], *[_renewed(count, first=True) for count in (1, 2, 5)]],
     "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "back", "dismissed")], _HELD | {"state": "held", "amount": ""}],
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
     "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "This card cannot be charged any more."}],

@@ -130,6 +130,7 @@ TABLE = {
     "POST invoices.cancel": Route("customer", 303, "unpaid"),
     "GET pay.choose": Route("customer", thing="unpaid"),
     "POST pay.leave": Route("customer", 303, "unpaid", {"method": "sandbox-card"}),
+    "GET pay.receipt": Route("customer", 303, thing="payment"),
     "GET pay.result": Route("customer", thing="payment"),
     "GET links.show": Route("public", thing="bill_link"),
     "POST links.leave": Route("public", 303, "bill_link", {"method": "sandbox-card"}),

@@ -9,6 +9,7 @@ from flask import Flask
 
 import config
 from app import clock, customers, db, exchange, fx, gateways, invoicing, payments, wallet
+from app.blueprints.add_funds import offered_currencies
 from app.customers import User
 from app.invoicing import Line
 from app.money import CURRENCIES, Money
@@ -121,6 +122,11 @@ def test_an_invoice_for_payment_bears_the_details_that_were_entered_for_it(owner
     for street in ("Turmstraße 12", "Hauptweg 9", "Hauptweg 9"):
         assert owner.submit("/add-funds/invoice", {**billing, "street": street, "amount": "50", "currency": "EUR"}).status_code == 303
     assert [row.street for row in db.rows("select buyer ->> 'street' as street from bills order by id")] == ["Turmstraße 12", "Hauptweg 9"]
+    # They are for that bill alone, until its owner asks for more and is told so.
+    assert db.scalar("select street from customers where id = %(id)s", id=demo_customer.customer_id) == "Turmstraße 12"
+    kept = owner.submit("/add-funds/invoice", {**billing, "street": "Neuweg 1", "amount": "60", "currency": "EUR", "keep": "1"})
+    assert "saved in your profile" in owner.get(kept.headers["Location"]).text
+    assert db.scalar("select street from customers where id = %(id)s", id=demo_customer.customer_id) == "Neuweg 1"
     customer = customers.get(demo_customer.customer_id or 0)
     customers.update_profile(demo_customer.id, customer.id, replace(customer.profile, po_number="PO-7"), locale="en", timezone="UTC")
     assert owner.submit("/add-funds", {"amount": "50", "currency": "EUR"}).status_code == 303
@@ -403,6 +409,21 @@ def test_it_does_not_exist_beside_a_real_processor(app: Flask, demo_customer: Us
     finally:
         config.use(settings)
     assert "sandbox" not in gateways.build(replace(settings, sandbox=False), processor(app))
+
+
+def test_a_currency_without_rates_is_offered_only_where_nothing_is_converted(owner: Browser):
+    page = owner.get("/add-funds").text
+    assert "<option>USD" in page
+    assert "KWD" not in page
+    assert owner.submit("/add-funds", {"amount": "50", "currency": "KWD"}).status_code == 422
+    assert offered_currencies("KWD") == ["KWD"]
+    assert "KWD" in offered_currencies(None)
+
+
+@pytest.mark.parametrize("path", ["/add-funds", "/add-funds/invoice"])
+def test_a_currency_that_is_not_known_is_said_and_not_taken_for_another(owner: Browser, path: str):
+    assert "Nothing can be paid in this currency. Choose another one." in owner.get(f"{path}?amount=50&currency=XYZ").text
+    assert "Nothing can be paid" not in owner.get(f"{path}?amount=50&currency=EUR").text
 
 
 def test_who_goes_back_from_the_page_closes_it_and_may_change_the_currency(app: Flask, owner: Browser, demo_customer: User):

@@ -144,6 +144,26 @@ class TestLooks:
         assert len(pages) == 1
         assert "page 1 of 1" in pages[0]
 
+    def test_a_receipt_of_three_lines_is_one_page(self, app):
+        day = clock.today()
+        bill = order(person(), [Line(f"VPS NVMe-4 · vps-{n}", 20_00, detail="2 vCPU, 4 GB", period_start=day, period_end=day) for n in range(3)])
+        pay(bill, card(processor="pi_3QxExampleExampleExample"))
+        (page,) = pages_of(printed(bill, "receipt"))
+        assert "Processor's reference pi_3QxExampleExampleExample" in page
+
+    @pytest.mark.parametrize("kind", ["proforma", "invoice", "receipt"])
+    def test_long_names_and_references_stay_inside_the_margins(self, app, kind):
+        anna = person(company="W" * 120, street="Donaudampfschifffahrtsgesellschaftskapitän" * 4)
+        with db.transaction():
+            db.execute("update customers set po_number = %(po)s where id = %(id)s", po="PO-" + "9" * 57, id=anna)
+        bill = topup(anna)
+        pay(bill)
+        with pypdfium2.PdfDocument(printed(bill, kind)) as document:
+            page = document[0]
+            words = page.get_textpage()
+            edges = [words.get_charbox(at)[2] for at in range(words.count_chars()) if words.get_text_range(at, 1).strip()]
+        assert max(edges) <= 595.28 - 68 * 0.75 + 1, "the width of A4 without its margin, in points"
+
     def test_three_hundred_lines_flow_with_heads_and_numbers(self, app):
         bill = from_balance(order(person(), [Line(f"Service number {n}", 100 + n) for n in range(300)]))
         pages = pages_of(printed(bill, "invoice"))

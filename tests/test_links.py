@@ -19,6 +19,7 @@ from app.payments import Link
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import again, carry, choose, publish_rates, topup
 from tests.test_access_matrix import PARTIAL
+from tests.test_documents import text_of
 from tests.trade import fund, offer_plans
 from tests.world import GUEST, by_link, pay_by_link
 
@@ -84,8 +85,13 @@ def test_anybody_pays_it_from_outside_and_comes_back_to_a_page_without_a_login(a
     page = visitor.get(back).text
     assert "€\xa025.00 paid" in page
     assert "Secret Holding" not in page
-    assert "receipt.pdf" not in page
-    assert visitor.get(f"{back}/receipt.pdf").status_code == visitor.get(f"{back}/invoice.pdf").status_code == 404
+    assert f"{back}/receipt.pdf" in page
+    assert visitor.get(f"{back}/invoice.pdf").status_code == 404
+    receipt = text_of(visitor.get(f"{back}/receipt.pdf").data)
+    for said in ("Receipt", "Received € 25.00", "For TU-", "It is not a VAT invoice", payment.public_id):
+        assert said in receipt
+    for hidden in ("Secret Holding", "Anna", "balance"):
+        assert hidden not in receipt
     assert wallet.state(anna.customer_id or 0).available == 25_00
     assert "This is paid" in visitor.get(link.path).text
     assert visitor.submit(link.path, {"method": "sandbox-card"}).location == link.path

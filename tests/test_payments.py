@@ -11,15 +11,16 @@ from threading import Barrier
 from typing import Any
 
 import psycopg
+import pypdfium2
 import pytest
 from flask import Flask
 
 import config
-from app import clock, db, fx, gateways, invoicing, payments, wallet
+from app import clock, customers, db, fx, gateways, invoicing, payments, wallet
 from app.customers import User
 from app.formats import formats
 from app.gateways.base import Charge, NoAnswer, Redirect, Refused, Snapshot
-from app.invoicing import Bill, BillError, Draft, Line, Settlement
+from app.invoicing import Bill, BillError, Draft, Line, Settlement, paper, press
 from app.ledger import InsufficientFunds
 from app.mail import MailError
 from app.money import Money
@@ -192,6 +193,72 @@ def test_the_processors_fee_is_the_houses_not_the_customers(app: Flask, demo_cus
     carry(app)
     assert again(payment).fee == 140
     assert (balance(demo_customer), system_balance("gateway", "EUR"), system_balance("fees", "EUR")) == (100_00, -98_60, -1_40)
+
+
+def receipt_text(payment: Payment, number: str = "") -> str:
+    """What a payment's receipt says, printed in this process."""
+    content = db.scalar("select content from documents where number = %(number)s", number=number or invoicing.receipts_of(payment.id)[-1])
+    with pypdfium2.PdfDocument(press.to_pdf(paper.sheet(content))) as document:
+        return " ".join(document[0].get_textpage().get_text_range().split())
+
+
+def test_a_second_payment_of_a_paid_bill_has_its_own_receipt(app: Flask, demo_customer: User):
+    bill = topup(demo_customer, Money.of("25", "EUR"))
+    first, second = begin(bill), begin(bill, "sandbox-bank")
+    for payment in (first, second):
+        choose(app, payment, "approve")
+        carry(app)
+    (one,), (other,) = (invoicing.receipts_of(payment.id) for payment in (first, second))
+    assert (one, other) == ("RC-2026-000001", "RC-2026-000002")
+    said = receipt_text(second)
+    for words in (
+        "Received € 25.00",
+        "Added to the balance € 25.00",
+        "For TU-2026-000001",
+        second.public_id,
+        f"Processor's reference {again(second).gateway_reference}",
+        "not a VAT invoice",
+    ):
+        assert words in said
+    letters = [row.attachments for row in db.rows("select attachments from mails where kind = 'payment_confirmed' order by id")]
+    assert [[file["document"] for file in files] for files in letters] == [["TU-2026-000001", one], [other]]
+    page = sign_in(app.test_client(), demo_customer).get(f"/payments/{second.public_id}").text
+    assert "€\xa025.00 added to your balance" in page
+    assert f"/payments/{second.public_id}/receipt.pdf?number={other}" in page
+
+
+def test_each_part_of_a_bill_has_its_own_receipt(app: Flask, demo_customer: User):
+    bill = topup(demo_customer, Money.of("25", "EUR"))
+    for amount in (20_00, 5_00):
+        with db.transaction():
+            payments.take_in([payments.Arrival(f"x:{amount}", demo_customer.customer_id or 0, bill.id, Money(amount, "EUR"), clock.now())])
+    first, second = (book.read(row.public_id) for row in db.rows("select public_id from payments order by id"))
+    assert first
+    assert second
+    (one,), (two,) = (invoicing.receipts_of(payment.id) for payment in (first, second))
+    assert "Received € 20.00" in receipt_text(first)
+    said = receipt_text(second)
+    for words in ("Received € 5.00", "Paid before € 20.00", "Added to the balance € 5.00", "Total € 25.00"):
+        assert words in said
+    assert db.scalar("select (payment ->> 'credited')::integer from bills") == 25_00
+    assert one != two
+
+
+def test_a_credit_has_one_receipt_and_each_says_of_which_transfer(app: Flask, demo_customer: User, vandal):
+    bill = topup(demo_customer, Money.of("25", "EUR"))
+    with db.transaction():
+        payments.take_in([payments.Arrival("x:1", demo_customer.customer_id or 0, bill.id, Money(20_00, "EUR"), clock.now())])
+    insert = """
+    insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content, transfer_id)
+    select bill_id, customer_id, {kind}, 'X', issued_at, total, currency, content, {transfer} from documents where kind = 'payment_receipt'
+    """
+    for kind, transfer, rule in (
+        ("kind", "transfer_id", "documents_transfer"),
+        ("kind", "null", "documents_receipt_of_transfer"),
+        ("'credit_note'", "transfer_id", "documents_receipt_of_transfer"),
+    ):
+        with pytest.raises(psycopg.errors.IntegrityError, match=rule):
+            vandal.execute(insert.format(kind=kind, transfer=transfer))
 
 
 def test_one_mail_confirms_it(app: Flask, demo_customer: User):
@@ -831,3 +898,39 @@ def test_money_for_a_paid_bill_in_another_currency_lands_where_its_owner_sees_it
         choose(app, payment, "approve")
     carry(app)
     assert balance(demo_customer) == fx.offer(bill.amount, "EUR").credited.minor
+
+
+def test_a_bill_paid_from_the_balance_was_not_received(app: Flask, demo_customer: User):
+    fund(demo_customer.customer_id or 0, 60_00)
+    with db.transaction():
+        bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
+    paid = payments.pay_from_balance(bill.customer_id, bill.number)
+    letter = db.rows("select subject, body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")[0]
+    assert letter.subject == f"{paid.number} is paid from your balance"
+    assert "was taken from your balance on" in letter.body_text
+    assert not {"received", "arrived"} & set(letter.body_text.split())
+
+
+def test_what_a_bonus_pays_stays_on_the_balance_and_the_mail_says_so(app: Flask, demo_customer: User):
+    with db.transaction():
+        wallet.grant_bonus(demo_customer.customer_id or 0, Money(5_00, "EUR"), reference="b1")
+        bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
+        payments.take_in([payments.Arrival("x:1", bill.customer_id, bill.id, Money(20_00, "EUR"), clock.now())])
+    text = db.scalar("select body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")
+    assert "Your bonus paid €\xa05.00 of INV-" in text
+    assert "€\xa013.10 of it stays on your balance." in text
+    assert wallet.state(bill.customer_id).available == 13_10
+
+
+def test_what_is_left_to_pay_counts_what_was_credited_after_a_look(app: Flask, demo_customer: User):
+    bill = topup(demo_customer, Money.of("37", "EUR"))
+    payment = begin(bill)
+    odd = Snapshot(again(payment).gateway_reference or "", payment.public_id, "paid", received=Money(33_30, "EUR"))
+    payments.apply(payment.gateway, odd)
+    (held,) = db.rows("select number, payment_id from held")
+    with db.transaction():
+        customers.hold(bill.customer_id)
+        payments.credit_held(held.payment_id, Money(33_30, "EUR"), held.number)
+    text = db.scalar("select body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")
+    assert "€\xa03.70 of " in text
+    assert "€\xa037.00 of" not in text

@@ -49,6 +49,7 @@ def show() -> Response:
     currency = _currency(customer, request.args.get("currency", ""))
     text, login = request.args.get("amount", ""), _login(request.args.get("beneficiary", ""))
     whom, problem = _beneficiary(customer, login)
+    problem = problem or no_currency(request.args.get("currency", ""), customer.currency)
     quote = Quote(problem=problem) if problem else _quote(customer, text, currency, whom) if text.strip() else Quote()
     return web.page("add_funds/new.html", "quote", also=("_topup_limits.html", "_ways.html"), **_page(customer, text, currency, quote, {}, login))
 
@@ -64,7 +65,7 @@ def create() -> Response:
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     login = _login(request.form.get("beneficiary", ""))
     whom, stopped = _beneficiary(customer, login)
-    problem = stopped or no_currency(request.form.get("currency", ""))
+    problem = stopped or no_currency(request.form.get("currency", ""), customer.currency)
     quote = Quote(problem=problem) if problem else _quote(customer, text, currency, whom)
     errors = {"beneficiary": stopped} if stopped else {"amount": quote.problem} if quote.problem else {}
     if "invoice" in request.form:
@@ -88,25 +89,33 @@ def bill_to() -> Response:
     customer = customers.get(current_user.customer_id)
     currency = _currency(customer, request.args.get("currency", ""))
     form = BillingForm(formdata=None, obj=customer.profile)
-    return _invoice_page(customer, form, request.args.get("amount", ""), currency, {})
+    problem = no_currency(request.args.get("currency", ""), customer.currency)
+    return _invoice_page(customer, form, request.args.get("amount", ""), currency, {"amount": problem} if problem else {})
 
 
 @add_funds.post("/add-funds/invoice")
 def invoice_for_payment() -> Response:
-    """Keep the billing details, make the bill and show what to transfer; 422 with the fields marked when that is not possible."""
+    """Make the bill and show what to transfer; 422 with the fields marked when that is not possible.
+
+    Other details than the profile's are for this bill alone, unless `keep` is ticked or the profile is incomplete; a page says that they were kept.
+    """
     customer, form = customers.get(current_user.customer_id), BillingForm()
     currency, text = _currency(customer, request.form.get("currency", "")), request.form.get("amount", "")
     quote = _quote(customer, text, currency)
-    unpaid = no_currency(request.form.get("currency", "")) or _no_account(currency) or quote.problem
+    unpaid = no_currency(request.form.get("currency", ""), customer.currency) or _no_account(currency) or quote.problem
     if unpaid or quote.pay is None or not form.validate():
         return _invoice_page(customer, form, text, currency, {"amount": unpaid} if unpaid else {}, 422)
     told = _told(customer, form)
     if customers.missing_fields(told):
         return _invoice_page(told, form, text, currency, {}, 422)
-    if told != customer:
+    other = told != customer
+    kept = other and ("keep" in request.form or bool(customers.missing_fields(customer)))
+    if kept:
         customers.update_profile(current_user.user_id, customer.id, told.profile, locale=customer.locale, timezone=customer.timezone, ip=gate.address())
     customers.count((f"topup:{customer.id}", MOST_ORDERS, ORDERS_WITHIN))
-    bill = payments.order_topup(customer.id, quote.pay)
+    bill = payments.order_topup(customer.id, quote.pay, made_out_to=_made_out_to(customer, told) if other and not kept else None)
+    if kept:
+        web.toast("Your billing details are saved in your profile, and stand on every invoice from now on.", "/profile", "See your profile")
     try:
         handoff = payments.start(customer.id, bill.number, TRANSFER)
     except (payments.NotPayable, payments.ProcessorDown) as problem:
@@ -130,6 +139,15 @@ def _told(customer: Customer, form: BillingForm) -> Customer:
     return replace(customer, profile=replace(customer.profile, **values))
 
 
+def _made_out_to(customer: Customer, told: Customer) -> dict[str, str]:
+    """Billing details for one bill. A VAT ID that is not the customer's own has been confirmed by nobody."""
+    profile = told.profile
+    own = profile.vat_id == customer.profile.vat_id
+    state = customer.vat_id_state if own else "unverified" if profile.vat_id else "none"
+    names = ("kind", "name", "company", "street", "postcode", "city", "vat_id")
+    return {name: getattr(profile, name) for name in names} | {"country": profile.country or "", "vat_id_state": state}
+
+
 def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: str, errors: dict[str, str], status_code: int = 200) -> Response:
     missing = customers.missing_fields(customer) if status_code == 422 and not form.errors and not errors else []
     return web.page(
@@ -139,7 +157,7 @@ def _invoice_page(customer: Customer, form: BillingForm, amount: str, currency: 
         form=form,
         amount=amount,
         currency=currency,
-        currencies=offered_currencies(),
+        currencies=offered_currencies(customer.currency),
         missing=missing,
         errors=errors | form.sentences,
     )
@@ -229,7 +247,7 @@ def _page(customer: Customer, text: str, currency: str, quote: Quote, errors: di
         "amount": text,
         "beneficiary": login,
         "currency": currency,
-        "currencies": offered_currencies(),
+        "currencies": offered_currencies(customer.currency),
         "zero": 0,
         "allowed": allowed,
         "most": payments.LIMITS[holds or currency].maximum_balance,
@@ -283,18 +301,21 @@ def _credited(customer: Customer, pay: Money, offer: fx.Offer | None) -> Quote:
     return Quote(pay, credited, after, offer, fx.seal(offer) if offer else "", tuple(fx.equivalents(credited, others)) if others else ())
 
 
-def offered_currencies() -> list[str]:
-    """The currencies in which a top-up can be paid."""
-    return [code for code in config.current().currencies if payments.limits(code)]
+def offered_currencies(into: str | None) -> list[str]:
+    """The currencies in which a top-up of a balance in `into` can be paid: where one has to be converted, those that have rates."""
+    found = [code for code in config.current().currencies if payments.limits(code)]
+    if into is None:
+        return found
+    return [code for code in found if code == into or {code, into} <= fx.quotable()] or found
 
 
-def no_currency(posted: str) -> str:
+def no_currency(wanted: str, into: str | None) -> str:
     """Why nothing can be ordered in a currency, or nothing: the figure that was typed for it is none of another one."""
-    return "" if posted in {"", *offered_currencies()} else "Nothing can be paid in this currency. Choose another one."
+    return "" if wanted in {"", *offered_currencies(into)} else "Nothing can be paid in this currency. Choose another one."
 
 
 def _currency(customer: Customer, wanted: str) -> str:
-    offered = offered_currencies()
+    offered = offered_currencies(customer.currency)
     return next((code for code in (wanted, customer.currency, "EUR") if code in offered), offered[0])
 
 

@@ -146,7 +146,8 @@ def top_up(token: str) -> Response:
     """The form of who tops somebody up; for a partial request what the amount that is being typed would become."""
     link = _follow("topup", token)
     text, currency = _asked(link, request.args.get("amount", ""), request.args.get("currency", ""))
-    quote = _quote(link, text, currency) if text.strip() else Quote()
+    problem = "" if link.amount else no_currency(request.args.get("currency", ""), _into(link))
+    quote = Quote(problem=problem) if problem else _quote(link, text, currency) if text.strip() else Quote()
     return _top_up_page(link, text, currency, quote, PayerForm())
 
 
@@ -156,7 +157,7 @@ def order(token: str) -> Response:
     """Make the bill and go to the page that pays it; 422 with the fields marked. With `preview`, only show what would be added."""
     link, form = _follow("topup", token), PayerForm()
     text, currency = _asked(link, request.form.get("amount", ""), request.form.get("currency", ""))
-    problem = "" if link.amount else no_currency(request.form.get("currency", ""))
+    problem = "" if link.amount else no_currency(request.form.get("currency", ""), _into(link))
     quote = Quote(problem=problem) if problem else _quote(link, text, currency)
     if "preview" in request.form:
         return _top_up_page(link, text, currency, quote, form)
@@ -172,19 +173,33 @@ def _asked(link: Link, text: str, currency: str) -> tuple[str, str]:
     """The amount and currency: what the link asks for, else what is typed."""
     if link.amount:
         return formats(LOCALE, "UTC").amount(link.amount.minor, link.amount.currency), link.amount.currency
-    offered = offered_currencies()
-    own = customers.get(link.customer_id).currency
+    own = _into(link)
+    offered = offered_currencies(own)
     return text, next((code for code in (currency, own) if code in offered), offered[0])
 
 
 def _quote(link: Link, text: str, currency: str) -> Quote:
-    return price(text, currency, LOCALE, customers.get(link.customer_id).currency)
+    return price(text, currency, LOCALE, _into(link))
+
+
+def _into(link: Link) -> str | None:
+    """The currency of the balance that a link tops up."""
+    return customers.get(link.customer_id).currency
 
 
 def _top_up_page(link: Link, text: str, currency: str, quote: Quote, form: PayerForm, status_code: int = 200) -> Response:
     errors = form.sentences | ({"amount": quote.problem} if status_code == 422 and quote.problem else {})
     allowed = payments.LIMITS[currency]
-    context = {"link": link, "amount": text, "currency": currency, "currencies": offered_currencies(), "allowed": allowed, "quote": quote, "form": form, "errors": errors}
+    context = {
+        "link": link,
+        "amount": text,
+        "currency": currency,
+        "currencies": offered_currencies(_into(link)),
+        "allowed": allowed,
+        "quote": quote,
+        "form": form,
+        "errors": errors,
+    }
     return _page("links/top_up.html", "quote", status_code=status_code, **context)
 
 
@@ -201,7 +216,9 @@ def status(token: str) -> Response:
     if payment.state != known.state and bill.kind == "service":
         services.settle_waiting()
     guest = customers.get(payment.payer_id).guest
-    return _page("links/status.html", "status", payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest, again=_again(bill, payment), standing=invoicing.standing(bill),
+    receipt = payment.confirmed and (guest or payment.link_id is not None)
+    return _page("links/status.html", "status", receipt=receipt, payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest,
+                 again=_again(bill, payment), standing=invoicing.standing(bill),
                  transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
 
 
@@ -226,17 +243,24 @@ def receipt(token: str) -> Response:
 
 
 def _paper(token: str, kind: str) -> Response:
-    """A payer's own paper. One who paid somebody else's bill gets none: it names the other."""
+    """A payer's own document: the invoice of a guest's own top-up, the receipt of whoever paid."""
     payment = _told(token)
-    if not payment.confirmed or not customers.get(payment.payer_id).guest:
+    guest = customers.get(payment.payer_id).guest
+    if not payment.kept or (kind == "invoice" and not guest):
         abort(404)
     try:
-        file = invoicing.pdf(payment.payer_id, payment.bill_number, kind)
+        file = invoicing.pdf(payment.payer_id, payment.bill_number) if kind == "invoice" else _own_receipt(payment, guest=guest)
     except invoicing.PressError as error:
         web.toast(why_not(error))
         return web.go(payments.told_at(payment.public_id))
     file = file or abort(404)
     return Response(file.pdf, mimetype="application/pdf", headers={"Content-Disposition": f'attachment; filename="{file.filename}"'})
+
+
+def _own_receipt(payment: Payment, *, guest: bool) -> invoicing.File | None:
+    """The receipt of just this payment; who paid somebody else's bill gets one that does not name the other."""
+    by_link = payment.link_id is not None and not guest
+    return invoicing.receipt_pdf(payment.id, request.args.get("number", ""), by_link=by_link) if guest or by_link else None
 
 
 def _told(token: str) -> Payment:

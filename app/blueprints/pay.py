@@ -8,6 +8,7 @@ from flask_login import current_user
 
 import config
 from app import customers, invoicing, payments, remittance, services, web
+from app.blueprints.invoices import hand_out, why_not
 from app.gateways.base import Handoff, Instructions, Method
 from app.invoicing import Bill
 from app.ledger import InsufficientFunds
@@ -123,7 +124,23 @@ def result(public_id: str) -> Response:
         standing=None if bill.unpaid else invoicing.standing(bill),
         others=_other_ways(bill, payment),
         goes=_goes,
+        receipts=invoicing.receipts_of(payment.id) if payment.kept or payment.state == "taken_back" else [],
     )
+
+
+@pay.get("/payments/<public_id>/receipt.pdf")
+def receipt(public_id: str) -> Response:
+    """The receipt of a payment, for who paid: the newest, or the one of a `number`."""
+    payment = payments.find(current_user.customer_id, public_id) or abort(404)
+    try:
+        file = invoicing.receipt_pdf(payment.id, request.args.get("number", ""))
+    except invoicing.PressError as problem:
+        web.toast(why_not(problem))
+        return web.go(f"/payments/{public_id}")
+    if file is None:
+        web.toast("There is no receipt of this payment yet.")
+        return web.go(f"/payments/{public_id}")
+    return hand_out(file)
 
 
 def _by_login(payment: payments.Payment) -> str:

@@ -17,7 +17,7 @@ from itsdangerous import BadData, URLSafeSerializer
 import config
 from app import clock, db, signing
 from app.fx.changes import Change, carried, changes, lift_wait, note_conversion
-from app.fx.feed import BAND, DEMO_SOURCE, HISTORY, SOURCE, FeedRefused, Imported, fetch, import_feed, import_history, moved
+from app.fx.feed import BAND, DEMO_SOURCE, HISTORY, SOURCE, FeedRefused, Imported, fetch, import_feed, import_history, moved, quotable
 from app.fx.target import business_days, is_business_day
 from app.money import CURRENCIES, AmountError, Money
 
@@ -43,6 +43,7 @@ __all__ = [
     "lift_wait",
     "note_conversion",
     "offer",
+    "quotable",
     "quoted",
     "seal",
     "standing",

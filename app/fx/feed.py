@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
@@ -113,6 +114,13 @@ def read_feed(xml: bytes) -> list[Feed]:
     if len({day.rate_date for day in days}) < len(days):
         raise FeedRefused("The feed names the same day twice.")
     return sorted(days, key=lambda day: day.rate_date)
+
+
+@cache
+def quotable() -> frozenset[str]:
+    """The currencies that the feed quotes, and the euro. All others can be paid and held, and never converted."""
+    with gzip.open(HISTORY, "rt", encoding="ascii", newline="") as file:
+        return frozenset({"EUR", *next(csv.reader(file))[1:]})
 
 
 def moved(before: Decimal, after: Decimal) -> Decimal:

@@ -17,6 +17,7 @@ from app.invoicing.bills import (
     expire_due,
     find,
     issue_many,
+    issue_payment_receipts,
     issue_refund_receipt,
     issue_service_bill,
     issue_topup_bill,
@@ -29,7 +30,7 @@ from app.invoicing.bills import (
     standing_topup,
 )
 from app.invoicing.documents import day_in
-from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, refund_pdf, render_pending
+from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, receipt_pdf, receipts_of, refund_pdf, render_pending
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import KINDS, PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
@@ -72,6 +73,7 @@ __all__ = [
     "export",
     "find",
     "issue_many",
+    "issue_payment_receipts",
     "issue_refund_receipt",
     "issue_service_bill",
     "issue_topup_bill",
@@ -81,6 +83,8 @@ __all__ = [
     "not_cancellable",
     "on_screen",
     "pdf",
+    "receipt_pdf",
+    "receipts_of",
     "refund_pdf",
     "render_pending",
     "search",

@@ -5,7 +5,7 @@ dates of a series never run backwards for readers in different zones. A document
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -54,7 +54,7 @@ class Line:
 class Draft:
     """A bill about to be issued: who pays, for what. Tax is added when it is issued.
 
-    `proforma` is False for what is settled in the same transaction, like a renewal from the balance: nobody could read it unpaid.
+    `made_out_to` are billing details for this bill alone, in place of the customer's own. `proforma` is False for what is settled in the same transaction, like a renewal from the balance: nobody could read it unpaid.
     """
 
     customer_id: int
@@ -68,6 +68,7 @@ class Draft:
     period_end: date | None = None
     due_at: datetime | None = None
     proforma: bool = True
+    made_out_to: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ class Settlement:
     """How a bill was paid. Printed on the receipt, kept with the bill for ever.
 
     `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
-    the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. `transfer_id` is the ledger transfer that moved the payer's wallet: its
+    the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. Where several payments
+    paid it, `paid` and `credited` are of all of them, `last` and `last_credited` of the one that the receipt is for.
+    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it, `by_link` whether it came by a copied link. `transfer_id` is the ledger transfer that moved the payer's wallet: its
     entry's hash and balance-after are printed.
     """
 
@@ -87,6 +90,11 @@ class Settlement:
     rate_note: str = ""
     reference: str = ""
     transfer_id: int | None = None
+    last: Money | None = None
+    last_credited: Money | None = None
+    processor: str = ""
+    credit_id: int | None = None
+    by_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +175,14 @@ class Bill:
         return self.status == "unpaid"
 
 
-def issue_topup_bill(customer_id: int, beneficiary_id: int, amount: Money, whom: str = "") -> Bill:
-    """A bill for a deposit of exactly `amount` to the beneficiary's balance, paid by the customer, who calls it `whom`. Within a transaction."""
+def issue_topup_bill(customer_id: int, beneficiary_id: int, amount: Money, whom: str = "", made_out_to: Mapping[str, str] | None = None) -> Bill:
+    """A bill for a deposit of exactly `amount` to the beneficiary's balance, paid by the customer, who calls it `whom`. Within a transaction.
+
+    `made_out_to` are billing details for this bill alone.
+    """
     detail = "" if beneficiary_id == customer_id else whom or "To another account, as ordered"
     line = Line("Account funds", amount.minor, detail=detail)
-    return issue_many([Draft(customer_id, "Account funds", amount.currency, (line,), kind="topup", beneficiary_id=beneficiary_id)])[0]
+    return issue_many([Draft(customer_id, "Account funds", amount.currency, (line,), kind="topup", beneficiary_id=beneficiary_id, made_out_to=made_out_to)])[0]
 
 
 def issue_service_bill(customer_id: int, title: str, currency: str, lines: Sequence[Line], **more: Any) -> Bill:
@@ -237,7 +248,8 @@ def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
 
 def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: datetime) -> Bill:
     seller = config.current().seller
-    treatment, lines, sums = _taxed(draft, buyer.snapshot, clock.day_of(now))
+    made_out_to = buyer.snapshot | dict(draft.made_out_to or {})
+    treatment, lines, sums = _taxed(draft, made_out_to, clock.day_of(now))
     if sums.total <= 0:
         raise BillError(f"a bill is for more than nothing, not {sums.total}")
     return Bill(
@@ -259,7 +271,7 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         tax_rate=treatment.rate,
         tax_note=treatment.legal_note,
         seller=asdict(seller),
-        buyer=buyer.snapshot,
+        buyer=made_out_to,
         locale=buyer.locale,
         timezone=buyer.timezone,
         issued_at=now,
@@ -343,7 +355,7 @@ from bills b
 _STANDING_TOPUP = f"""
 select b.id from bills b join customers c on c.id = b.customer_id
 where b.customer_id = %(customer_id)s and b.beneficiary_id = %(beneficiary_id)s and b.kind = 'topup' and b.status = 'unpaid'
-  and b.total = %(total)s and b.currency = %(currency)s and b.issued_at > %(since)s and b.buyer = {_SNAPSHOT} and b.po_number = c.po_number
+  and b.total = %(total)s and b.currency = %(currency)s and b.issued_at > %(since)s and b.buyer = {_SNAPSHOT} || %(made_out_to)s::jsonb and b.po_number = c.po_number
 order by b.id desc limit 1
 """  # noqa: S608 - constants
 _FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
@@ -356,10 +368,10 @@ def find(customer_id: int, number: str) -> Bill | None:
     return _read(found) if found else None
 
 
-def standing_topup(customer_id: int, beneficiary_id: int, amount: Money, since: datetime) -> Bill | None:
+def standing_topup(customer_id: int, beneficiary_id: int, amount: Money, since: datetime, made_out_to: Mapping[str, str] | None = None) -> Bill | None:
     """The newest unpaid bill for the same deposit issued after `since`, held; None when there is none or the payer's details have changed meanwhile. Within a transaction."""
     total = {"total": amount.minor, "currency": amount.currency}
-    found = db.scalar(_STANDING_TOPUP, customer_id=customer_id, beneficiary_id=beneficiary_id, since=since, **total)
+    found = db.scalar(_STANDING_TOPUP, customer_id=customer_id, beneficiary_id=beneficiary_id, since=since, made_out_to=json.dumps(dict(made_out_to or {})), **total)
     bill = lock(found) if found is not None else None
     return bill if bill and bill.unpaid else None
 
@@ -392,7 +404,7 @@ def _day(text: str | None) -> date | None:
 _SETTLE = """
 with given as materialized (
   select r.* from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, customer_id bigint, invoice_number text, receipt_number text, paid_at timestamptz, source text,
-    payment jsonb, invoice jsonb, receipt jsonb, total bigint, currency text)
+    payment jsonb, invoice jsonb, receipt jsonb, credit_id bigint, total bigint, currency text)
 ), settled as (
   update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, invoiced_at = %(now)s, closed_at = null, settled_by = g.source, payment = g.payment,
     words = b.words || ' ' || lower(g.invoice_number)
@@ -402,8 +414,8 @@ with given as materialized (
   insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
   select g.id, g.customer_id, 'invoice', g.invoice_number, %(now)s, g.total, g.currency, g.invoice from given g join settled using (id)
 ), receipt as (
-  insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
-  select g.id, g.customer_id, 'receipt', g.receipt_number, %(now)s, g.total, g.currency, g.receipt from given g join settled using (id)
+  insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content, transfer_id)
+  select g.id, g.customer_id, 'receipt', g.receipt_number, %(now)s, g.total, g.currency, g.receipt, g.credit_id from given g join settled using (id)
 )
 select id from settled
 """
@@ -439,11 +451,54 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
         )
         for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
     ]
-    rows = [_settled_row(bill) for bill in settled]
+    rows = [_settled_row(bill) | {"credit_id": settlement.credit_id} for bill, (_, settlement) in zip(settled, paid, strict=True)]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
     if len(found) != len(paid):
         raise AlreadySettled(f"{len(paid) - len(found)} of {len(paid)} bills were settled before")
+    _issue_receipts("link_receipt", [(bill, settlement) for bill, (_, settlement) in zip(settled, paid, strict=True) if settlement.by_link])
     return [bill.invoice_number or "" for bill in settled]
+
+
+def issue_payment_receipts(received: Sequence[tuple[Bill, Settlement]]) -> list[str]:
+    """The receipts of money that was credited and did not settle its bill: the numbers in the same order. Within a transaction.
+
+    `Settlement.paid` is what was received. Who paid by a copied link gets one as well, which does not name the bill's owner.
+    """
+    numbers = _issue_receipts("payment_receipt", received)
+    _issue_receipts("link_receipt", [(bill, settlement) for bill, settlement in received if settlement.by_link])
+    return numbers
+
+
+def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> list[str]:
+    if not received:
+        return []
+    entries = _entries(settlement.transfer_id for _, settlement in received)
+    taken, now = series.issue(["receipt"], len(received))
+    write = documents.link_receipt if kind == "link_receipt" else documents.payment_receipt
+    rows = [
+        {
+            "bill_id": bill.id,
+            "customer_id": bill.customer_id,
+            "number": number,
+            "total": paid.minor,
+            "currency": paid.currency,
+            "transfer_id": settlement.credit_id,
+            "content": write(bill, number, _facts(settlement, entries), clock.day_of(now)),
+        }
+        for (bill, settlement), number in zip(received, taken["receipt"], strict=True)
+        for paid in [settlement.last or settlement.paid or bill.amount]
+    ]
+    db.execute(_RECEIPTS, rows=json.dumps(rows), kind=kind, now=now)
+    return taken["receipt"]
+
+
+_RECEIPTS = """
+insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content, transfer_id)
+select r.bill_id, r.customer_id, %(kind)s, r.number, %(now)s, r.total, r.currency, r.content, r.transfer_id
+from jsonb_to_recordset(%(rows)s::jsonb) as r (
+  bill_id bigint, customer_id bigint, number text, total bigint, currency text, content jsonb, transfer_id bigint
+)
+"""
 
 
 def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None:
@@ -470,6 +525,10 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "credited_currency": settlement.credited.currency if settlement.credited else None,
         "rate_note": settlement.rate_note,
         "reference": settlement.reference,
+        "processor": settlement.processor,
+        "last": settlement.last.minor if settlement.last else None,
+        "last_currency": settlement.last.currency if settlement.last else None,
+        "last_credited": settlement.last_credited.minor if settlement.last_credited else None,
         "entry": entry.hash if entry else "",
         "balance_after": entry.balance_after if entry else None,
         "balance_currency": entry.currency if entry else None,

@@ -45,6 +45,19 @@ def receipt(bill: Bill) -> dict[str, Any]:
     return content | {"payment": bill.payment, "invoice_number": bill.invoice_number}
 
 
+def payment_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on: date) -> dict[str, Any]:
+    """The content of the receipt of money that did not pay its bill by itself: too little of it, or more than was asked for."""
+    content = _content(bill, "payment_receipt", number, issued_on, str(payment["timezone"]))
+    return content | {"title": bill.title, "payment": payment, "invoice_number": bill.number}
+
+
+def link_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on: date) -> dict[str, Any]:
+    """The receipt of who paid by a copied link, with what its page shows: not a word of whose bill or balance it is."""
+    hidden = {"credited": None, "credited_currency": None, "rate_note": "", "entry": "", "balance_after": None, "balance_currency": None}
+    content = payment_receipt(bill, number, payment | hidden, issued_on)
+    return content | {"kind": "link_receipt", "buyer": {}, "po_number": "", "lines": [], "locale": "en_GB"}
+
+
 def refund_receipt(bill: Bill, number: str, refund: dict[str, Any], issued_on: date, zone: str) -> dict[str, Any]:
     """The content of the receipt of money that went back of a bill's payment: `refund` says what, when and where to. It is not a VAT invoice."""
     return _content(bill, "refund_receipt", number, issued_on, zone) | {"invoice_number": bill.number, "refund": refund}

@@ -70,6 +70,41 @@ from documents d left join document_files f on f.document_id = d.id
 where d.customer_id = %(customer_id)s and d.kind = 'refund_receipt' and d.number = any(%(numbers)s)
 """
 
+# Receipts from before there was a transfer on them are those of the bill that the payment settled.
+_OF_PAYMENT = """
+select d.id, d.number, d.content, f.pdf, encode(f.sha256, 'hex') as sha256
+from documents d
+left join document_files f on f.document_id = d.id
+where d.id = (
+  select r.id
+  from documents r
+  join payments p on p.bill_id = r.bill_id
+  left join transfers t on t.id = r.transfer_id
+  where p.id = %(payment_id)s
+    and r.kind = any(%(kinds)s)
+    and (
+      t.payment_id = p.id
+      or (
+        r.kind = 'receipt'
+        and r.transfer_id is null
+        and exists (select from bills b where b.id = r.bill_id and b.payment ->> 'reference' = p.public_id)
+      )
+    )
+    and (%(number)s = '' or r.number = %(number)s)
+  order by r.id desc
+  limit 1
+)
+"""
+
+_NUMBERS_OF_PAYMENT = """
+select d.number
+from documents d
+join transfers t on t.id = d.transfer_id
+where t.payment_id = %(payment_id)s
+  and d.kind in ('receipt', 'payment_receipt')
+order by d.id
+"""
+
 _STORE = """
 insert into document_files (document_id, pdf, sha256, rendered_at) values (%(id)s, %(pdf)s, sha256(%(pdf)s), %(now)s)
 on conflict do nothing
@@ -96,6 +131,21 @@ def refund_pdf(customer_id: int, number: str) -> File | None:
     """The PDF of a refund's receipt, of a bill that this customer paid, as `pdf` does."""
     found = _printed(_OF_REFUNDS, {"customer_id": customer_id, "numbers": [number]})
     return found[0] if found else None
+
+
+def receipt_pdf(payment_id: int, number: str = "", *, by_link: bool = False) -> File | None:
+    """The PDF of a payment's newest receipt, or of the one of that number, as `pdf` does; whose it is, the caller has looked at.
+
+    With `by_link` the one for who paid by a copied link, which does not name the bill's owner.
+    """
+    kinds = ["link_receipt"] if by_link else ["receipt", "payment_receipt"]
+    found = _printed(_OF_PAYMENT, {"payment_id": payment_id, "kinds": kinds, "number": number})
+    return found[0] if found else None
+
+
+def receipts_of(payment_id: int) -> list[str]:
+    """The numbers of a payment's receipts, oldest first: one for each time that money of it was credited."""
+    return [row.number for row in db.rows(_NUMBERS_OF_PAYMENT, payment_id=payment_id)]
 
 
 def pdfs(customer_id: int, numbers: Sequence[str], kind: str = "invoice") -> list[File]:

@@ -33,6 +33,8 @@ TITLES = {
     "invoice": "Invoice",
     "topup_invoice": "Top-up invoice",
     "receipt": "Receipt",
+    "payment_receipt": "Receipt",
+    "link_receipt": "Receipt",
     "refund_receipt": "Refund receipt",
 }
 TOPUP_SERIES = f"{series.PREFIXES['topup_invoice']}-"
@@ -83,13 +85,15 @@ class Paper:
     def facts(self) -> list[tuple[str, str]]:
         """The dates and numbers beside the title."""
         content, receipt = self.content, self.content["kind"] in ("receipt", "refund_receipt")
+        alone = self.content["kind"] in ("payment_receipt", "link_receipt")
         found = [
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
             ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and self.prepaid else ""),
             ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
-            ("Supplied", "" if receipt else self.supplied),
+            ("For", content["invoice_number"] if alone else ""),
+            ("Supplied", "" if receipt or alone else self.supplied),
             ("Order", content["proforma_number"] or "" if content["kind"] == "invoice" else ""),
             ("Your reference", content["po_number"]),
         ]
@@ -111,6 +115,8 @@ class Paper:
     def received(self) -> str:
         """What the payer paid, in the currency they paid in."""
         payment = self.content["payment"]
+        if payment.get("last") is not None:
+            return self.money(payment["last"], payment["last_currency"])
         if payment["paid"] is None:
             return self.money(self.content["total"])
         return self.money(payment["paid"], payment["paid_currency"])
@@ -119,13 +125,18 @@ class Paper:
     def receipt_facts(self) -> list[tuple[str, str]]:
         """When and how it was paid, and at which rate when it was converted."""
         payment = self.content["payment"]
-        credited = payment["credited"] is not None and self.prepaid
+        added = payment["credited"] if payment.get("last_credited") is None else payment["last_credited"]
+        credited = added is not None and (self.prepaid or self.content["kind"] == "payment_receipt")
+        several = payment.get("last") is not None and payment["last_currency"] == payment["paid_currency"]
+        before = payment["paid"] - payment["last"] if several else 0
         found = [
             ("Time", self.moment(payment["paid_at"])),
             ("Method", payment["method"]),
-            ("Added to the balance", self.money(payment["credited"], payment["credited_currency"]) if credited else ""),
+            ("Added to the balance", self.money(added, payment["credited_currency"]) if credited else ""),
+            ("Paid before", self.money(before, payment["paid_currency"]) if before else ""),
             ("Rate", payment["rate_note"]),
             ("Payment reference", payment["reference"]),
+            ("Processor's reference", payment.get("processor") or ""),
             ("Balance after", self._balance_after),
             ("Ledger entry", _short(payment["entry"])),
         ]

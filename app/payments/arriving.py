@@ -61,10 +61,14 @@ class _Case:
     public_id: str = ""
     payment_id: int = 0
     transfer_id: int = 0
+    credit_id: int = 0
     counted: int = 0
     note: str = ""
     settlement: Settlement | None = None
     number: str = ""
+    receipt: str = ""
+    bonus: Fate | None = None
+    by_link: bool = False
     short: bool = False
     spare: bool = False
     uncovered: bool = False
@@ -144,6 +148,7 @@ def _write_payments(cases: Sequence[_Case], waiting: dict[int, db.Row]) -> None:
     for case in cases:
         standing = waiting.pop(case.bill.id, None)
         case.public_id, case.payment_id = (standing.public_id, standing.id) if standing else (book.new_public_id(), 0)
+        case.by_link = bool(standing and standing.link_id and not case.payer.guest)
     db.execute(_PAY, rows=json.dumps([_payment_row(case) for case in cases if case.payment_id]), now=clock.now())
     written = {row.public_id: row.id for row in db.rows(_INSERT, rows=json.dumps([_payment_row(case) for case in cases if not case.payment_id]), label=LABEL, now=clock.now())}
     for case in cases:
@@ -168,7 +173,7 @@ def _payment_row(case: _Case) -> dict[str, object]:
 
 
 _WAITING = """
-select bill_id, id, public_id from payments
+select bill_id, id, public_id, link_id from payments
 where bill_id = any(%(bills)s) and gateway = 'bank' and state in ('created', 'unknown', 'pending', 'failed', 'expired') order by id for no key update
 """
 _ROW = """jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, public_id text, bill_id bigint, customer_id bigint, payer_id bigint, received bigint,
@@ -204,7 +209,7 @@ def _credit(cases: Sequence[_Case]) -> None:
         for case in cases
     ]
     for case, posted in zip(cases, wallet.credit_many(orders), strict=True):
-        case.transfer_id = posted.transfer_id
+        case.transfer_id = case.credit_id = posted.transfer_id
 
 
 def _settle(cases: Sequence[_Case]) -> None:
@@ -223,6 +228,10 @@ def _settle(cases: Sequence[_Case]) -> None:
     for (case, _), number in zip(ready, numbers, strict=True):
         case.number = number
         case.note = f"{number} was issued.{_above(case)}"
+    alone = [case for case in cases if not case.settlement]
+    receipts = invoicing.issue_payment_receipts([(case.bill, _alone(case)) for case in alone])
+    for case, receipt in zip(alone, receipts, strict=True):
+        case.receipt = receipt
 
 
 def _counts(case: _Case) -> int:
@@ -248,7 +257,9 @@ def _may_settle(case: _Case) -> bool:
     if case.bill.kind == "topup":
         return True
     try:
-        case.transfer_id = settling.charge(case.bill, f"Paid by {LABEL.lower()}").transfer_id
+        spent = settling.charge(case.bill, f"Paid by {LABEL.lower()}")
+        case.transfer_id = spent.transfer_id
+        case.bonus = settling.paid_with_bonus(case.bill, spent, case.counted)
     except InsufficientFunds:
         case.uncovered = True
         case.note = f"The money was added to the balance, where it does not cover {case.bill.number} any more."
@@ -268,7 +279,17 @@ def _facts(case: _Case, credited: int) -> Settlement:
         rate_note=conversion.rate_note,
         reference=case.public_id,
         transfer_id=None if case.bill.for_another else case.transfer_id,
+        last=received if whole != received or added != conversion.credited else None,
+        last_credited=conversion.credited if added != conversion.credited else None,
+        credit_id=case.credit_id,
+        by_link=case.by_link,
     )
+
+
+def _alone(case: _Case) -> Settlement:
+    """What a receipt says of money that did not pay its bill."""
+    facts = _facts(case, case.conversion.credited.minor)
+    return replace(facts, paid=case.arrival.received, last=None, last_credited=None)
 
 
 def _above(case: _Case) -> str:
@@ -345,10 +366,14 @@ def _letter(case: _Case, payer: Customer, receipt: str | None) -> mail.Letter:
     received, over, currency = case.arrival.received, case.counted - case.bill.total, case.bill.currency
     fate = Fate(
         rest=Money(-over, currency) if case.short else None,
-        above=Money(over, currency) if case.number and over > 0 else None,
+        above=Money(over, currency) if case.number and over > 0 and not case.bonus else None,
+        bonus=case.bonus.bonus if case.bonus else None,
+        stays=case.bonus.stays if case.bonus else None,
         spare=case.spare,
         uncovered=case.uncovered,
         deducted=Money(case.arrival.deducted, received.currency) if case.arrival.deducted else None,
     )
     bill = replace(case.bill, invoice_number=case.number or None, receipt_number=receipt) if case.settlement else case.bill
-    return settling.confirmation(payer, bill, case.public_id, f"{case.public_id}:confirmed", received, case.conversion, case.arrival.paid_at, LABEL, case.settled, fate)
+    return settling.confirmation(
+        payer, bill, case.public_id, f"{case.public_id}:confirmed", received, case.conversion, case.arrival.paid_at, LABEL, case.settled, fate, case.receipt
+    )

@@ -251,13 +251,13 @@ def credit_held(payment_id: int, money: Money, number: str) -> Payment:
     suspense = ledger.account("suspense", money.currency)
     reference = f"{number}:credit:{payment.credited}" if payment.confirmed else f"{number}:credit"
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, money, into, now, reference, out_of=suspense)
-    note = _settle(bill, payment, snapshot, conversion, money, transfer_id, now)
+    outcome = _settle(bill, payment, snapshot, conversion, money, transfer_id, now)
     if payment.confirmed:
-        payment = _grow(payment, snapshot, (payment.credited or 0) + conversion.credited.minor, f"Looked at and credited. {note}")
+        payment = _grow(payment, snapshot, (payment.credited or 0) + conversion.credited.minor, f"Looked at and credited. {outcome.note}")
     else:
-        payment = _write(payment, "paid", snapshot, note=f"Looked at and credited. {note}", credited=conversion, paid_at=now)
+        payment = _write(payment, "paid", snapshot, note=f"Looked at and credited. {outcome.note}", credited=conversion, paid_at=now)
     settled = _settle_debts(payment, bill, conversion.credited.currency, number)
-    _announce(payment, bill, conversion, money, now, settled, number)
+    _announce(payment, bill, conversion, money, now, settled, number, outcome)
     return payment
 
 
@@ -295,11 +295,11 @@ def _take_more(payment: Payment, snapshot: Snapshot) -> Payment:
 def _credit_more(payment: Payment, snapshot: Snapshot, more: Money) -> Payment:
     (bill, into), now = _hold_bill(payment, more), clock.now()
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, more, into, now, _more_reference(payment, snapshot))
-    note = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
+    outcome = _settle(bill, payment, snapshot, conversion, more, transfer_id, now)
     credited = (payment.credited or 0) + conversion.credited.minor
-    payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {note}")
+    payment = _grow(payment, snapshot, credited, f"{formats(bill.locale, bill.timezone).money(more.minor, more.currency)} more arrived. {outcome.note}")
     once = f"{payment.public_id}:{payment.received}"
-    _announce(payment, bill, conversion, more, now, _settle_debts(payment, bill, conversion.credited.currency, once), once)
+    _announce(payment, bill, conversion, more, now, _settle_debts(payment, bill, conversion.credited.currency, once), once, outcome)
     return payment
 
 
@@ -327,11 +327,11 @@ def _credit(payment: Payment, snapshot: Snapshot, received: Money) -> Payment:
         cards.save(payment.payer_id, payment.gateway, snapshot.card, payment.consent, payment.created_at)
     bill, into = _hold_bill(payment, received)
     conversion, transfer_id = _to_wallet(payment, snapshot, bill, received, into, paid_at, credit_reference(payment, snapshot))
-    note = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
-    payment = _write(payment, "paid", snapshot, note=note, credited=conversion, paid_at=paid_at)
+    outcome = _settle(bill, payment, snapshot, conversion, received, transfer_id, paid_at)
+    payment = _write(payment, "paid", snapshot, note=outcome.note, credited=conversion, paid_at=paid_at)
     payment = _book_fee(payment, snapshot)
     settled = _settle_debts(payment, bill, conversion.credited.currency, f"{payment.public_id}:{payment.received}")
-    _announce(payment, bill, conversion, received, paid_at, settled, payment.public_id)
+    _announce(payment, bill, conversion, received, paid_at, settled, payment.public_id, outcome)
     return payment
 
 
@@ -406,33 +406,55 @@ def convert(received: Money, into: str, writer: Formats, held: fx.Offer | None =
     return Conversion(offer.credited, lines, note, offer, held=held is not None)
 
 
-def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conversion, received: Money, transfer_id: int, paid_at: datetime) -> str:
-    """Pay the bill with what was just credited and what came for it before, if it still can be paid; the sentence for the timeline."""
-    if not takes_money(bill):
-        return f"{bill.number} was {bill.status} already, so the money was added to the balance."
-    before = book.came_for(bill)
-    came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
-    if came < bill.total:
-        return f"{formats(bill.locale, bill.timezone).money(bill.total - came, bill.currency)} of {bill.number} is still to be paid."
-    if bill.kind == "service":
-        try:
-            transfer_id = charge(bill, f"Paid by {payment.method_label}").transfer_id
-        except ledger.InsufficientFunds:
-            # What came for it before has been spent on something else meanwhile.
-            return f"The balance does not cover {bill.number}, so the money was added to it."
-    label = snapshot.method_label or payment.method_label
+def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conversion, received: Money, transfer_id: int, paid_at: datetime) -> "Outcome":
+    """Pay the bill with what was just credited and what came for it before, if it still can be paid, and issue the money's receipt."""
     facts = Settlement(
         paid_at,
-        label,
-        paid=Money(came, bill.currency) if received.currency == bill.currency else received,
-        credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
+        snapshot.method_label or payment.method_label,
+        paid=received,
+        credited=conversion.credited,
         rate_note=conversion.rate_note,
         reference=payment.public_id,
         # The papers are the payer's: the balance after it is on them only where it is the payer's own.
         transfer_id=None if payment.for_another else transfer_id,
+        processor=snapshot.reference,
+        credit_id=transfer_id,
+        by_link=payment.link_id is not None and not customers.get(payment.payer_id).guest,
+    )
+    note, fate = _pay_bill(bill, payment, conversion, received, facts)
+    receipt = invoicing.issue_payment_receipts([(bill, facts)])[0] if fate.rest or fate.spare or fate.uncovered else ""
+    return Outcome(note, fate, receipt)
+
+
+def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Money, facts: Settlement) -> tuple[str, "Fate"]:
+    """The sentence about the bill, and what became of it."""
+    if not takes_money(bill):
+        return f"{bill.number} was {bill.status} already, so the money was added to the balance.", Fate(spare=True)
+    before = book.came_for(bill)
+    came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
+    if came < bill.total:
+        rest = Money(bill.total - came, bill.currency)
+        return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
+    fate = Fate(above=Money(came - bill.total, bill.currency) if came > bill.total else None)
+    transfer_id = facts.transfer_id
+    if bill.kind == "service":
+        try:
+            spent = charge(bill, f"Paid by {payment.method_label}")
+            transfer_id = None if payment.for_another else spent.transfer_id
+            fate = paid_with_bonus(bill, spent, came) or fate
+        except ledger.InsufficientFunds:
+            # What came for it before has been spent on something else meanwhile.
+            return f"The balance does not cover {bill.number}, so the money was added to it.", Fate(uncovered=True)
+    facts = replace(
+        facts,
+        last=received if before.received else None,
+        last_credited=conversion.credited if before.received else None,
+        paid=Money(came, bill.currency) if received.currency == bill.currency else received,
+        credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
+        transfer_id=transfer_id,
     )
     number = invoicing.settle(bill, facts)
-    return f"{number} was issued."
+    return f"{number} was issued.", fate
 
 
 def takes_money(bill: Bill) -> bool:
@@ -493,11 +515,25 @@ def _book_fee(payment: Payment, snapshot: Snapshot) -> Payment:
     return replace(payment, fee=fee.minor, fee_currency=fee.currency)
 
 
-def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: Money | None, once: str) -> None:
+def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Money, paid_at: datetime, settled: Money | None, once: str, outcome: "Outcome") -> None:
     """The mail to the payer, and to the owner where that is somebody else; `once` is in its key."""
-    payer, spare, bill = customers.get(payment.payer_id), not takes_money(bill), invoicing.lock(bill.id)
-    fate = Fate(rest=book.due(bill) if bill.unpaid else None, spare=spare)
-    letters = [confirmation(payer, bill, payment.public_id, f"{once}:confirmed", received, conversion, paid_at, payment.method_label, settled, fate)]
+    payer, bill = customers.get(payment.payer_id), invoicing.lock(bill.id)
+    letters = [
+        confirmation(
+            payer,
+            bill,
+            payment.public_id,
+            f"{once}:confirmed",
+            received,
+            conversion,
+            paid_at,
+            payment.method_label,
+            settled,
+            outcome.fate,
+            outcome.receipt,
+            unasked=payment.off_session,
+        )
+    ]
     if payment.for_another:
         owner = customers.get(payment.customer_id)
         letters.append(to_owner(owner, bill, conversion.credited, paid_at, once, settled, by_link=payer.guest))
@@ -508,7 +544,8 @@ def _announce(payment: Payment, bill: Bill, conversion: Conversion, received: Mo
 class Fate:
     """What became of a bill by money that came, as far as its payer has to be told.
 
-    `rest` is still to be paid, `above` is what came beyond the bill; `spare` says that there was nothing left to pay, `uncovered` that
+    `rest` is still to be paid, `above` is what came beyond the bill; where a `bonus` paid a part of it, `stays` is left of the
+    money instead. `spare` says that there was nothing left to pay, `uncovered` that
     the balance did not cover it any more. `deducted` is what banks kept on the way.
     """
 
@@ -517,12 +554,46 @@ class Fate:
     spare: bool = False
     uncovered: bool = False
     deducted: Money | None = None
+    bonus: Money | None = None
+    stays: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What money did for its bill: a sentence for the history, what its payer is told, and its receipt's number where it did not pay the bill."""
+
+    note: str
+    fate: Fate
+    receipt: str
+
+
+def paid_with_bonus(bill: Bill, spent: wallet.Spent, came: int) -> Fate | None:
+    """What is left of money that came for a bill (minor units) of which a bonus paid a part; None where none did."""
+    if not spent.from_bonus:
+        return None
+    stays = max(0, came - spent.from_balance)
+    return Fate(bonus=Money(spent.from_bonus, bill.currency), stays=Money(stays, bill.currency))
 
 
 def confirmation(
-    payer: Customer, bill: Bill, public_id: str, key: str, received: Money, conversion: Conversion, paid_at: datetime, method: str, settled: Money | None, fate: Fate
+    payer: Customer,
+    bill: Bill,
+    public_id: str,
+    key: str,
+    received: Money,
+    conversion: Conversion,
+    paid_at: datetime,
+    method: str,
+    settled: Money | None,
+    fate: Fate,
+    receipt: str = "",
+    *,
+    unasked: bool = False,
 ) -> mail.Letter:
-    """The mail that tells a payer that money arrived and what it became. `bill` as it stands now, `method` the label of the payment's way."""
+    """The mail that tells a payer that money arrived and what it became. `bill` as it stands now, `method` the label of the payment's way.
+
+    `receipt` is the money's own, where it did not pay the bill; `unasked` a card that was charged without its owner.
+    """
     writer = formats(payer.locale, payer.timezone)
     context: dict[str, object] = {
         "name": payer.title or payer.email,
@@ -536,6 +607,11 @@ def confirmation(
         "cleared": not bill.for_another and _cleared(payer, settled),
         "rest": _written(fate.rest, writer),
         "above": _written(fate.above, writer),
+        "bonus": _written(fate.bonus, writer),
+        "stays": _written(fate.stays, writer),
+        "left": _written(conversion.credited - settled, writer) if settled and settled < conversion.credited and not bill.for_another else "",
+        "from_balance": not public_id,
+        "what": bill.title if unasked else "",
         "kept": _written(fate.deducted, writer),
         "spare": fate.spare,
         "uncovered": fate.uncovered,
@@ -543,7 +619,10 @@ def confirmation(
         "for_another": bill.for_another,
         "url": config.current().base_url + (links.told_at(public_id) if payer.guest else f"/invoices/{bill.number}"),
     }
-    attachments = [] if fate.spare else papers(bill.invoice_number, bill.receipt_number)
+    attachments = papers(bill.invoice_number, bill.receipt_number)
+    if receipt:
+        page = links.told_at(public_id) if payer.guest else f"/payments/{public_id}"
+        attachments = [mail.Stored(receipt, f"{page}/receipt.pdf?number={receipt}")]
     return mail.Letter("payment_confirmed", payer.email, payer.locale, f"payment:{key}", payer.id, context, attachments)
 
 
@@ -581,6 +660,7 @@ def to_owner(owner: Customer, bill: Bill, credited: Money, paid_at: datetime, ke
         "credited": _written(credited, writer),
         "paid_at": writer.datetime(paid_at),
         "settled": _written(settled, writer),
+        "left": _written(credited - settled, writer) if settled and settled < credited else "",
         "cleared": _cleared(owner, settled),
         "by_link": by_link,
         "said": links.said_by_payer(bill.id) if by_link else "",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -60,10 +61,16 @@ class Options:
     standing: invoicing.Standing
 
 
-def order_topup(customer_id: int, amount: Money, quote_token: str = "", beneficiary: Beneficiary | None = None) -> Bill:
+def order_topup(
+    customer_id: int,
+    amount: Money,
+    quote_token: str = "",
+    beneficiary: Beneficiary | None = None,
+    made_out_to: Mapping[str, str] | None = None,
+) -> Bill:
     """The bill for a top-up, and the rate that was shown for it held; the bill that waits already when the same was asked for a moment ago.
 
-    With a beneficiary the bill is the customer's and the money is the beneficiary's.
+    With a beneficiary the bill is the customer's and the money is the beneficiary's. `made_out_to` are billing details for this bill alone.
 
     Opens the transaction.
     """
@@ -71,8 +78,9 @@ def order_topup(customer_id: int, amount: Money, quote_token: str = "", benefici
         customers.hold(customer_id)
         fx.keep(quote_token, customer_id, amount, beneficiary.currency if beneficiary else customers.get(customer_id).currency)
         whose = beneficiary.id if beneficiary else customer_id
-        standing = invoicing.standing_topup(customer_id, whose, amount, clock.now() - SAME_ORDER)
-        return standing or invoicing.issue_topup_bill(customer_id, whose, amount, f"To the account {beneficiary.login}" if beneficiary else "")
+        standing = invoicing.standing_topup(customer_id, whose, amount, clock.now() - SAME_ORDER, made_out_to)
+        whom = f"To the account {beneficiary.login}" if beneficiary else ""
+        return standing or invoicing.issue_topup_bill(customer_id, whose, amount, whom, made_out_to)
 
 
 def topup_problem(writer: Formats, amount: Money) -> str | None:
