@@ -210,7 +210,7 @@ def test_only_what_is_owed_counts(app: Flask, anna: User, browser: Browser) -> N
     found = invoicing.search(anna.customer_id or 0, Filter())
     assert (found.counts["unpaid"], found.counts["topup"], found.due) == (1, 3, {"EUR": 23_80})
     owed = invoicing.search(anna.customer_id or 0, Filter(status="unpaid"))
-    assert (len(owed.entries), owed.totals) == (1, {"EUR": 23_80})
+    assert (len(owed.entries), owed.totals) == (1, {"service": {"EUR": 23_80}})
 
 
 def test_filters_and_badges_agree(app: Flask) -> None:
