@@ -98,7 +98,8 @@ select
   set_config('client_area.mode', %s, false),
   set_config('lock_timeout', %s, false),
   set_config('statement_timeout', %s, false),
-  set_config('random_page_cost', %s, false)
+  set_config('random_page_cost', %s, false),
+  set_config('jit', 'off', false)
 """
 _MAY_ACT_AS = """
 select 1

@@ -27,7 +27,7 @@ with moved as (
   union
   select t.id, t.posted_at, t.kind, t.description, t.reference, t.refund_id
   from payments p
-  join transfers t on t.payment_id = p.id
+  cross join lateral (select * from transfers where payment_id = p.id offset 0) t
   where p.bill_id = %(bill_id)s
 )
 select p.created_at as at, 'started' as step, p.method_label as label, p.public_id as reference, '' as hash
