@@ -1,6 +1,7 @@
 """Links by which others pay: they show no more than they must, end when they are told to, and never touch a balance."""
 
 import re
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes
@@ -377,18 +378,18 @@ def test_a_status_page_ends_too(anna: User, visitor: Browser) -> None:
 
 
 class Server:
-    """A mail server that keeps what it is given; its line never drips, so nothing cuts it."""
-
-    sock = object()
+    """A mail server that keeps what it is given."""
 
     def __init__(self) -> None:
+        self.sock, self._other = socket.socketpair()
         self.taken: list[EmailMessage] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        self.sock.close()
+        self._other.close()
 
     def sendmail(self, _sender: str, _recipients: list[str], message: bytes) -> None:
         """Keep it, as it went over the wire."""
