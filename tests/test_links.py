@@ -381,10 +381,10 @@ class Server:
     """A mail server that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.sock, self._other = socket.socketpair()
         self.taken: list[EmailMessage] = []
 
     def __enter__(self) -> Self:
+        self.sock, self._other = socket.socketpair()
         return self
 
     def __exit__(self, *_: object) -> None:
