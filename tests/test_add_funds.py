@@ -397,7 +397,7 @@ def test_it_knows_its_own_sessions_only_and_refuses_what_it_does_not_offer(app: 
     visitor = app.test_client()
     assert visitor.get("/sandbox/pay/sb_nobody").status_code == 404
     assert visitor.submit(f"/sandbox/pay/{payment.gateway_reference}", {"choice": "nonsense"}).status_code == 400
-    assert visitor.submit(f"/sandbox/pay/{payment.gateway_reference}", {"choice": "cancel"}).headers["Location"].endswith("/pay")
+    assert visitor.submit(f"/sandbox/pay/{payment.gateway_reference}", {"choice": "cancel"}).headers["Location"].endswith(f"/pay?left={payment.public_id}")
 
 
 def test_it_does_not_exist_beside_a_real_processor(app: Flask, demo_customer: User):

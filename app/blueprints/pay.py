@@ -121,7 +121,7 @@ def result(public_id: str) -> Response:
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
-        standing=None if bill.unpaid else invoicing.standing(bill),
+        standing=None if bill.unpaid or payment.confirmed else invoicing.standing(bill),
         others=_other_ways(bill, payment),
         goes=_goes,
         receipts=invoicing.receipts_of(payment.id) if payment.kept or payment.state == "taken_back" else [],

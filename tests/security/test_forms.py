@@ -25,7 +25,7 @@ def everything() -> str:
 
 
 ENDING = (
-    *("sandbox.choose", "invoices.unshare", "invoices.cancel", "add_funds.revoke_link"),
+    *("sandbox.choose", "invoices.unshare", "invoices.cancel", "add_funds.revoke_link", "refunds.withdraw"),
     *("auth.new_password", "profile.change_password", "auth.reset", "auth.undo_email"),
 )
 """Forms after which others have nothing to do any more, in their order."""
