@@ -9,6 +9,8 @@ from app.web.gate import staff_required
 
 staff_vat = Blueprint("staff_vat", __name__)
 
+LONGEST_REASON = 200
+LARGEST_ID = 2**63 - 1
 STATES = {"unverified": ("Not answered yet", "wait"), "invalid": ("Not registered", "danger")}
 
 
@@ -23,12 +25,12 @@ def index() -> Response:
 @staff_required
 def decide() -> Response:
     """Confirm or refuse a number, or let the register be asked again."""
-    decision, reason = request.form.get("decision", ""), request.form.get("reason", "")
-    customer_id = request.form.get("customer", 0, type=int)
+    decision, reason = request.form.get("decision", ""), request.form.get("reason", "").replace("\0", "\N{REPLACEMENT CHARACTER}")[:LONGEST_REASON]
+    customer_id = min(request.form.get("customer", 0, type=int), LARGEST_ID)
     try:
         if decision == "ask":
-            vat_ids.ask_again(customer_id)
-            web.toast("The register is asked again within five minutes.")
+            asked = vat_ids.ask_again(customer_id)
+            web.toast("The register is asked again within five minutes." if asked else "This customer has no VAT ID.")
         elif decision in {"confirm", "refuse"}:
             vat_ids.decide(customer_id, decision, reason=reason, actor=f"staff:{current_user.login}")
             web.toast("Confirmed. The next invoice is without VAT where the rules say so." if decision == "confirm" else "Refused. Invoices include VAT.")

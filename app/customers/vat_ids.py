@@ -101,10 +101,10 @@ def decide(customer_id: int, decision: str, *, reason: str, actor: str) -> None:
         _keep(customer_id, row.vat_id, state, who.name, reason=reason.strip())
 
 
-def ask_again(customer_id: int) -> None:
-    """Let the register be asked about a customer's number on the next turn, whatever was said before. Opens the transaction."""
+def ask_again(customer_id: int) -> bool:
+    """Let the register be asked about a customer's number on the next turn, whatever was said before; whether there is one. Opens the transaction."""
     with db.transaction():
-        db.execute(_AGAIN, id=customer_id, now=clock.now())
+        return bool(db.execute(_AGAIN, id=customer_id, now=clock.now()))
 
 
 def latest(customer_id: int, vat_id: str) -> Check | None:
