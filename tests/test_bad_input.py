@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.datastructures import MultiDict
 
-from app import db
+from app import customers, db
 from tests.conftest import BERLIN, PASSWORD, person
 from tests.test_access_matrix import NEW_PASSWORD, PARTIAL, TABLE, House, changed, picture
 from tests.world import cast, furnish
@@ -261,8 +261,9 @@ def test_of_two_amounts_in_an_address_none_is_priced_and_a_list_is_a_list(house:
 @pytest.mark.parametrize("payload", [SCRIPT, "{{7*7}}${7*7}<%= 7*7 %>", "'-alert(1)-'", "javascript:alert(1)", "&lt;b&gt;&amp;"])
 def test_what_a_customer_types_is_shown_as_text_everywhere(house: House, payload: str) -> None:
     client = house.clients["owner"]
-    data = dict.fromkeys(("name", "company", "street", "city", "po_number"), payload[:60])
-    answer = client.submit("/profile", {**TABLE["POST profile.save"].data, **data, "postcode": "10115", "kind": "company"})
+    named = ("name", "company") if customers.name_problem(payload) is None else ()  # what mail programs make a link of is no name
+    data = dict.fromkeys((*named, "street", "city", "po_number"), payload[:60])
+    answer = client.submit("/profile", {**TABLE["POST profile.save"].data, "company": "Exemple", **data, "postcode": "10115", "kind": "company"})
     assert answer.status_code == 303
     assert client.submit("/add-funds", {"amount": "77", "currency": "EUR"}).status_code == 303
     number = db.scalar("select proforma_number from bills order by id desc limit 1")
