@@ -402,6 +402,7 @@ EXEMPT = {
     ("app/fx/changes.py", "note_conversion"): "written within a decision or a change",
     ("app/fx/changes.py", "lift_wait"): "written within the decision",
     ("app/refunds/asking.py", "give_back"): "written within a decision",
+    ("app/refunds/asking.py", "return_to_balance"): "within a decision, or as its customer withdraws it",
     ("app/refunds/book.py", "move"): "written within a decision",
     ("app/refunds/book.py", "restate"): "written within a decision",
     ("app/refunds/book.py", "write_step"): "written within a decision",

@@ -73,7 +73,7 @@ def test_an_answer_that_drips_is_not_waited_for(rig: LoopbackRig, monkeypatch: p
     monkeypatch.setattr("app.gateways.http.LONGEST_S", -1.0)
     with pytest.raises(NoAnswer) as silent:
         rig.gateway.lookup(reference)
-    assert "no whole answer" in silent.value.detail
+    assert "no time is left" in silent.value.detail
 
 
 @over_http
