@@ -289,7 +289,7 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
 
 
 def _taxed(draft: Draft, buyer: dict[str, str], on: date) -> tuple[tax.Treatment, tuple[Line, ...], Totals]:
-    """How a draft is taxed, its lines (net), and what they add up to. A top-up's amount includes what VAT there is."""
+    """How a draft is taxed, its lines (net), and what they add up to. A top-up carries no VAT."""
     seller, party = config.current().seller, tax.Party(*(buyer[name] for name in ("country", "vat_id", "postcode", "vat_id_state", "kind")))
     if draft.kind != "topup":
         treatment = tax.treatment(seller, party, on, trust_unverified=config.current().reverse_charge_unverified)

@@ -225,7 +225,7 @@ class Paper:
 
     @property
     def taxed(self) -> bool:
-        """Whether VAT has a place on it at all: a deposit has none, an advance invoice has."""
+        """Whether VAT has a place on it at all: a deposit has none."""
         return not self.prepaid or self.content["tax_category"] != "O"
 
     @property
