@@ -191,57 +191,64 @@ def _name(error: BaseException) -> str:
 
 
 def clean(text: str) -> str:
-    """A text without secrets, addresses, account and card numbers, nor what the request brought."""
+    """A text without secrets, addresses, account and card numbers, nor what the request brought.
+
+    Every place to hide is found in the text as it came: a short secret that is also a common
+    word must not tear apart what a pattern would have found.
+    """
     given = _input.get()
     words = {*_secrets}
     if given is not None:
         words |= {value for value in given() if len(value) >= SHORTEST_INPUT}
-    for word in sorted(words, key=len, reverse=True):
-        text = text.replace(word, HIDDEN)
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
-    return text[:LONGEST_TEXT]
+    spans = [found.span() for word in words for found in re.finditer(re.escape(word), text)]
+    for pattern, hides in _PATTERNS:
+        spans += [found.span(found.re.groupindex.get("hide", 0)) for found in pattern.finditer(text) if hides is None or hides(found[0])]
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            parts += [text[end:start], HIDDEN]
+        end = max(end, stop)
+    return "".join((*parts, text[end:]))[:LONGEST_TEXT]
 
 
-def _card(found: re.Match[str]) -> str:
-    digits = re.sub(r"\D", "", found[0])
-    return HIDDEN if luhn.is_valid(digits) else found[0]
+def _is_card(text: str) -> bool:
+    return bool(luhn.is_valid(re.sub(r"\D", "", text)))
 
 
-def _account(found: re.Match[str]) -> str:
-    return HIDDEN if iban.is_valid(found[0]) else found[0]
-
-
-_PATTERNS: Final[tuple[tuple[re.Pattern[str], Any], ...]] = (
-    (re.compile(r"(?s)\b(?:DETAIL|CONTEXT|HINT): .*"), HIDDEN),
-    (re.compile(r"\[(?:SQL|parameters): .*"), HIDDEN),
-    (re.compile(r"(?s)\bLINE \d+: .*"), HIDDEN),
-    (re.compile(r"(?s)\b(invalid input|invalid value|out of range)([^:\"]*): \".*\""), rf"\1\2: {HIDDEN}"),
-    (re.compile(r"Key \([^)]*\)=\(.*?\)"), f"Key {HIDDEN}"),
-    (re.compile(r"(?s)Failing row contains \(.*\)"), f"Failing row {HIDDEN}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"://[^\s/@]+@"), f"://{HIDDEN}@"),
-    (re.compile(r"((?:https?://|/)[^\s?\"'<>]*)\?[^\s\"'<>]+"), rf"\1?{HIDDEN}"),
-    (re.compile(r"\b(?:sk|rk)_(?:live|test)_\w+|\bwhsec_\w+|\b\w+_secret_\w+"), HIDDEN),
+_PATTERNS: Final[tuple[tuple[re.Pattern[str], Callable[[str], bool] | None], ...]] = (
+    (re.compile(r"(?s)\b(?:DETAIL|CONTEXT|HINT): .*"), None),
+    (re.compile(r"\[(?:SQL|parameters): .*"), None),
+    (re.compile(r"(?s)\bLINE \d+: .*"), None),
+    (
+        re.compile(r"(?s)\b(?:invalid input|invalid value|out of range)[^:\"]*: (?P<hide>\".*\")"),
+        None,
+    ),
+    (re.compile(r"Key (?P<hide>\([^)]*\)=\(.*?\))"), None),
+    (re.compile(r"(?s)Failing row (?P<hide>contains \(.*\))"), None),
+    (re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<hide>[\w.~+/=-]{6,})"), None),
+    (re.compile(r"://(?P<hide>[^\s/@]+)@"), None),
+    (re.compile(r"(?:https?://|/)[^\s?\"'<>]*\?(?P<hide>[^\s\"'<>]+)"), None),
+    (re.compile(r"\b(?:sk|rk)_(?:live|test)_\w+|\bwhsec_\w+|\b\w+_secret_\w+"), None),
     (
         re.compile(
-            r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key|cookie|authorization|sid))"
-            r"(['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&}]+"
+            r"(?i)\b[\w-]*(?:password|passwd|secret|token|api[_-]?key|cookie|authorization|sid)"
+            r"['\"]?\s*[:=]\s*['\"]?(?P<hide>[^\s'\",;&}]+)"
         ),
-        rf"\1\2{HIDDEN}",
+        None,
     ),
-    (re.compile(r"[^\s@<>\"'(),:;=\[\]]+@[^\s@<>\"'(),:;=\[\]]+\.[\w-]+"), HIDDEN),
-    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b"), _account),
-    (re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])"), _card),
-    (re.compile(r"(?<![\w.-])[\w-]{16,}\.[\w-]{20,}(?:\.[\w-]+)*"), HIDDEN),
+    (re.compile(r"[^\s@<>\"'(),:;=\[\]]+@[^\s@<>\"'(),:;=\[\]]+\.[\w-]+"), None),
+    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b"), iban.is_valid),
+    (re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])"), _is_card),
+    (re.compile(r"(?<![\w.-])[\w-]{16,}\.[\w-]{20,}(?:\.[\w-]+)*"), None),
     (
         re.compile(
             r"(?<![\w-])(?!(?:cs|pi|re|ch|evt|seti|pm|cus|dp)_)"
             r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{32,}"
         ),
-        HIDDEN,
+        None,
     ),
 )
+"""What to hide: the group ``hide`` of a match, or the whole, when the check agrees."""
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -305,6 +305,12 @@ def test_what_is_secret_or_personal_is_taken_out(text):
     assert not [canary for canary in CANARIES if canary in found]
 
 
+def test_a_key_that_is_a_common_word_tears_no_other_secret_apart(monkeypatch):
+    monkeypatch.setattr(logs, "_secrets", {"secret", "canary"})
+    found = logs.clean(f"the secret of pi_1_secret_{SEARCH} and password={PASSWORD_TYPED} end")
+    assert found == f"the {logs.HIDDEN} of {logs.HIDDEN}-search-word and password={logs.HIDDEN} end"
+
+
 # Commands
 
 
