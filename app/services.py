@@ -836,7 +836,7 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
     bills = _bills(rows, periods, proforma=False)
     taken = wallet.spend_many([_spend(row, bill, period, word) for row, bill, period in zip(rows, bills, periods, strict=True)])
     now = clock.now()
-    paid = [(bill, Settlement(now, "Account balance", source="balance", transfer_id=spent.transfer_id)) for bill, spent in zip(bills, taken, strict=True)]
+    paid = [(bill, Settlement(now, "Account balance", source="balance")) for bill in bills]
     numbers = invoicing.settle_many(paid)
     done = [
         Renewed(row.id, *period, Money(bill.total, bill.currency), number, spent.transfer_id)

@@ -78,8 +78,8 @@ class Settlement:
     `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
     the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. Where several payments
     paid it, `paid` and `credited` are of all of them, `last` and `last_credited` of the one that the receipt is for.
-    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it, `by_link` whether it came by a copied link. `transfer_id` is the ledger transfer that moved the payer's wallet: its
-    entry's hash and balance-after are printed.
+    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it,
+    `by_link` whether it came by a copied link.
     """
 
     paid_at: datetime
@@ -89,7 +89,6 @@ class Settlement:
     credited: Money | None = None
     rate_note: str = ""
     reference: str = ""
-    transfer_id: int | None = None
     last: Money | None = None
     last_credited: Money | None = None
     processor: str = ""
@@ -420,12 +419,6 @@ with given as materialized (
 select id from settled
 """
 
-_ENTRIES = """
-select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after, e.currency
-from entries e join accounts a on a.id = e.account_id
-where a.kind = 'wallet' and e.transfer_id = any(%(ids)s) order by e.transfer_id, e.seq desc
-"""
-
 
 def settle(bill: Bill, settlement: Settlement) -> str:
     """Mark a bill paid, give it its invoice and its receipt, return the invoice number. Within a transaction, after the money moved.
@@ -437,18 +430,15 @@ def settle(bill: Bill, settlement: Settlement) -> str:
 
 
 def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
-    """`settle` for many bills in three statements; the invoice numbers in the same order. Within a transaction."""
+    """`settle` for many bills in two statements; the invoice numbers in the same order. Within a transaction."""
     if not paid:
         return []
     _refuse_topups_from_balance(paid)
-    entries = _entries(settlement.transfer_id for _, settlement in paid)
     topups = sum(bill.kind == "topup" for bill, _ in paid)
     numbers, now = series.issue(["invoice", "topup_invoice", "receipt"], [len(paid) - topups, topups, len(paid)])
     invoices = {"service": iter(numbers["invoice"]), "topup": iter(numbers["topup_invoice"])}
     settled = [
-        replace(
-            bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries)
-        )
+        replace(bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement))
         for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
     ]
     rows = [_settled_row(bill) | {"credit_id": settlement.credit_id} for bill, (_, settlement) in zip(settled, paid, strict=True)]
@@ -472,7 +462,6 @@ def issue_payment_receipts(received: Sequence[tuple[Bill, Settlement]]) -> list[
 def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     if not received:
         return []
-    entries = _entries(settlement.transfer_id for _, settlement in received)
     taken, now = series.issue(["receipt"], len(received))
     write = documents.link_receipt if kind == "link_receipt" else documents.payment_receipt
     rows = [
@@ -483,7 +472,7 @@ def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> l
             "total": paid.minor,
             "currency": paid.currency,
             "transfer_id": settlement.credit_id,
-            "content": write(bill, number, _facts(settlement, entries), clock.day_of(now)),
+            "content": write(bill, number, _facts(settlement), clock.day_of(now)),
         }
         for (bill, settlement), number in zip(received, taken["receipt"], strict=True)
         for paid in [settlement.last or settlement.paid or bill.amount]
@@ -507,13 +496,7 @@ def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None
             raise BillError(f"{bill.number} adds to the balance: it is paid from outside, never from the balance itself")
 
 
-def _entries(transfer_ids: Iterable[int | None]) -> dict[int, db.Row]:
-    ids = [transfer_id for transfer_id in transfer_ids if transfer_id is not None]
-    return {entry.transfer_id: entry for entry in db.rows(_ENTRIES, ids=ids)} if ids else {}
-
-
-def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]:
-    entry = entries.get(settlement.transfer_id or 0)
+def _facts(settlement: Settlement) -> dict[str, Any]:
     return {
         "source": settlement.source,
         "method": settlement.method_label,
@@ -529,9 +512,6 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "last": settlement.last.minor if settlement.last else None,
         "last_currency": settlement.last.currency if settlement.last else None,
         "last_credited": settlement.last_credited.minor if settlement.last_credited else None,
-        "entry": entry.hash if entry else "",
-        "balance_after": entry.balance_after if entry else None,
-        "balance_currency": entry.currency if entry else None,
     }
 
 

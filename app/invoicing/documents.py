@@ -53,7 +53,7 @@ def payment_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on:
 
 def link_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on: date) -> dict[str, Any]:
     """The receipt of who paid by a copied link, with what its page shows: not a word of whose bill or balance it is."""
-    hidden = {"credited": None, "credited_currency": None, "rate_note": "", "entry": "", "balance_after": None, "balance_currency": None}
+    hidden = {"credited": None, "credited_currency": None, "rate_note": ""}
     content = payment_receipt(bill, number, payment | hidden, issued_on)
     return content | {"kind": "link_receipt", "buyer": {}, "po_number": "", "lines": [], "locale": "en_GB"}
 

@@ -101,12 +101,14 @@ class Paper:
 
     @property
     def payment_facts(self) -> list[tuple[str, str]]:
-        """How it was paid, for the quiet card of an invoice."""
+        """How it was paid, for the quiet card of an invoice.
+
+        Papers are filed and passed on: what is left on the balance is nobody's business there, and
+        the ledger's own proof helps no reader. Transactions show both.
+        """
         payment = self.content["payment"]
         found = [
             ("Paid from" if payment["source"] == "balance" else "Paid by", payment["method"]),
-            ("Balance after", self._balance_after),
-            ("Ledger entry", _short(payment["entry"])),
             ("Reference", payment["reference"]),
         ]
         return [fact for fact in found if fact[1]]
@@ -137,8 +139,6 @@ class Paper:
             ("Rate", payment["rate_note"]),
             ("Payment reference", payment["reference"]),
             ("Processor's reference", payment.get("processor") or ""),
-            ("Balance after", self._balance_after),
-            ("Ledger entry", _short(payment["entry"])),
         ]
         return [fact for fact in found if fact[1]]
 
@@ -208,11 +208,6 @@ class Paper:
         """The same as a picture for banking apps, as a ``data:`` address; nothing where there is none."""
         bank = self.bank or {}
         return remittance.qr(bank["holder"], bank["number"], bank["bic"], Money(self.to_pay, self.content["currency"]), bank["reference"])
-
-    @property
-    def _balance_after(self) -> str:
-        after = self.content["payment"]["balance_after"]
-        return "" if after is None else self.money(after, self.content["payment"]["balance_currency"])
 
     @property
     def zone(self) -> str:
@@ -294,10 +289,6 @@ def on_screen(bill: Bill, reader: Formats, standing: Standing | None = None) -> 
     """The document a bill shows on its page: its invoice once paid, else its pro forma, in the reader's formats."""
     content = documents.invoice(bill) if bill.invoice_number else documents.proforma(bill)
     return Paper(content, reader, standing)
-
-
-def _short(digest: str) -> str:
-    return f"{digest[:4]}…{digest[-4:]}" if digest else ""
 
 
 def printed(content: dict[str, Any], standing: Standing | None = None) -> Paper:

@@ -415,8 +415,6 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
         credited=conversion.credited,
         rate_note=conversion.rate_note,
         reference=payment.public_id,
-        # The papers are the payer's: the balance after it is on them only where it is the payer's own.
-        transfer_id=None if payment.for_another else transfer_id,
         processor=snapshot.reference,
         credit_id=transfer_id,
         by_link=payment.link_id is not None and not customers.get(payment.payer_id).guest,
@@ -436,11 +434,9 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         rest = Money(bill.total - came, bill.currency)
         return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
     fate = Fate(above=Money(came - bill.total, bill.currency) if came > bill.total else None)
-    transfer_id = facts.transfer_id
     if bill.kind == "service":
         try:
             spent = charge(bill, f"Paid by {payment.method_label}")
-            transfer_id = None if payment.for_another else spent.transfer_id
             fate = paid_with_bonus(bill, spent, came) or fate
         except ledger.InsufficientFunds:
             # What came for it before has been spent on something else meanwhile.
@@ -451,7 +447,6 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         last_credited=conversion.credited if before.received else None,
         paid=Money(came, bill.currency) if received.currency == bill.currency else received,
         credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
-        transfer_id=transfer_id,
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued.", fate
@@ -495,8 +490,9 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
-        spent, now = charge(bill, ""), clock.now()
-        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
+        charge(bill, "")
+        now = clock.now()
+        invoicing.settle(bill, Settlement(now, BALANCE, source="balance"))
         bill = invoicing.lock(bill.id)
         letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
         mail.inform_many([letter])
