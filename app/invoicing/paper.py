@@ -108,10 +108,46 @@ class Paper:
         """
         payment = self.content["payment"]
         found = [
-            ("Paid from" if payment["source"] == "balance" else "Paid by", payment["method"]),
+            ("Paid from" if payment["source"] == "balance" else "Paid by", self._method),
             ("Reference", payment["reference"]),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def allowance(self) -> int:
+        """What a bonus took off the price, VAT included, minor units. Older documents know none."""
+        return int(self.content.get("allowance") or 0)
+
+    @property
+    def allowance_net(self) -> int:
+        """The same without VAT: the lines less this are the net amount."""
+        return int(self.content.get("allowance_net") or 0)
+
+    @property
+    def allowance_label(self) -> str:
+        """How the row of the allowance is called; with the whole of it where a part was VAT."""
+        whole = self.allowance == self.allowance_net
+        return "Bonus" if whole else f"Bonus ({self.money(self.allowance)} incl. VAT)"
+
+    @property
+    def _with_bonus(self) -> list[tuple[str, str]]:
+        """How the price that was paid came about, and what more of the money came than that."""
+        if not self.allowance:
+            return []
+        payment, total = self.content["payment"], self.content["total"]
+        paid = payment["paid"] if payment["paid_currency"] == self.content["currency"] else None
+        return [
+            ("Price before the bonus", self.money(total + self.allowance)),
+            ("Taken off by the bonus", self.money(self.allowance)),
+            ("Not needed, left on the balance", self.money(paid - total) if paid and paid > total else ""),
+        ]
+
+    @property
+    def _method(self) -> str:
+        """How it was paid; where a bonus left nothing to pay, that."""
+        payment = self.content["payment"]
+        whole = self.allowance and not self.content["total"] and payment["source"] == "balance"
+        return "Bonus" if whole else str(payment["method"])
 
     @property
     def received(self) -> str:
@@ -133,7 +169,8 @@ class Paper:
         before = payment["paid"] - payment["last"] if several else 0
         found = [
             ("Time", self.moment(payment["paid_at"])),
-            ("Method", payment["method"]),
+            ("Method", self._method),
+            *(self._with_bonus if self.content["kind"] == "receipt" else ()),
             ("Added to the balance", self.money(added, payment["credited_currency"]) if credited else ""),
             ("Paid before", self.money(before, payment["paid_currency"]) if before else ""),
             ("Rate", payment["rate_note"]),

@@ -67,6 +67,7 @@ class _Case:
     number: str = ""
     receipt: str = ""
     bonus: Fate | None = None
+    from_bonus: int = 0
     by_link: bool = False
     short: bool = False
     spare: bool = False
@@ -257,6 +258,7 @@ def _may_settle(case: _Case) -> bool:
         return True
     try:
         spent = settling.charge(case.bill, f"Paid by {LABEL.lower()}")
+        case.from_bonus = spent.from_bonus
         case.bonus = settling.paid_with_bonus(case.bill, spent, case.counted)
     except InsufficientFunds:
         case.uncovered = True
@@ -280,6 +282,7 @@ def _facts(case: _Case, credited: int) -> Settlement:
         last_credited=conversion.credited if added != conversion.credited else None,
         credit_id=case.credit_id,
         by_link=case.by_link,
+        bonus=case.from_bonus,
     )
 
 

@@ -437,6 +437,7 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
     if bill.kind == "service":
         try:
             spent = charge(bill, f"Paid by {payment.method_label}")
+            facts = replace(facts, bonus=spent.from_bonus)
             fate = paid_with_bonus(bill, spent, came) or fate
         except ledger.InsufficientFunds:
             # What came for it before has been spent on something else meanwhile.
@@ -460,6 +461,7 @@ def takes_money(bill: Bill) -> bool:
 def charge(bill: Bill, description: str) -> wallet.Spent:
     """Take what a service bill asks from the customer's money, bonus first. Within a transaction.
 
+    What of it the bonus covers lowers the price: whoever settles the bill says so (`Settlement.bonus`).
     Raises InsufficientFunds, and then nothing was taken.
     """
     if bill.kind == "topup":
@@ -468,12 +470,20 @@ def charge(bill: Bill, description: str) -> wallet.Spent:
     return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=earnings(bill), description=title, bill_id=bill.id)
 
 
-def earnings(bill: Bill) -> list[tuple[int, int]]:
-    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction."""
-    lines = [(ledger.account("revenue", bill.currency), bill.net)]
-    if bill.tax:
-        lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax))
-    return lines
+def earnings(bill: Bill) -> wallet.AfterBonus:
+    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction.
+
+    Both are of the price that a bonus leaves.
+    """
+
+    def of_the_rest(from_bonus: int) -> list[tuple[int, int]]:
+        left = bill.less(from_bonus)
+        lines = [(ledger.account("revenue", bill.currency), left.net)]
+        if left.tax:
+            lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), left.tax))
+        return lines
+
+    return of_the_rest
 
 
 def pay_from_balance(customer_id: int, number: str) -> Bill:
@@ -490,11 +500,21 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
-        charge(bill, "")
-        now = clock.now()
-        invoicing.settle(bill, Settlement(now, BALANCE, source="balance"))
+        spent, now = charge(bill, ""), clock.now()
+        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", bonus=spent.from_bonus))
         bill = invoicing.lock(bill.id)
-        letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
+        letter = confirmation(
+            customers.get(customer_id),
+            bill,
+            "",
+            f"{bill.number}:confirmed",
+            bill.amount,
+            Conversion(bill.amount, []),
+            now,
+            BALANCE,
+            None,
+            Fate(bonus=Money(spent.from_bonus, bill.currency)),
+        )
         mail.inform_many([letter])
         return bill
 
@@ -603,8 +623,10 @@ def confirmation(
         "cleared": not bill.for_another and _cleared(payer, settled),
         "rest": _written(fate.rest, writer),
         "above": _written(fate.above, writer),
-        "bonus": _written(fate.bonus, writer),
-        "stays": _written(fate.stays, writer),
+        # How the price came about is the owner's business, not that of who pays by a copied link.
+        "bonus": _written(fate.bonus, writer) if payer.id == bill.customer_id else "",
+        "stays": _written(fate.stays, writer) if payer.id == bill.customer_id else "",
+        "covered": not public_id and not bill.total,
         "left": _written(conversion.credited - settled, writer) if settled and settled < conversion.credited and not bill.for_another else "",
         "from_balance": not public_id,
         "what": bill.title if unasked else "",
