@@ -370,6 +370,7 @@ PAID = "status = 'paid', settled_by = 'balance', payment = '{}', paid_at = now()
         f"{PAID}, net = net - 2, total = total - 2, allowance = 2, allowance_net = 1",
         f"{PAID}, net = net + 1, total = total + 1, allowance = -1, allowance_net = -1",
         f"{PAID}, net = 0, tax = 0, total = 0",
+        f"{PAID}, tax = tax - 1, total = total - 1",
     ],
 )
 def test_a_price_falls_only_while_it_is_paid_and_by_its_allowance(anna, superuser, change):
