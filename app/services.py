@@ -18,7 +18,7 @@ from typing import Any
 import config
 from app import clock, customers, db, invoicing, mail, payments, tax, wallet
 from app.customers import Customer
-from app.formats import formats
+from app.formats import Formats, formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
 
@@ -113,12 +113,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """One period that was paid: its days, what was taken, the invoice and the ledger transfer."""
+    """One period that was paid: its days, its price, the part of it that a bonus took off, the invoice and the ledger transfer."""
 
     service_id: int
     period_start: date
     period_end: date
     price: Money
+    bonus: Money
     invoice_number: str
     transfer_id: int
 
@@ -527,11 +528,12 @@ def _renewed_before(service_id: int, period_start: date) -> Renewed:
     found = db.row(_RENEWED, id=service_id, start=period_start)
     if found is None:
         raise ServiceError("This service renews from another day now. Look at it again before you pay.")
-    return Renewed(service_id, period_start, found.period_end, Money(found.total, found.currency), found.invoice_number, found.transfer_id)
+    price, bonus = (Money(minor, found.currency) for minor in (found.price, found.bonus))
+    return Renewed(service_id, period_start, found.period_end, price, bonus, found.invoice_number, found.transfer_id)
 
 
 _RENEWED = """
-select r.period_end, r.transfer_id, b.total, b.currency, b.invoice_number from renewals r join bills b on b.id = r.bill_id
+select r.period_end, r.transfer_id, b.total + coalesce(b.allowance, 0) as price, coalesce(b.allowance, 0) as bonus, b.currency, b.invoice_number from renewals r join bills b on b.id = r.bill_id
 where r.service_id = %(id)s and r.period_start = %(start)s and r.transfer_id is not null
 """
 
@@ -836,10 +838,10 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
     bills = _bills(rows, periods, proforma=False)
     taken = wallet.spend_many([_spend(row, bill, period, word) for row, bill, period in zip(rows, bills, periods, strict=True)])
     now = clock.now()
-    paid = [(bill, Settlement(now, "Account balance", source="balance", transfer_id=spent.transfer_id)) for bill, spent in zip(bills, taken, strict=True)]
+    paid = [(bill, Settlement(now, "Account balance", source="balance", bonus=spent.from_bonus)) for bill, spent in zip(bills, taken, strict=True)]
     numbers = invoicing.settle_many(paid)
     done = [
-        Renewed(row.id, *period, Money(bill.total, bill.currency), number, spent.transfer_id)
+        Renewed(row.id, *period, bill.amount, Money(spent.from_bonus, bill.currency), number, spent.transfer_id)
         for row, period, bill, number, spent in zip(rows, periods, bills, numbers, taken, strict=True)
     ]
     _write_periods(rows, periods, bills, [renewed.transfer_id for renewed in done])
@@ -863,17 +865,27 @@ def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed
             "label": row.label,
             "plan": row.plan,
             "until": write.long_date(renewed.period_end),
-            "price": write.money(renewed.price.minor, renewed.price.currency),
+            "price": _in_words(renewed.price - renewed.bonus, write),
             "number": renewed.invoice_number,
         }
         for row, renewed in renewals
     ]
-    total = sum((renewed.price for _, renewed in renewals[1:]), renewals[0][1].price)
-    context: dict[str, object] = {"name": customer.title or customer.email, "services": told, "total": write.money(total.minor, total.currency)}
+    price, bonus = (Money(sum(minors), renewals[0][1].price.currency) for minors in zip(*((each.price.minor, each.bonus.minor) for _, each in renewals), strict=True))
+    context: dict[str, object] = {
+        "name": customer.title or customer.email,
+        "services": told,
+        "total": _in_words(price - bonus, write),
+        "bonus": _in_words(bonus, write) if bonus else "",
+        "covered": price == bonus,
+    }
     # What was ordered and is paid for the first time is not renewed.
     context["first"] = any(row.paid_through < row.started_on for row, _ in renewals)
     papers = [mail.Stored(renewed.invoice_number, f"/invoices/{renewed.invoice_number}.pdf") for _, renewed in renewals]
     return mail.Letter("renewed", customer.email, customer.locale, f"renewed:{renewals[0][1].invoice_number}", customer.id, context, papers)
+
+
+def _in_words(money: Money, write: Formats) -> str:
+    return write.money(money.minor, money.currency)
 
 
 def _bill_short(short: Sequence[tuple[db.Row, int]], day: date) -> None:

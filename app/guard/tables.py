@@ -66,6 +66,7 @@ TABLES: Final[dict[str, Table]] = {
     "bills": _record(
         """
         status invoice_number paid_at invoiced_at closed_at settled_by payment words
+        net tax total allowance allowance_net
         """
     ),
     "bill_lines": HISTORY,

@@ -14,7 +14,7 @@ from typing import Any
 import config
 from app import clock, db, remittance, tax
 from app.invoicing import documents, series
-from app.invoicing.totals import Totals, total
+from app.invoicing.totals import Totals, lowered, total
 from app.money import Money
 
 DUE_AFTER = timedelta(days=14)
@@ -78,8 +78,9 @@ class Settlement:
     `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
     the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. Where several payments
     paid it, `paid` and `credited` are of all of them, `last` and `last_credited` of the one that the receipt is for.
-    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it, `by_link` whether it came by a copied link. `transfer_id` is the ledger transfer that moved the payer's wallet: its
-    entry's hash and balance-after are printed.
+    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it,
+    `by_link` whether it came by a copied link. `bonus` is the part of the price that bonus credit
+    covered, minor units of the bill's currency: the price falls by it.
     """
 
     paid_at: datetime
@@ -89,17 +90,21 @@ class Settlement:
     credited: Money | None = None
     rate_note: str = ""
     reference: str = ""
-    transfer_id: int | None = None
     last: Money | None = None
     last_credited: Money | None = None
     processor: str = ""
     credit_id: int | None = None
     by_link: bool = False
+    bonus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One bill as it was issued, and its state. Amounts in minor units of `currency`."""
+    """One bill as it was issued, and its state. Amounts in minor units of `currency`.
+
+    Once it is paid, `net`, `tax` and `total` are what is left after a bonus; `allowance` is what
+    the bonus took off, VAT included, and `allowance_net` the same without VAT.
+    """
 
     id: int
     customer_id: int
@@ -133,6 +138,28 @@ class Bill:
     po_number: str
     payment: dict[str, Any] | None
     lines: tuple[Line, ...]
+    allowance: int = 0
+    allowance_net: int = 0
+
+    def less(self, bonus: int) -> "Bill":
+        """The bill with its price lowered by a bonus, in minor units, VAT included.
+
+        A bonus is given for nothing, so it is a price reduction and no payment. Raises BillError
+        for one that is more than the total, or a second one.
+        """
+        if not bonus:
+            return self
+        if self.allowance or not 0 < bonus <= self.total:
+            raise BillError(f"{self.number} cannot be {bonus} cheaper: it is {self.total}")
+        left = lowered(Totals(self.net, self.tax), self.tax_rate, bonus)
+        return replace(
+            self,
+            net=left.net,
+            tax=left.tax,
+            total=left.total,
+            allowance=bonus,
+            allowance_net=self.net - left.net,
+        )
 
     @property
     def number(self) -> str:
@@ -348,7 +375,8 @@ select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_numbe
   b.payment_reference, b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at,
   b.paid_at, b.invoiced_at, b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
   (select jsonb_agg(jsonb_build_object('description', l.description, 'unit_price', l.unit_price, 'quantity', l.quantity, 'detail', l.detail, 'service_id', l.service_id,
-      'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines
+      'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines,
+  coalesce(b.allowance, 0) as allowance, coalesce(b.allowance_net, 0) as allowance_net
 from bills b
 """
 
@@ -404,10 +432,12 @@ def _day(text: str | None) -> date | None:
 _SETTLE = """
 with given as materialized (
   select r.* from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, customer_id bigint, invoice_number text, receipt_number text, paid_at timestamptz, source text,
-    payment jsonb, invoice jsonb, receipt jsonb, credit_id bigint, total bigint, currency text)
+    payment jsonb, invoice jsonb, receipt jsonb, credit_id bigint, total bigint, currency text,
+    net bigint, tax bigint, allowance bigint, allowance_net bigint)
 ), settled as (
   update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, invoiced_at = %(now)s, closed_at = null, settled_by = g.source, payment = g.payment,
-    words = b.words || ' ' || lower(g.invoice_number)
+    words = b.words || ' ' || lower(g.invoice_number),
+    net = g.net, tax = g.tax, total = g.total, allowance = g.allowance, allowance_net = g.allowance_net
   from given g where b.id = g.id and b.status in ('unpaid', 'expired', 'cancelled')
   returning b.id
 ), invoice as (
@@ -420,36 +450,28 @@ with given as materialized (
 select id from settled
 """
 
-_ENTRIES = """
-select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after, e.currency
-from entries e join accounts a on a.id = e.account_id
-where a.kind = 'wallet' and e.transfer_id = any(%(ids)s) order by e.transfer_id, e.seq desc
-"""
-
 
 def settle(bill: Bill, settlement: Settlement) -> str:
     """Mark a bill paid, give it its invoice and its receipt, return the invoice number. Within a transaction, after the money moved.
 
-    An expired or cancelled bill that is paid late is settled too. Raises AlreadySettled for a paid one and BillError for a top-up
+    An expired or cancelled bill that is paid late is settled too. `Settlement.bonus` lowers its price. Raises AlreadySettled for a paid one and BillError for a top-up
     out of the balance: nothing can be written then, the transaction has to fall.
     """
     return settle_many([(bill, settlement)])[0]
 
 
 def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
-    """`settle` for many bills in three statements; the invoice numbers in the same order. Within a transaction."""
+    """`settle` for many bills in two statements; the invoice numbers in the same order. Within a transaction."""
     if not paid:
         return []
     _refuse_topups_from_balance(paid)
-    entries = _entries(settlement.transfer_id for _, settlement in paid)
     topups = sum(bill.kind == "topup" for bill, _ in paid)
     numbers, now = series.issue(["invoice", "topup_invoice", "receipt"], [len(paid) - topups, topups, len(paid)])
     invoices = {"service": iter(numbers["invoice"]), "topup": iter(numbers["topup_invoice"])}
     settled = [
-        replace(
-            bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries)
-        )
-        for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
+        replace(bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement))
+        for (full, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
+        for bill in [full.less(settlement.bonus)]
     ]
     rows = [_settled_row(bill) | {"credit_id": settlement.credit_id} for bill, (_, settlement) in zip(settled, paid, strict=True)]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
@@ -472,7 +494,6 @@ def issue_payment_receipts(received: Sequence[tuple[Bill, Settlement]]) -> list[
 def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     if not received:
         return []
-    entries = _entries(settlement.transfer_id for _, settlement in received)
     taken, now = series.issue(["receipt"], len(received))
     write = documents.link_receipt if kind == "link_receipt" else documents.payment_receipt
     rows = [
@@ -483,7 +504,7 @@ def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> l
             "total": paid.minor,
             "currency": paid.currency,
             "transfer_id": settlement.credit_id,
-            "content": write(bill, number, _facts(settlement, entries), clock.day_of(now)),
+            "content": write(bill, number, _facts(settlement), clock.day_of(now)),
         }
         for (bill, settlement), number in zip(received, taken["receipt"], strict=True)
         for paid in [settlement.last or settlement.paid or bill.amount]
@@ -507,13 +528,7 @@ def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None
             raise BillError(f"{bill.number} adds to the balance: it is paid from outside, never from the balance itself")
 
 
-def _entries(transfer_ids: Iterable[int | None]) -> dict[int, db.Row]:
-    ids = [transfer_id for transfer_id in transfer_ids if transfer_id is not None]
-    return {entry.transfer_id: entry for entry in db.rows(_ENTRIES, ids=ids)} if ids else {}
-
-
-def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]:
-    entry = entries.get(settlement.transfer_id or 0)
+def _facts(settlement: Settlement) -> dict[str, Any]:
     return {
         "source": settlement.source,
         "method": settlement.method_label,
@@ -529,9 +544,6 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "last": settlement.last.minor if settlement.last else None,
         "last_currency": settlement.last.currency if settlement.last else None,
         "last_credited": settlement.last_credited.minor if settlement.last_credited else None,
-        "entry": entry.hash if entry else "",
-        "balance_after": entry.balance_after if entry else None,
-        "balance_currency": entry.currency if entry else None,
     }
 
 
@@ -549,6 +561,10 @@ def _settled_row(bill: Bill) -> dict[str, Any]:
         "receipt": documents.receipt(bill),
         "total": bill.total,
         "currency": bill.currency,
+        "net": bill.net,
+        "tax": bill.tax,
+        "allowance": bill.allowance,
+        "allowance_net": bill.allowance_net,
     }
 
 

@@ -100,7 +100,8 @@ _ISSUED, _STARTED, _ARRIVED, _PAID, _AFTER = range(5)
 def _own(bill: Bill, started: Mapping[str, datetime]) -> Iterator[tuple[int, Step]]:
     yield _ISSUED, Step(bill.issued_at, "Issued", bill.proforma_number or "")
     if bill.paid_at and bill.payment:
-        how = "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
+        covered = bill.allowance and not bill.total
+        how = "with the bonus" if covered else "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
         at = max(bill.paid_at, bill.issued_at, started.get(bill.payment["reference"], bill.paid_at))
         yield _PAID, Step(at, f"Paid {how}", bill.payment["reference"], "credit")
     if bill.closed_at:

@@ -417,8 +417,6 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
         credited=conversion.credited,
         rate_note=conversion.rate_note,
         reference=payment.public_id,
-        # The papers are the payer's: the balance after it is on them only where it is the payer's own.
-        transfer_id=None if payment.for_another else transfer_id,
         processor=snapshot.reference,
         credit_id=transfer_id,
         by_link=payment.link_id is not None and not customers.get(payment.payer_id).guest,
@@ -438,11 +436,10 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         rest = Money(bill.total - came, bill.currency)
         return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
     fate = Fate(above=Money(came - bill.total, bill.currency) if came > bill.total else None)
-    transfer_id = facts.transfer_id
     if bill.kind == "service":
         try:
             spent = charge(bill, f"Paid by {payment.method_label}")
-            transfer_id = None if payment.for_another else spent.transfer_id
+            facts = replace(facts, bonus=spent.from_bonus)
             fate = paid_with_bonus(bill, spent, came) or fate
         except ledger.InsufficientFunds:
             # What came for it before has been spent on something else meanwhile.
@@ -453,7 +450,6 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         last_credited=conversion.credited if before.received else None,
         paid=Money(came, bill.currency) if received.currency == bill.currency else received,
         credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
-        transfer_id=transfer_id,
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued.", fate
@@ -467,6 +463,7 @@ def takes_money(bill: Bill) -> bool:
 def charge(bill: Bill, description: str) -> wallet.Spent:
     """Take what a service bill asks from the customer's money, bonus first. Within a transaction.
 
+    What of it the bonus covers lowers the price: whoever settles the bill says so (`Settlement.bonus`).
     Raises InsufficientFunds, and then nothing was taken.
     """
     if bill.kind == "topup":
@@ -475,12 +472,20 @@ def charge(bill: Bill, description: str) -> wallet.Spent:
     return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=earnings(bill), description=title, bill_id=bill.id)
 
 
-def earnings(bill: Bill) -> list[tuple[int, int]]:
-    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction."""
-    lines = [(ledger.account("revenue", bill.currency), bill.net)]
-    if bill.tax:
-        lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax))
-    return lines
+def earnings(bill: Bill) -> wallet.AfterBonus:
+    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction.
+
+    Both are of the price that a bonus leaves.
+    """
+
+    def of_the_rest(from_bonus: int) -> list[tuple[int, int]]:
+        left = bill.less(from_bonus)
+        lines = [(ledger.account("revenue", bill.currency), left.net)]
+        if left.tax:
+            lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), left.tax))
+        return lines
+
+    return of_the_rest
 
 
 def pay_from_balance(customer_id: int, number: str) -> Bill:
@@ -498,9 +503,20 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
         spent, now = charge(bill, ""), clock.now()
-        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
+        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", bonus=spent.from_bonus))
         bill = invoicing.lock(bill.id)
-        letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
+        letter = confirmation(
+            customers.get(customer_id),
+            bill,
+            "",
+            f"{bill.number}:confirmed",
+            bill.amount,
+            Conversion(bill.amount, []),
+            now,
+            BALANCE,
+            None,
+            Fate(bonus=Money(spent.from_bonus, bill.currency)),
+        )
         mail.inform_many([letter])
         return bill
 
@@ -609,8 +625,10 @@ def confirmation(
         "cleared": not bill.for_another and _cleared(payer, settled),
         "rest": _written(fate.rest, writer),
         "above": _written(fate.above, writer),
-        "bonus": _written(fate.bonus, writer),
-        "stays": _written(fate.stays, writer),
+        # How the price came about is the owner's business, not that of who pays by a copied link.
+        "bonus": _written(fate.bonus, writer) if payer.id == bill.customer_id else "",
+        "stays": _written(fate.stays, writer) if payer.id == bill.customer_id else "",
+        "covered": not public_id and not bill.total,
         "left": _written(conversion.credited - settled, writer) if settled and settled < conversion.credited and not bill.for_another else "",
         "from_balance": not public_id,
         "what": bill.title if unasked else "",
