@@ -105,7 +105,7 @@ TABLES: Final[dict[str, Table]] = {
     # The bank.
     "bank_lines": _record(
         """
-        state reason reason_code rule actor customer_id bill_id payment_id matched_at returned_by
+        state reason reason_code reason_values rule actor customer_id bill_id payment_id matched_at returned_by
         payout
         """
     ),

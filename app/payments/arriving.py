@@ -76,7 +76,7 @@ class _Case:
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
-    """Credit arrivals, in their order; for each what became of it, or the sentence or code (`settling.NO_RATE`) why it has to wait. Within a transaction.
+    """Credit arrivals, in their order; for each what became of it, or the code why it has to wait (`settling.NO_RATE`, `CANNOT_CONVERT`). Within a transaction.
 
     Held one after the other: the payments that wait for it, who gets a first money, the bills, the money of all. A handful of statements, however many.
     """
@@ -120,15 +120,15 @@ def _owners(arrivals: Sequence[Arrival], bills: Mapping[int, Bill]) -> dict[int,
 
 
 def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer, reader: Customer) -> Conversion | str:
-    """What an arrival becomes on the wallet, at the rate of now, said as the payer reads it; the sentence why that cannot be said."""
+    """What an arrival becomes on the wallet, at the rate of now, said as the payer reads it; the code why that cannot be said."""
     received = arrival.received
     straight = bill is not None and bill.kind == "service" and bill.currency == received.currency
     try:
         return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(reader.locale, reader.timezone))
     except fx.RateUnavailable:
         return settling.NO_RATE
-    except AmountError as unavailable:
-        return f"It cannot be converted now: {unavailable}"
+    except AmountError:
+        return settling.CANNOT_CONVERT
 
 
 def _issue(arrivals: Sequence[Arrival]) -> list[Bill]:

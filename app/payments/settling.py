@@ -18,6 +18,8 @@ from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
 
+CANNOT_CONVERT = "cannot_convert"
+"""The code of money whose amount the other currency cannot hold."""
 NO_RATE = "no_rate"
 """The code of money that waits for an exchange rate alone."""
 
