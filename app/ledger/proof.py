@@ -216,18 +216,24 @@ order by p.id
 """
 
 # What the documents say was sold is what the books say was earned: a paid service bill has one
-# charge, whose net and VAT are the bill's, and by what its bonus covered the price fell; a paid top-up bill has brought its amount to a wallet;
-# and nothing was charged for a bill that is not paid.
+# charge, whose net and VAT are the bill's, in its currency and owed to the buyer's country, and by
+# what its bonus covered the price fell; a paid top-up bill has brought its amount to a wallet; and
+# nothing was charged for a bill that is not paid.
 _BILLS = """
 with moved as (
   select t.bill_id,
     count(distinct t.id) filter (where t.kind = 'charge') as charges,
-    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'revenue'), 0) as net,
-    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'vat'), 0) as tax,
+    coalesce(sum(e.amount) filter (
+      where t.kind = 'charge' and a.kind = 'revenue' and e.currency = b.currency
+    ), 0) as net,
+    coalesce(sum(e.amount) filter (
+      where t.kind = 'charge' and a.kind = 'vat' and e.currency = b.currency and a.key = b.buyer ->> 'country'
+    ), 0) as tax,
     coalesce(-sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'bonus'), 0) as bonus,
     coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'promotions'), 0) as given,
     count(distinct t.id) filter (where t.kind <> 'charge' and a.kind = 'wallet') as credits
   from transfers t
+  join bills b on b.id = t.bill_id
   join entries e on e.transfer_id = t.id
   join accounts a on a.id = e.account_id
   where t.bill_id is not null and t.kind in ('charge', 'topup', 'matched')
