@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import config
-from app import clock, db, remittance, tax
+from app import clock, db, fx, remittance, tax
 from app.invoicing import documents, series
 from app.invoicing.totals import Totals, total
 from app.money import Money
@@ -445,11 +445,18 @@ def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     topups = sum(bill.kind == "topup" for bill, _ in paid)
     numbers, now = series.issue(["invoice", "topup_invoice", "receipt"], [len(paid) - topups, topups, len(paid)])
     invoices = {"service": iter(numbers["invoice"]), "topup": iter(numbers["topup_invoice"])}
+    home = _home_taxes(paid)
     settled = [
         replace(
-            bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries)
+            bill,
+            status="paid",
+            invoice_number=next(invoices[bill.kind]),
+            receipt_number=receipt,
+            paid_at=settlement.paid_at,
+            invoiced_at=now,
+            payment=_facts(settlement, entries) | stated,
         )
-        for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
+        for (bill, settlement), receipt, stated in zip(paid, numbers["receipt"], home, strict=True)
     ]
     rows = [_settled_row(bill) | {"credit_id": settlement.credit_id} for bill, (_, settlement) in zip(settled, paid, strict=True)]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
@@ -532,6 +539,42 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "entry": entry.hash if entry else "",
         "balance_after": entry.balance_after if entry else None,
         "balance_currency": entry.currency if entry else None,
+    }
+
+
+def _home_taxes(paid: Iterable[tuple[Bill, Settlement]]) -> list[dict[str, Any]]:
+    """For each bill what its invoice says of its VAT in the seller's currency; nothing where it is in that.
+
+    Article 230 of Directive 2006/112/EC: at the rate of the day the tax is due. One statement for
+    each pair of currencies and day.
+    """
+    country, rates = config.current().seller.country, dict[tuple[str, str, date], fx.Reference | None]()
+    stated: list[dict[str, Any]] = []
+    for bill, settlement in paid:
+        on = clock.day_of(settlement.paid_at)
+        home = tax.currency_of(country, on) if bill.tax else None
+        if home in (None, bill.currency):
+            stated.append({})
+            continue
+        pair = (bill.currency, home, on)
+        if pair not in rates:
+            rates[pair] = fx.reference(*pair)
+        stated.append({"home_tax": _home_tax(Money(bill.tax, bill.currency), home, on, rates[pair])})
+    return stated
+
+
+def _home_tax(vat: Money, home: str, on: date, rate: fx.Reference | None) -> dict[str, Any]:
+    """Plain values: the amount in minor units of `currency`, or that there was no rate on that day."""
+    said: dict[str, Any] = {"currency": home, "on": on.isoformat(), "amount": None}
+    if rate is None:
+        return said
+    return said | {
+        "amount": rate.convert(vat).minor,
+        "base": rate.base,
+        "quote": rate.quote,
+        "rate": f"{rate.rate.normalize():f}",
+        "rate_date": rate.rate_date.isoformat(),
+        "source": rate.source,
     }
 
 

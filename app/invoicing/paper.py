@@ -143,6 +143,23 @@ class Paper:
         return [fact for fact in found if fact[1]]
 
     @property
+    def home_tax(self) -> dict[str, Any] | None:
+        """The VAT in the seller's currency, on an invoice in another; its `amount` is None where no rate was known."""
+        stated: dict[str, Any] | None = (self.content.get("payment") or {}).get("home_tax")
+        return stated if self.content["kind"] == "invoice" else None
+
+    @property
+    def home_tax_note(self) -> str:
+        """The sentence below the totals about that: at which rate, or that there was none."""
+        stated = self.home_tax
+        if not stated:
+            return ""
+        if stated["amount"] is None:
+            return f"VAT in {stated['currency']}: no ECB rate of {self.day(stated['on'])}."
+        rate = f"1 {stated['base']} = {self.formats.rate(Decimal(stated['rate']))} {stated['quote']}"
+        return f"VAT in {stated['currency']} at {rate} ({stated['source']}, {self.day(stated['rate_date'])})."
+
+    @property
     def refunded(self) -> str:
         """What went back, in the currency that was paid."""
         return self.money(self.content["refund"]["payout"], self.content["refund"]["payout_currency"])
