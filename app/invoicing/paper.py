@@ -90,6 +90,7 @@ class Paper:
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
             ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and self.prepaid else ""),
+            ("Replaces", content.get("replaces", "")),
             ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
             ("For", content["invoice_number"] if alone else ""),
