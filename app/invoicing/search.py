@@ -243,10 +243,17 @@ select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind,
 from bills b {states.FACTS} where b.customer_id = %(customer_id)s
 """  # noqa: S608 - constants
 _NEWEST = " order by b.issued_at desc, b.id desc"
-_BEFORE = """
+_CURSOR = """
+  from bills c where c.customer_id = %(customer_id)s and (
+    c.invoice_number = %(before)s
+    or c.proforma_number = %(before)s
+    or c.reissued_at is not null and c.former_names @> array[%(before)s]::text[]
+  )
+"""
+_BEFORE = f"""
  and (b.issued_at, b.id) < (
-  (select c.issued_at from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)),
-  (select c.id from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)))
+  (select c.issued_at {_CURSOR}),
+  (select c.id {_CURSOR}))
 """
 _FIGURE = "b.total * case when b.currency = any(%(of_units)s) then 1000 when b.currency = any(%(of_thousandths)s) then 1 else 10 end"
 """An amount in thousandths of its currency, so that 20 finds ¥ 20, € 20.00 and KD 20.000 alike."""
@@ -279,10 +286,7 @@ _CONDITIONS = {
     "highest": f" and {_FIGURE} <= %(highest)s",
     "kinds": " and b.kind = any(%(kinds)s)",
     "period": " and b.months = %(period)s",
-    "q": (
-        f" and (b.words like %(q)s or lower(b.payment ->> 'method') like %(q)s"
-        f" or {_FIGURE} = %(figure)s or {_PRICE} = %(figure)s or {_NAMED})"
-    ),
+    "q": (f" and (b.words like %(q)s or lower(b.payment ->> 'method') like %(q)s or {_FIGURE} = %(figure)s or {_PRICE} = %(figure)s or {_NAMED})"),
 }
 _COUNT = """
 select '{option}' as option, kind, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (
