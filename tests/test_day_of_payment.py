@@ -412,3 +412,16 @@ def test_what_is_paid_is_never_made_out_again(superuser: psycopg.Connection, pro
         with pytest.raises(psycopg.errors.RestrictViolation):
             superuser.execute(f"update bills set {change.replace('_', '') if 'tax' in change else change}")
     assert said(now(proforma)) == ("22", 100_00, 22_00, 122_00)
+
+
+def test_a_new_rate_and_a_bonus_meet_on_one_invoice(app, mari, proforma):
+    """122.00 with 22 % is 124.00 in July; 10.00 of bonus leave 114.00, of which 24 % are 22.06."""
+    payments.grant_bonus(proforma.customer_id, Money(10_00, "EUR"), reason="Thank you", reference="b")
+    with on(JULY):
+        fund(proforma.customer_id, 200_00)
+        with pytest.raises(NotPayable):
+            payments.pay_from_balance(proforma.customer_id, proforma.number)
+        paid = payments.pay_from_balance(proforma.customer_id, now(proforma).number)
+    assert said(paid) == ("24", 91_94, 22_06, 114_00)
+    assert (paid.allowance, paid.allowance_net) == (10_00, 8_06)
+    assert (available(paid), vat()) == (86_00, {"EE": 22_06})
