@@ -377,7 +377,7 @@ select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.deta
   b.status as bill_status, b.closed_at as bill_closed_at, s.card_consented_at,
   b.months = w.months and b.currency = c.currency as billed,
   case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.id end as bill_id,
-  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.total end as total
+  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.net end as billed_net
 from services s
 join plans p on p.id = s.plan_id
 join customers c on c.id = s.customer_id
@@ -456,9 +456,8 @@ def _gross(row: db.Row, net: int | None) -> Money | None:
 
 
 def _price(row: db.Row) -> Money | None:
-    if row.total is not None:
-        return Money(row.total, row.currency)
-    return _gross(row, row.net)
+    """What the next period costs, with the VAT of today: of the bill that waits for it, else of the price."""
+    return _gross(row, row.net if row.billed_net is None else row.billed_net)
 
 
 def _rate(row: db.Row) -> Decimal:
@@ -973,10 +972,12 @@ def _next_period(row: db.Row) -> tuple[date, date]:
 
 
 def _bills(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]], *, proforma: bool) -> list[Bill]:
-    """Each row's bill: the one that waits for this period already, else a new one."""
+    """Each row's bill: the one that waits for this period already, with the VAT of today, else a new one."""
     drafts = [_draft(row, period, proforma=proforma) for row, period in zip(rows, periods, strict=True) if row.bill_id is None]
     fresh = iter(invoicing.issue_many(drafts))
-    return [invoicing.lock(row.bill_id) if row.bill_id else next(fresh) for row in rows]
+    waiting = [invoicing.lock(row.bill_id) for row in rows if row.bill_id is not None]
+    waited_for = iter(invoicing.as_of(waiting, [clock.today()] * len(waiting)))
+    return [next(fresh if row.bill_id is None else waited_for) for row in rows]
 
 
 def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:

@@ -77,7 +77,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     ],
     "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10", "left": "€\xa016.90"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
     "refund_step": [
-        *[_REFUND | {"state": state} for state in ("requested", "approved", "sent", "settled")],
+        *[_REFUND | {"state": state} for state in ("requested", "withdrawn", "approved", "sent", "settled")],
         _REFUND | {"state": "settled", "receipt": "RR-2026-000003"},
         _REFUND | {"state": "declined", "answer": "Bitte zuerst kündigen."},
         *[_REFUND | {"state": "failed", "reason": "The card or account it came from cannot take money any more.", "came_back": back} for back in (False, True)],
@@ -112,6 +112,7 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "back", "dismissed")], _HELD | {"state": "held", "amount": ""}],
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
     "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "This card cannot be charged any more."}],
+    "vat_id_unknown": [{"name": "Zofia Żuraw", "vat_id": "FR40303265045", "known_before": known} for known in (False, True)],
     "transfer_returned": [_TAKEN_BACK, _TAKEN_BACK | {"owed": "€\xa08.10", "service": True}, _TAKEN_BACK | {"open_bill": True}, _TAKEN_BACK | {"own": False, "taken": ""}],
     **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed", "email_change_undone", "billing_verify", "billing_changed")},
 }

@@ -57,6 +57,7 @@ PLANTED = [
     ("update entries set hash = set_bit(hash, 77, 1 - get_bit(hash, 77)) where transfer_id = 4 and balance_after is null", "chain", "(revenue)"),
     ("update accounts set balance = balance + 1 where id = {wallet}", "balance", "account {wallet} (wallet EUR)"),
     ("update accounts set balance = 5 where kind = 'gateway'", "balance", "(gateway EUR)"),
+    ("update entries set kind = 'fee' where account_id = {wallet} and seq = 2", "kind", "its kind is fee"),
     ("update accounts set entry_count = 5 where id = {wallet}", "sequence", "it counts 5 entries, the last one is 4"),
     ("update accounts set credited = 5 where id = {wallet}", "credited", "account {wallet}"),
     ("update accounts set head = '\\x00' where id = {wallet}", "chain", "its head"),
@@ -180,6 +181,13 @@ def _vat_kept_as_revenue(bill):
     invoicing.settle(bill, card())
 
 
+def _vat_owed_to_another_country(bill):
+    wallet.credit(bill.customer_id, bill.amount, reference="in", kind="topup", counter=_from(bill))
+    counter = [(ledger.account("revenue", "EUR"), bill.net), (ledger.account("vat", "EUR", key="FR"), bill.tax)]
+    wallet.spend(bill.customer_id, bill.amount, reference="out", counter=counter, bill_id=bill.id)
+    invoicing.settle(bill, card())
+
+
 def _from(bill):
     return [(ledger.account("gateway", "EUR", key="test"), -bill.total)]
 
@@ -192,6 +200,7 @@ def _from(bill):
         (service, _charged_and_not_settled),
         (service, _charged_twice),
         (service, _vat_kept_as_revenue),
+        (service, _vat_owed_to_another_country),
     ],
 )
 def test_a_bill_that_the_ledger_does_not_bear_out_is_named(app, vandal, issue, work):

@@ -63,18 +63,24 @@ def index() -> Response:
     if "sums" in request.args and web.is_partial():
         return web.page("transactions/index.html", "sums", totals=_totals(account_id, asked), **shown)
     before = request.args.get("before", type=int)
-    found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
+    later = place == Place() and me.version > ADDED_UP and not asked.only_days and "sums" not in request.args
+    totals = None
+    if account_id and not (asked.only_days or later or before):
+        found, totals = wallet.found(account_id, asked, PAGE)
+    else:
+        found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
     shown |= {"cells": _cells(found.rows, asked.currency, with_bonus=place.kind == "wallet"), "following": _address(asked, place, before=str(found.next)) if found.next else ""}
     if before:
         return web.page("transactions/more.html", "more", **shown)
-    later = place == Place() and me.version > ADDED_UP and not asked.only_days and "sums" not in request.args
+    if totals is None and not later:
+        totals = _totals(account_id, asked, found.rows[0] if found.rows else None)
     return web.page(
         "transactions/index.html",
         "results",
         also=("_transaction_days.html", "_transaction_amounts.html"),
         status_code=422 if asked.errors else 200,
         push_url=_address(asked, place),
-        totals=None if later else _totals(account_id, asked, found.rows[0] if found.rows else None),
+        totals=totals,
         stood=ledger.as_of(account_id, asked.ends_at) if account_id and asked.as_of and asked.ends_at else None,
         accounts=_accounts(me, place) if me.account_id else [],
         kinds=OFFERED,

@@ -23,9 +23,10 @@ VERSION = 1
 
 def proforma(bill: Bill) -> dict[str, Any]:
     """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
-    content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_on, bill.zone)
+    issued_on = day_in(bill.reissued_at, bill.zone) if bill.reissued_at else bill.issued_on
+    content = _content(bill, "proforma", bill.proforma_number or "", issued_on, bill.zone)
     pay_url = f"{config.current().base_url}/invoices/{bill.proforma_number}/pay"
-    return content | {"due_on": bill.due_on.isoformat(), "pay_url": pay_url, "bank": _bank(bill)}
+    return content | {"due_on": bill.due_on.isoformat(), "pay_url": pay_url, "bank": _bank(bill), "replaces": bill.replaces}
 
 
 def _bank(bill: Bill) -> dict[str, Any] | None:

@@ -90,6 +90,7 @@ class Paper:
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
             ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and self.prepaid else ""),
+            ("Replaces", content.get("replaces", "")),
             ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
             ("For", content["invoice_number"] if alone else ""),
@@ -178,6 +179,23 @@ class Paper:
             ("Processor's reference", payment.get("processor") or ""),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def home_tax(self) -> dict[str, Any] | None:
+        """The VAT in the seller's currency, on an invoice in another; its `amount` is None where no rate was known."""
+        stated: dict[str, Any] | None = (self.content.get("payment") or {}).get("home_tax")
+        return stated if self.content["kind"] == "invoice" else None
+
+    @property
+    def home_tax_note(self) -> str:
+        """The sentence below the totals about that: at which rate, or that there was none."""
+        stated = self.home_tax
+        if not stated:
+            return ""
+        if stated["amount"] is None:
+            return f"VAT in {stated['currency']}: no ECB rate of {self.day(stated['on'])}."
+        rate = f"1 {stated['base']} = {self.formats.rate(Decimal(stated['rate']))} {stated['quote']}"
+        return f"VAT in {stated['currency']} at {rate} ({stated['source']}, {self.day(stated['rate_date'])})."
 
     @property
     def refunded(self) -> str:

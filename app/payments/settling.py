@@ -13,7 +13,7 @@ from app.formats import Formats, formats
 from app.gateways.base import ASKED_FOR, Snapshot
 from app.invoicing import Bill, Settlement
 from app.money import AmountError, Money
-from app.payments import book, cards, links, outages
+from app.payments import book, cards, current, links, outages
 from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
@@ -423,6 +423,8 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
     )
     note, fate = _pay_bill(bill, payment, conversion, received, facts)
     receipt = invoicing.issue_payment_receipts([(bill, facts)])[0] if fate.rest or fate.spare or fate.uncovered else ""
+    if fate.rest:
+        invoicing.reissue([bill.id])  # what is still to be paid is asked for with today's VAT
     return Outcome(note, fate, receipt)
 
 
@@ -432,6 +434,7 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         return f"{bill.number} was {bill.status} already, so the money was added to the balance.", Fate(spare=True)
     before = book.came_for(bill)
     came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
+    bill = on_its_day(bill, facts.paid_at, came)
     if came < bill.total:
         rest = Money(bill.total - came, bill.currency)
         return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
@@ -453,6 +456,12 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued.", fate
+
+
+def on_its_day(bill: Bill, paid_at: datetime, came: int) -> Bill:
+    """A bill as its invoice has to say: with the VAT of the day on which it was paid, if what came (minor units) is enough, else with today's."""
+    paid, now = invoicing.as_of([bill, bill], [clock.day_of(paid_at), clock.today()])
+    return paid if came >= paid.total else now
 
 
 def takes_money(bill: Bill) -> bool:
@@ -493,13 +502,14 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
 
     Raises NotPayable for a bill that cannot be paid so, InsufficientFunds when there is too little.
     """
-    found = invoicing.find(customer_id, number)
-    if found is None:
-        raise NotPayable("There is no such bill.")
+    shown = current.payable(customer_id, number)
     with db.transaction():
-        bill = invoicing.lock(found.id)
+        bill = invoicing.lock(shown.id)
         if not bill.unpaid:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
+        if bill.total != shown.total or not current.same_today(bill):
+            raise NotPayable("The VAT changed a moment ago. Look at the invoice for payment again.")
+        (bill,) = invoicing.as_of([bill], [clock.today()])
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
         spent, now = charge(bill, ""), clock.now()

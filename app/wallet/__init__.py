@@ -26,7 +26,7 @@ from app.wallet.moving import (
     settle_debts,
     spend,
 )
-from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, owed, state, totals
+from app.wallet.reading import Lot, Movement, Page, Wallet, export, found, histories, lots, movements, owed, state, totals
 
 __all__ = [
     "AfterBonus",
@@ -46,6 +46,7 @@ __all__ = [
     "expired_bonuses",
     "export",
     "forgive",
+    "found",
     "freeze",
     "grant_bonus",
     "histories",
