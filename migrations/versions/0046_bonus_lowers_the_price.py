@@ -9,7 +9,7 @@ depends_on = None
 
 # What was sold and to whom never changes. Who it is made out to and its tax do, together with a new
 # pro forma or with its invoice; its price falls once, while it is paid, by nothing but the allowance
-# that is written beside it.
+# that is written beside it. While the rate stays, nothing else changes what it asks for.
 KEEP_BILL = """
 create or replace function keep_bill() returns trigger language plpgsql as $$
 declare
@@ -61,6 +61,10 @@ ALLOWANCE = """
         or new.settled_by is null
         or new.net + new.allowance_net is distinct from old.net + old.allowance_net
       )
+    )
+    or (
+      (new.tax_category, new.tax_rate) = (old.tax_category, old.tax_rate)
+      and new.total + new.allowance is distinct from old.total + old.allowance
     )"""
 
 UP = """
