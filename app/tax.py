@@ -19,6 +19,7 @@ import stdnum.ch.vat
 import stdnum.eu.vat
 import stdnum.gb.vat
 from babel import Locale
+from babel.numbers import get_territory_currencies
 from stdnum import get_cc_module
 
 from app.money import Money
@@ -147,6 +148,19 @@ def rate(country: str, on: date) -> Decimal:
     if not found:
         raise LookupError(f"no VAT rate of {country or 'no country'} is known for {on}")
     return found[-1]
+
+
+_EURO_SINCE = {"BG": date(2026, 1, 1), "HR": date(2023, 1, 1)}
+"""Where CLDR does not know the euro yet, or names the old notes first while they were still taken."""
+
+
+def currency_of(country: str, on: date) -> str | None:
+    """The currency in which a country collects its VAT on a date; None for one we know none of."""
+    since = _EURO_SINCE.get(country)
+    if since and since <= on:
+        return "EUR"
+    tender = get_territory_currencies(country, on, on, tender=True)
+    return tender[0] if tender else None
 
 
 # VAT IDs, by their form: whether one is registered is for the Commission's VIES to say.

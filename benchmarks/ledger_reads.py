@@ -31,15 +31,15 @@ FILL = (
     select 'bench:' || n, case n %% 3 when 0 then 'topup' else 'charge' end, 'vps-' || n %% 97 || ' · renewed for 1 month', 'system',
       %(now)s::timestamptz - (%(transfers)s - n) * interval '2 years' / %(transfers)s
     from generate_series(1, %(transfers)s::bigint) n""",
-    """insert into entries (account_id, seq, transfer_id, amount, currency, balance_after, credited_after, posted_at, hash)
-    select account, seq, id, case when seq %% 2 = 1 then 300 else -100 end, 'EUR',
+    """insert into entries (account_id, seq, transfer_id, kind, amount, currency, balance_after, credited_after, posted_at, hash)
+    select account, seq, id, kind, case when seq %% 2 = 1 then 300 else -100 end, 'EUR',
       (seq + 1) / 2 * 300 - seq / 2 * 100, (seq + 1) / 2 * 300, posted_at, decode(lpad(to_hex(id), 64, '0'), 'hex')
     from (
-      select id, posted_at, account, row_number() over (partition by account order by id) as seq
-      from (select id, posted_at, case when id %% 20 = 0 then 1 else 2 + id * 7919 %% 999 end as account from transfers) t
+      select id, kind, posted_at, account, row_number() over (partition by account order by id) as seq
+      from (select id, kind, posted_at, case when id %% 20 = 0 then 1 else 2 + id * 7919 %% 999 end as account from transfers) t
     ) e order by id""",
-    """insert into entries (account_id, seq, transfer_id, amount, currency, posted_at, hash)
-    select 1001, e.transfer_id, e.transfer_id, -e.amount, 'EUR', e.posted_at, e.hash from entries e order by e.transfer_id""",
+    """insert into entries (account_id, seq, transfer_id, kind, amount, currency, posted_at, hash)
+    select 1001, e.transfer_id, e.transfer_id, e.kind, -e.amount, 'EUR', e.posted_at, e.hash from entries e order by e.transfer_id""",
     """update accounts a set balance = e.balance_after, entry_count = e.seq, credited = e.credited_after, last_at = e.posted_at, head = e.hash
     from (select distinct on (account_id) * from entries where account_id <= 1000 order by account_id, seq desc) e where a.id = e.account_id""",
 )

@@ -366,6 +366,8 @@ def test_a_refund_request_can_be_withdrawn_while_it_waits(app: Flask, anna: User
         assert browser.submit(f"/refunds/{number}/withdraw").status_code == 303
     (found,) = refunds.of_customer(anna.customer_id)
     assert (found.state, [step.state for step in found.steps]) == ("withdrawn", ["requested", "withdrawn"])
+    subjects = [row.subject for row in db.rows("select subject from mails where kind = 'refund_step' order by id")]
+    assert subjects == [f"Refund {number} is requested", f"Refund {number} is withdrawn"]
     page = browser.get("/refunds").text
     assert "Withdrawn" in page
     assert "Withdraw this request" not in page

@@ -151,7 +151,7 @@ def test_times_rise_within_an_account(books):
 
 
 CHAIN = """
-select e.*, t.posted_at as written_at, t.reference, t.kind, t.actor, t.description, t.payment_id, t.bill_id, t.service_id, t.refund_id, t.reverses
+select e.*, t.posted_at as written_at, t.reference, t.kind as transfer_kind, t.actor, t.description, t.payment_id, t.bill_id, t.service_id, t.refund_id, t.reverses
 from entries e join transfers t on t.id = e.transfer_id where account_id = %(account_id)s order by seq
 """
 
@@ -172,7 +172,7 @@ def _content(row):
     own = (row.account_id, row.seq, row.amount, row.currency, row.balance_after, row.credited_after)
     links = (value or 0 for value in (row.payment_id, row.bill_id, row.service_id, row.refund_id, row.reverses))
     texts = (len(row.reference.encode()), row.reference, len(row.actor.encode()), row.actor, row.description)
-    return _moment(row.posted_at) + _text(*own) + _moment(row.written_at) + _text(row.transfer_id, row.kind, *links, *texts)
+    return _moment(row.posted_at) + _text(*own) + _moment(row.written_at) + _text(row.transfer_id, row.transfer_kind, *links, *texts)
 
 
 def _moment(at):

@@ -57,6 +57,7 @@ PLANTED = [
     ("update entries set hash = set_bit(hash, 77, 1 - get_bit(hash, 77)) where transfer_id = 4 and balance_after is null", "chain", "(revenue)"),
     ("update accounts set balance = balance + 1 where id = {wallet}", "balance", "account {wallet} (wallet EUR)"),
     ("update accounts set balance = 5 where kind = 'gateway'", "balance", "(gateway EUR)"),
+    ("update entries set kind = 'fee' where account_id = {wallet} and seq = 2", "kind", "its kind is fee"),
     ("update accounts set entry_count = 5 where id = {wallet}", "sequence", "it counts 5 entries, the last one is 4"),
     ("update accounts set credited = 5 where id = {wallet}", "credited", "account {wallet}"),
     ("update accounts set head = '\\x00' where id = {wallet}", "chain", "its head"),

@@ -62,6 +62,16 @@ def test_until_the_register_answered_the_vat_of_the_place_is_charged(register: V
 def test_a_number_that_the_register_does_not_know_is_no_business(register: Vies, company: User) -> None:
     assert vat_ids.check_due() == 1
     assert (state_of(company), billed(company).tax_category) == ("invalid", "S")
+    (told,) = letters_about_vat()
+    assert told.subject == f"The VAT ID {NUMBER} is not registered"
+    assert "does not list your VAT ID" in told.text
+    with clock.travel(clock.now() + timedelta(days=31)):
+        assert vat_ids.check_due() == 1
+    assert len(letters_about_vat()) == 1, "the same answer again is no news"
+
+
+def letters_about_vat() -> list[db.Row]:
+    return db.rows("select subject, body_text as text from mails where kind = 'vat_id_unknown' order by id")
 
 
 @pytest.mark.parametrize("failure", ["MS_UNAVAILABLE", "MS_MAX_CONCURRENT_REQ", "TIMEOUT", "INVALID_REQUESTER_INFO", "500", "html", "junk", "hang-before", "drop-after"])
@@ -90,6 +100,8 @@ def test_a_register_that_changes_its_mind_is_believed(register: Vies, company: U
         assert vat_ids.check_due() == 1
         assert (state_of(company), billed(company).tax_category) == ("invalid", "S")
     assert db.scalar("select array_agg(state order by id) from vat_checks") == ["valid", "invalid"]
+    (told,) = letters_about_vat()
+    assert "no longer lists your VAT ID" in told.text
 
 
 def test_a_proof_lasts_ninety_days_while_nobody_can_look(register: Vies, company: User) -> None:

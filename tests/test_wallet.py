@@ -186,7 +186,7 @@ def test_an_expired_bonus_is_neither_spendable_nor_kept(app):
 def paid_top_up(owner, payer, number):
     payment = books.payment(owner, number, payer=payer, minor=2500)
     gateway = ledger.account("gateway", "EUR", key="sandbox")
-    wallet.credit(owner, eur("25.00"), reference=number, kind="topup", counter=[(gateway, -2500)], payment_id=payment, description="Top-up")
+    wallet.credit(owner, eur("25.00"), reference=f"paid-{number[-6:]}", kind="topup", counter=[(gateway, -2500)], payment_id=payment, description="Top-up")
     return payment
 
 
@@ -231,3 +231,57 @@ def test_text_is_found_in_documents_too(app):
     assert [row.document for row in wallet.movements(account, asked).rows] == ["PF-2026-000002"]
     assert wallet.totals(account, asked) == ledger.Totals(1, 2500, 0)
     assert wallet.totals(account) == ledger.Totals(2, 5000, 0)
+
+
+FILTERS = (
+    ledger.Filter(text="pf-2026-000002"),
+    ledger.Filter(text="PF-2026"),
+    ledger.Filter(text="visa"),
+    ledger.Filter(text="top-up"),
+    ledger.Filter(text="p1"),
+    ledger.Filter(text="25.00"),
+    ledger.Filter(text="nothing like it"),
+    ledger.Filter(text="PF-2026-000003"),
+    ledger.Filter(text="visa", kind="topup", minimum=1),
+    ledger.Filter(kind="topup"),
+    ledger.Filter(kind="charge"),
+    ledger.Filter(direction="in"),
+    ledger.Filter(direction="out", minimum=2_00),
+    ledger.Filter(minimum=3_00, maximum=24_00),
+)
+
+
+@pytest.mark.parametrize("asked", FILTERS, ids=lambda asked: "&".join(f"{k}={v}" for k, v in asked.as_query().items()))
+def test_every_way_to_search_finds_the_same(app, asked):
+    with db.transaction():
+        anna, boris = customer(), customer()
+        for number in (1, 2):
+            paid_top_up(anna, anna, f"PF-2026-00000{number}")
+            charge(anna, eur(f"{number}.50"), f"c{number}")
+            top_up(anna, eur("3.00"), f"p{number}")
+        paid_top_up(anna, boris, "PF-2026-000003")
+        paid_top_up(boris, boris, "PF-2026-000004")
+    account = wallet.state(anna).account_id
+    every = wallet.movements(account).rows
+    expected = [row.seq for row in every if _is_asked_for(row, asked)]
+    page, sums = wallet.found(account, asked)
+    assert [row.seq for row in page.rows] == expected
+    assert [row.seq for row in wallet.movements(account, asked).rows] == expected
+    assert [row.seq for row in wallet.export(account, asked)] == expected
+    amounts = [row.amount for row in every if row.seq in expected]
+    assert sums == wallet.totals(account, asked)
+    assert sums == ledger.Totals(len(amounts), sum(a for a in amounts if a > 0), -sum(a for a in amounts if a < 0))
+    first, _ = wallet.found(account, asked, limit=1)
+    rest = wallet.movements(account, asked, before=first.next).rows if first.next else []
+    assert [row.seq for row in [*first.rows, *rest]] == expected
+    assert first.rows == page.rows[:1]
+
+
+def _is_asked_for(row, asked):
+    texts = (row.description, row.reference, row.document or "", row.method or "", f"{abs(row.amount) / 100:.2f}")
+    return (
+        (not asked.text or any(asked.text.lower() in text.lower() for text in texts))
+        and (not asked.kind or row.kind == asked.kind)
+        and (not asked.direction or (row.amount > 0) == (asked.direction == "in"))
+        and (asked.minimum or 0) <= abs(row.amount) <= (asked.maximum or 10**9)
+    )

@@ -276,6 +276,13 @@ from (
   select invoice_number, id from bills where invoice_number = any(%(names)s)
   union all
   select number, bill_id from documents where number = any(%(names)s) and kind = 'receipt'
+  union all
+  select former.name, f.id
+  from bills f
+  cross join unnest(f.former_names) as former (name)
+  where f.reissued_at is not null
+    and f.former_names && %(names)s::text[]
+    and former.name = any(%(names)s)
 ) n
 join bills b on b.id = n.id
 join customers c on c.id = b.beneficiary_id

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import config
-from app import approvals, clock, db
-from app.customers import vies
+from app import approvals, clock, db, mail
+from app.customers import people, vies
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,29 @@ def _check(row: db.Row) -> bool:
         return False
     state = "valid" if answer.valid else "invalid"
     with db.transaction():
+        before = db.scalar(_HELD_STATE, id=row.id)
         known = {"id": row.id, "vat_id": row.vat_id, "state": state, "now": clock.now(), "due": clock.now() + ASKED_AGAIN_AFTER}
         if db.execute(_ANSWERED, **known):  # the number was changed meanwhile otherwise
+            known_before = db.scalar(_WAS_KNOWN, id=row.id, vat_id=row.vat_id)
             _keep(row.id, row.vat_id, state, "register", answer)
+            if state == "invalid" != before:
+                _tell_unknown(row.id, row.vat_id, known_before=known_before)
     return True
+
+
+def _tell_unknown(customer_id: int, vat_id: str, *, known_before: bool) -> None:
+    """Write to a customer that the register does not list a number, when that is news. Within a transaction."""
+    customer = people.get(customer_id)
+    mail.inform(
+        "vat_id_unknown",
+        customer.email,
+        locale=customer.locale,
+        key=f"vat_id:{customer_id}:{vat_id}:{clock.now():%Y-%m-%dT%H:%M:%S}",
+        customer_id=customer_id,
+        name=customer.title or customer.email,
+        vat_id=vat_id,
+        known_before=known_before,
+    )
 
 
 def _ask(vat_id: str) -> vies.Answer:
@@ -157,6 +176,15 @@ set vat_id_state = %(state)s, vat_checked_at = %(now)s, vat_check_due_at = %(due
 where id = %(id)s
   and vat_id = %(vat_id)s
   and vat_id_state in ('unverified', 'valid', 'invalid')
+"""
+_HELD_STATE = "select vat_id_state from customers where id = %(id)s for no key update"
+_WAS_KNOWN = """
+select exists (
+  select from vat_checks
+  where customer_id = %(id)s
+    and vat_id = %(vat_id)s
+    and state in ('valid', 'confirmed')
+)
 """
 _UNANSWERED = """
 update customers

@@ -22,12 +22,14 @@ from app.ledger.posting import (
     reverse,
 )
 from app.ledger.proof import Fault, check
-from app.ledger.reading import SEARCHED, Movement, Totals, as_of, balance, balance_series, conditions, history, totals
+from app.ledger.reading import SEARCHED, SEARCHED_AMOUNT, SEARCHED_TEXTS, Movement, Totals, as_of, balance, balance_series, conditions, history, totals
 
 __all__ = [
     "DIRECTIONS",
     "KINDS",
     "SEARCHED",
+    "SEARCHED_AMOUNT",
+    "SEARCHED_TEXTS",
     "Fault",
     "Filter",
     "InsufficientFunds",

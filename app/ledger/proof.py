@@ -108,6 +108,7 @@ select case
     when t.id is null then 'orphan'
     when a.id is null then 'orphan'
     when e.currency <> a.currency then 'currency'
+    when e.kind <> t.kind then 'kind'
     when not a.tracked and e.seq <> e.transfer_id or a.tracked and e.seq > 1 and p.seq is null or e.seq < 1 then 'sequence'
     when a.tracked and e.balance_after is distinct from coalesce(p.balance_after, 0) + e.amount or not a.tracked and e.balance_after is not null then 'balance'
     when a.floor is not null and e.balance_after < a.floor then 'negative'
@@ -118,6 +119,7 @@ select case
     || case
     when t.id is null or a.id is null then 'it belongs to nothing'
     when e.currency <> a.currency then format('it is in %%s, the account in %%s', e.currency, a.currency)
+    when e.kind <> t.kind then format('its kind is %%s, that of its transfer %%s', e.kind, t.kind)
     when not a.tracked and e.seq <> e.transfer_id or a.tracked and e.seq > 1 and p.seq is null or e.seq < 1 then 'the sequence has a gap before it'
     when a.tracked and e.balance_after is distinct from coalesce(p.balance_after, 0) + e.amount or not a.tracked and e.balance_after is not null
       then format('the balance after it is %%s, not %%s', e.balance_after, coalesce(p.balance_after, 0) + e.amount)
@@ -133,7 +135,7 @@ left join lateral (
   select p.seq, p.balance_after, p.credited_after, p.posted_at, p.hash from entries p where p.account_id = e.account_id and p.seq = e.seq - 1 and a.tracked offset 0
 ) p on true
 where e.transfer_id > %(low)s and e.transfer_id <= %(high)s and (
-  t.id is null or a.id is null or e.currency <> a.currency
+  t.id is null or a.id is null or e.currency <> a.currency or e.kind <> t.kind
   or e.hash <> entry_hash(coalesce(p.hash, ''), e.account_id, e.seq, e.amount, e.currency, coalesce(e.balance_after, 0), coalesce(e.credited_after, 0), e.posted_at, transfer_content(t))
   or e.posted_at <> greatest(p.posted_at, t.posted_at) or e.seq < 1
   or case when a.tracked
@@ -216,8 +218,9 @@ order by p.id
 """
 
 # What the documents say was sold is what the books say was earned: a paid service bill has one
-# charge, whose net and VAT are the bill's, in its currency and owed to the buyer's country; a paid
-# top-up bill has brought its amount to a wallet; and nothing was charged for a bill that is not paid.
+# charge, whose net and VAT are the bill's, in its currency and owed to the buyer's country, and by
+# what its bonus covered the price fell; a paid top-up bill has brought its amount to a wallet; and
+# nothing was charged for a bill that is not paid.
 _BILLS = """
 with moved as (
   select t.bill_id,
@@ -228,6 +231,8 @@ with moved as (
     coalesce(sum(e.amount) filter (
       where t.kind = 'charge' and a.kind = 'vat' and e.currency = b.currency and a.key = b.buyer ->> 'country'
     ), 0) as tax,
+    coalesce(-sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'bonus'), 0) as bonus,
+    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'promotions'), 0) as given,
     count(distinct t.id) filter (where t.kind <> 'charge' and a.kind = 'wallet') as credits
   from transfers t
   join bills b on b.id = t.bill_id
@@ -238,15 +243,18 @@ with moved as (
 )
 select 'bill' as kind,
   format(
-    'bill %%s is %%s with net %%s and VAT %%s; the ledger has %%s charges with %%s and %%s, %%s credits',
-    coalesce(b.invoice_number, b.proforma_number), b.status, b.net, b.tax,
-    coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0), coalesce(m.credits, 0)
+    'bill %%s is %%s with net %%s, VAT %%s and a bonus of %%s; the ledger has %%s charges with %%s and %%s, bonus %%s and %%s, %%s credits',
+    coalesce(b.invoice_number, b.proforma_number), b.status, b.net, b.tax, coalesce(b.allowance, 0),
+    coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0), coalesce(m.bonus, 0),
+    coalesce(m.given, 0), coalesce(m.credits, 0)
   ) as what
 from bills b
 left join moved m on m.bill_id = b.id
 where case
   when b.kind = 'service' and b.paid_at is not null
     then (coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0)) <> (1, b.net, b.tax)
+      -- without an allowance it was paid before a bonus lowered the price
+      or (m.bonus, m.given) <> (b.allowance, b.allowance)
   when b.kind = 'service' then coalesce(m.charges, 0) <> 0
   when b.paid_at is not null then coalesce(m.credits, 0) = 0
   else false end

@@ -39,11 +39,9 @@ class Totals:
     outgoing: int
 
 
-SEARCHED: Final = (
-    "t.description ilike %(pattern)s",
-    "t.reference ilike %(pattern)s",
-    "abs(e.amount) = %(figure)s::bigint",
-)
+SEARCHED_TEXTS: Final = ("t.description ilike %(pattern)s", "t.reference ilike %(pattern)s")
+SEARCHED_AMOUNT: Final = "abs(e.amount) = %(figure)s::bigint"
+SEARCHED: Final = (*SEARCHED_TEXTS, SEARCHED_AMOUNT)
 """What a search looks at: conditions over entries `e` and transfers `t`. ``pattern`` is the text
 within anything, ``text`` itself, ``compact`` the text in capitals without blanks, ``figure`` the amount it is."""
 
@@ -72,7 +70,8 @@ def totals(account_id: int, asked: Filter = Filter()) -> Totals:  # noqa: B008
     if asked.only_days:
         return Totals(*db.rows(_SPAN, account_id=account_id, begins_at=asked.begins_at, ends_at=asked.ends_at)[0])
     where, params = conditions(asked)
-    return Totals(*db.rows(_SUMS + where, account_id=account_id, **params)[0])
+    source = _WITH_TRANSFERS if asked.text else "\nfrom entries e"
+    return Totals(*db.rows(_SUMS + source + where, account_id=account_id, **params)[0])
 
 
 def balance_series(account_id: int, since: date, until: date, timezone: str = "UTC") -> list[tuple[date, int]]:
@@ -106,11 +105,17 @@ def _asked(asked: Filter, before: int | None) -> dict[str, object]:
         "before": before,
         "begins_at": asked.begins_at,
         "ends_at": asked.ends_at,
-        "kinds": [asked.kind, *_ALIKE.get(asked.kind, ())] if asked.kind else None,
+        **_kinds(asked.kind),
         asked.direction or "in": asked.direction,
         "minimum": asked.minimum,
         "maximum": asked.maximum,
     }
+
+
+def _kinds(kind: str) -> dict[str, object]:
+    """One kind is compared as it is: of a list the index does not give the newest first."""
+    alike = _ALIKE.get(kind, ())
+    return {"kinds": [kind, *alike]} if alike else {"kind": kind}
 
 
 def _escaped(text: str) -> str:
@@ -124,7 +129,8 @@ _CONDITIONS = {
     "before": "e.seq < %(before)s",
     "begins_at": "e.seq > entries_before(%(account_id)s, %(begins_at)s)",
     "ends_at": "e.seq <= entries_before(%(account_id)s, %(ends_at)s)",
-    "kinds": "t.kind = any(%(kinds)s)",
+    "kind": "e.balance_after is not null and e.kind = %(kind)s",
+    "kinds": "e.balance_after is not null and e.kind = any(%(kinds)s)",
     "in": "e.amount > 0",
     "out": "e.amount < 0",
     "minimum": "abs(e.amount) >= %(minimum)s",
@@ -147,16 +153,16 @@ from accounts where id = %(account_id)s
 
 # The transfers are looked up one by one, which `offset 0` insists on: where the planner may join them
 # it scans everybody's, as soon as an account has some thousand entries.
-_HISTORY = """
-select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id
+_WITH_TRANSFERS = """
 from entries e
 join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
 
+_HISTORY = f"""
+select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, t.reference, t.id, t.payment_id, t.bill_id, t.service_id, t.refund_id{_WITH_TRANSFERS}"""
+
 _SUMS = """
 select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
-  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing
-from entries e
-join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
+  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing"""
 
 _SPAN = """
 with span as materialized (

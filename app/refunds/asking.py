@@ -180,6 +180,7 @@ def withdraw(customer_id: int, number: str) -> bool:
             raise RefundError(f"{number} can no longer be withdrawn: it is {row.state}.", "payment")
         approvals.withdraw("refund", number)
         return_to_balance(row, "withdrawn", "", f"customer:{customer_id}")
+        book.tell(row, "withdrawn")
         return True
 
 

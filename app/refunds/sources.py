@@ -228,7 +228,13 @@ cross join lateral (
 ) r
 left join lateral (select sum(amount) as amount from disputes where payment_id = p.id and state in ('open', 'lost')) d on true
 left join lateral (
-  select (select sum(a.amount) from allocations a join transfers t on t.id = a.transfer_id where a.lot_id = l.id and t.kind = 'conversion') as moved,
+  select (
+      select sum(a.amount)
+      from allocations a
+      where a.lot_id = l.id
+        -- Without the offset the planner reads everybody's transfers first.
+        and exists (select from transfers t where t.id = a.transfer_id and t.kind = 'conversion' offset 0)
+    ) as moved,
     (select sum(n.paid) from lots n where n.continues = l.id) as paid
 ) k on exists (select from conversions v where v.customer_id = %(customer)s)
 left join lateral (

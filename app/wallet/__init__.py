@@ -8,6 +8,7 @@ makes one customer's movements queue.
 from app.ledger import InsufficientFunds
 from app.wallet.bulk import Credit, Spend, credit_many, hold_everything, lock_spendable, spend_many
 from app.wallet.moving import (
+    AfterBonus,
     Spent,
     clear,
     convert,
@@ -25,9 +26,10 @@ from app.wallet.moving import (
     settle_debts,
     spend,
 )
-from app.wallet.reading import Lot, Movement, Page, Wallet, export, histories, lots, movements, owed, state, totals
+from app.wallet.reading import Lot, Movement, Page, Wallet, export, found, histories, lots, movements, owed, state, totals
 
 __all__ = [
+    "AfterBonus",
     "Credit",
     "InsufficientFunds",
     "Lot",
@@ -44,6 +46,7 @@ __all__ = [
     "expired_bonuses",
     "export",
     "forgive",
+    "found",
     "freeze",
     "grant_bonus",
     "histories",

@@ -1,7 +1,7 @@
 """What a customer has and what moved it, as the pages ask."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -46,6 +46,8 @@ class Movement(Protocol):
     refund_id: int | None
     document: str | None
     method: str | None
+    bonus: int | None
+    """What a bonus took off the price that this charge paid; None for what is no charge of a bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,43 @@ def lots(customer_id: int) -> list[Lot]:
 def movements(account_id: int, asked: Filter = Filter(), before: int | None = None, limit: int = 50) -> Page:  # noqa: B008 - a value, frozen
     """One page of a wallet's movements with a sequence number below `before`; `account_id` is that of `state`."""
     where, params = ledger.conditions(asked, before, _SEARCHED)
-    found = db.rows(f"{_MOVEMENTS}{where} order by e.seq desc limit %(limit)s", account_id=account_id, limit=limit + 1, **params)
+    if asked.only_days or (asked.kind and not asked.text):  # an index has them in order
+        newest = f"{_MOVEMENTS}{where} order by e.seq desc limit %(limit)s"
+    else:
+        sets, source = (_SETS, _TEXTS) if asked.text else ("with", _ENTRIES)
+        newest = f"{sets} {_MATCHED}{source}{where} order by e.seq desc limit %(limit)s) {_MOVEMENTS}{_OF_MATCHED}"
+    return _page(db.rows(newest, account_id=account_id, limit=limit + 1, **params), limit)
+
+
+def found(account_id: int, asked: Filter, limit: int = 50) -> tuple[Page, ledger.Totals]:
+    """The newest of what a filter finds, and the sums over all of it: one walk through the account where two would find the same."""
+    matched, params = _all_matched(asked)
+    rows = db.rows(f"{matched}{_NEWEST_AND_SUMS}", account_id=account_id, limit=limit + 1, **params)
+    return _page([row for row in rows if row.seq is not None], limit), ledger.Totals(rows[0].count, rows[0].incoming, rows[0].outgoing)
+
+
+def _all_matched(asked: Filter) -> tuple[str, dict[str, object]]:
+    """The set `matched` of everything a filter finds, by one read of the account's transfers instead of one for each."""
+    where, params = ledger.conditions(asked, None, _FOUND)
+    if not asked.text:
+        return f"with {_MATCHED}{_ENTRIES}{where})", params
+    others, _ = ledger.conditions(replace(asked, text=""))
+    return f"{_SETS} {_TEXTS_FOUND.format(others=others)} {_MATCHED}{_ENTRIES}{where})", params
+
+
+def _page(found: list[Movement], limit: int) -> Page:
     rows = found[:limit]
     return Page(rows, rows[-1].seq if len(found) > limit else None)
 
 
 def export(account_id: int, asked: Filter = Filter()) -> Iterator[Movement]:  # noqa: B008
     """Every movement that `movements` would show over all its pages, newest first, in bounded memory."""
-    where, params = ledger.conditions(asked, None, _SEARCHED)
-    yield from db.stream(f"{_MOVEMENTS}{where} order by e.seq desc", 5_000, account_id=account_id, **params)
+    where, params = ledger.conditions(asked)
+    newest = f"{_MOVEMENTS}{where} order by e.seq desc"
+    if asked.text:
+        matched, params = _all_matched(asked)
+        newest = f"{matched} {_MOVEMENTS}{_OF_MATCHED}"
+    yield from db.stream(newest, 5_000, account_id=account_id, **params)
 
 
 def totals(account_id: int, asked: Filter = Filter(), newest: Movement | None = None) -> ledger.Totals:  # noqa: B008
@@ -119,9 +149,8 @@ def totals(account_id: int, asked: Filter = Filter(), newest: Movement | None = 
         return ledger.Totals(newest.seq, newest.credited_after, newest.credited_after - newest.balance_after)
     if asked.only_days:
         return ledger.totals(account_id, asked)
-    where, params = ledger.conditions(asked, None, _SEARCHED)
-    source = _DOCUMENTED if asked.text else _KINDS if asked.kind else _ENTRIES
-    return ledger.Totals(*db.rows(_SUMS + source + where, account_id=account_id, **params)[0])
+    matched, params = _all_matched(asked)
+    return ledger.Totals(*db.rows(f"{matched}{_SUMS}", account_id=account_id, **params)[0])
 
 
 _STATE = """
@@ -147,7 +176,7 @@ order by kind desc
 _ENTRIES = "\nfrom entries e"
 # The transfers are looked up one by one, which `offset 0` insists on: where the planner may join them
 # it scans everybody's, as soon as an account has some thousand entries.
-_KINDS = """
+_TEXTS = """
 from entries e
 join lateral (select * from transfers where id = e.transfer_id offset 0) t on true"""
 _DOCUMENTED = """
@@ -159,24 +188,74 @@ left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (
 _MOVEMENTS = f"""
 select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after,
   case when p.id is null and t.payment_id is not null and t.refund_id is null then '' else t.reference end as reference, t.id as transfer_id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
-  coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
+  coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method,
+  case when t.kind = 'charge' then b.allowance end as bonus{_DOCUMENTED}"""
 
 _SUMS = """
-select count(*) as count, coalesce(sum(e.amount) filter (where e.amount > 0), 0)::bigint as incoming,
-  coalesce(-sum(e.amount) filter (where e.amount < 0), 0)::bigint as outgoing"""
+select count(*) as count,
+  coalesce(sum(amount) filter (where amount > 0), 0)::bigint as incoming,
+  coalesce(-sum(amount) filter (where amount < 0), 0)::bigint as outgoing
+from matched"""
+_MATCHED = """matched as materialized (
+  select e.seq, e.amount"""
+_OF_MATCHED = """
+where e.account_id = %(account_id)s
+  and e.seq in (select seq from matched)
+order by e.seq desc"""
+_NEWEST_AND_SUMS = f"""
+select newest.*, sums.*
+from ({_SUMS}
+) sums
+left join (
+  {_MOVEMENTS}
+  where e.account_id = %(account_id)s
+    and e.seq in (select seq from matched order by seq desc limit %(limit)s)
+) newest on true
+order by newest.seq desc"""  # noqa: S608 - constants
 
-# Whatever stands on a document, in a mail or on the processor's page finds its row.
-_SEARCHED = (
-    *ledger.SEARCHED,
-    "b.invoice_number ilike %(pattern)s",
-    "b.proforma_number ilike %(pattern)s",
-    "b.payment_reference = %(compact)s",
-    "p.method_label ilike %(pattern)s",
-    "length(%(text)s) > 11 and starts_with(p.public_id, %(text)s)",  # a history shows its beginning
-    "p.gateway_reference = %(text)s",
-    # Without the offset the planner reads everybody's documents first.
-    "exists (select from documents d where d.bill_id = b.id and d.number ilike %(pattern)s offset 0)",
+# Whatever stands on a document, in a mail or on the processor's page finds its row. Bills and payments
+# are searched once each, before the movements, and not again for every movement.
+_SETS = """
+with named_bills as materialized (
+  select b.id
+  from bills b
+  where b.customer_id = (select customer_id from accounts where id = %(account_id)s)
+    and (
+      b.invoice_number ilike %(pattern)s
+      or b.proforma_number ilike %(pattern)s
+      or b.payment_reference = %(compact)s
+      or exists (
+        -- Without the offset the planner reads everybody's documents first.
+        select from documents d where d.bill_id = b.id and d.number ilike %(pattern)s offset 0
+      )
+    )
+), named_payments as materialized (
+  select p.id,
+    p.method_label ilike %(pattern)s
+      -- A history shows the beginning of a payment's number.
+      or (length(%(text)s) > 11 and starts_with(p.public_id, %(text)s))
+      or coalesce(p.gateway_reference = %(text)s, false) as named,
+    p.bill_id in (select id from named_bills) as of_named_bill
+  from payments p
+  where p.customer_id = (select customer_id from accounts where id = %(account_id)s)
+    and p.payer_id = p.customer_id
+),"""
+_OF_NAMED = (
+    "t.bill_id in (select id from named_bills)",
+    "t.payment_id in (select id from named_payments where named)",
+    "t.bill_id is null and t.payment_id in (select id from named_payments where of_named_bill)",
 )
+_SEARCHED = (*ledger.SEARCHED, *_OF_NAMED)
+"""Conditions that end as soon as the newest of them are found: each transfer is looked up by itself."""
+_TEXTS_FOUND = f"""
+texts as materialized (
+  select t.id
+  from transfers t
+  where t.id = any(array(select e.transfer_id from entries e{{others}}))
+    and ({" or ".join((*ledger.SEARCHED_TEXTS, *_OF_NAMED))})
+),"""  # noqa: S608 - constants
+_FOUND = ("e.transfer_id in (select id from texts)", ledger.SEARCHED_AMOUNT)
+"""The same of all of them: their transfers are read in one go."""
 
 _LOTS = """
 select id, transfer_id, payment_id, kind, paid, paid_currency, credited, remaining, currency, created_at, expires_at, frozen_reason, note
