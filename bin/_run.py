@@ -94,7 +94,7 @@ def _refuse_busy(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        if (error.errno or 0) < 0 or error.errno == errno.EADDRNOTAVAIL:  # below zero: of a name's look-up
             said = f"HOST={host} is no address of this machine: give 127.0.0.1, 0.0.0.0 for all of its"
             raise StartError(f"{said} addresses, or one of them.") from error
         reasons = {errno.EADDRINUSE: "another program listens there", errno.EACCES: "only root may listen there"}

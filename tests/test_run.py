@@ -118,6 +118,9 @@ def test_a_busy_port_is_one_sentence(start):
     ("environ", "sentence"),
     [
         ({"PORT": "http"}, "PORT=http is not a port"),
+        ({"HOST": "999.1.1.1"}, "HOST=999.1.1.1 is not an address"),
+        ({"HOST": "nowhere.invalid"}, "HOST=nowhere.invalid is no address of this machine"),
+        ({"HOST": "203.0.113.5"}, "HOST=203.0.113.5 is no address of this machine"),
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL must begin with postgresql://"),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}, "The database does not answer"),
         ({"DATABASE_URL": "postgresql://x", "STRIPE_SECRET_KEY": "sk_test_1"}, "STRIPE_WEBHOOK_SECRET is empty"),
