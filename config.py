@@ -4,7 +4,9 @@ import difflib
 import ipaddress
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -40,6 +42,11 @@ PROCESSORS: Final[Mapping[str, tuple[str, ...]]] = {
 """What switches each processor on, and what it cannot do without then."""
 VIES: Final = "https://ec.europa.eu/taxation_customs/vies/rest-api"
 ECB_FEED: Final = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml"
+CURRENCIES: Final = (
+    *("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD"),
+    *("JPY", "KWD"),
+)
+"""What customers may pay in."""
 LOCALES: Final = ("en_GB", "en", "de", "fr", "pl", "nl", "es", "it", "cs", "pt")
 """The languages a reader may choose."""
 SELLER_EMAIL: Final = "billing@northbyte.example"
@@ -195,7 +202,7 @@ class Settings:
     web_workers: int = 2
     web_threads: int = 3
     request_timeout_s: int = 20
-    currencies: tuple[str, ...] = ("EUR", "USD", "PLN", "GBP", "CHF", "CZK", "SEK", "NOK", "DKK", "HUF", "RON", "CAD", "AUD", "JPY", "KWD")
+    currencies: tuple[str, ...] = CURRENCIES
     testing: bool = False
 
     def bank_account(self, currency: str) -> BankAccount | None:
@@ -262,7 +269,7 @@ def given() -> dict[str, str]:
     Empty values count as absent, but for those of the seller that say: there is none.
     """
     whole = {**_read(PROJECT / ".env"), **os.environ}
-    return {name: value for name, value in whole.items() if value or name in _MAY_BE_EMPTY}
+    return {name: value for name, value in whole.items() if value.strip() or name in _MAY_BE_EMPTY}
 
 
 def _kept() -> dict[str, str]:
@@ -293,7 +300,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         secret_key_fallbacks=_old_secrets(environ),
         database_owner_url=_owner_database(environ.get("DATABASE_OWNER_URL", "")),
         database_role=_role(environ.get("DATABASE_ROLE", "client_area_app")),
-        base_url=environ.get("BASE_URL", f"http://localhost:{port(environ)}").rstrip("/"),
+        base_url=_base_url(environ.get("BASE_URL", f"http://localhost:{port(environ)}")),
         stripe_secret_key=environ.get("STRIPE_SECRET_KEY", ""),
         stripe_webhook_secret=environ.get("STRIPE_WEBHOOK_SECRET", ""),
         stripe_api_base=environ.get("STRIPE_API_BASE", STRIPE_API),
@@ -342,6 +349,23 @@ def port(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
+def host(environ: Mapping[str, str]) -> str:
+    """The address or name that a local start listens on. Raises `ConfigError`."""
+    text = environ.get("HOST", "127.0.0.1").strip()
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    if text.replace(".", "").isdecimal() or not _is_host(text):
+        said = f"HOST={text} is not an address: give 127.0.0.1, 0.0.0.0 for all of this machine's,"
+        raise ConfigError(f"{said} or one of its names.")
+    return text
+
+
+def _is_host(name: str) -> bool:
+    """Whether this can be the name of a host, in the letters that are sent."""
+    label = "[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+    return bool(len(name) <= 253 and re.fullmatch(rf"{label}(\.{label})*", name, re.IGNORECASE))
+
+
 def _count(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = environ.get(name, str(default))
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
@@ -372,12 +396,39 @@ def _metrics_token(token: str) -> str:
 
 
 def _database(url: str, name: str = "DATABASE_URL") -> str:
+    """The address of a database as SQLAlchemy and libpq both read it: of several servers, their
+    names and ports are written as parameters."""
     if not url:
         raise ConfigError("DATABASE_URL is not set: start with bin/run, which brings its own PostgreSQL, or name a server.")
-    for prefix in ("postgres://", "postgresql://", "postgresql+psycopg://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    raise ConfigError(f"{name} must begin with postgresql://: the ledger's guarantees live in PostgreSQL (15 or newer).")
+    rest = next((url.removeprefix(scheme) for scheme in _DATABASES if url.startswith(scheme)), None)
+    if rest is None:
+        raise ConfigError(f"{name} must begin with postgresql://: the ledger's guarantees live in PostgreSQL (15 or newer).")
+    parts = _split(f"postgresql://{rest}")
+    user, at, servers = parts.netloc.rpartition("@")
+    found = [_server(entry, name) for entry in servers.split(",")] if servers else []
+    if parts.fragment or (rest and not parts.netloc and not rest.startswith(("/", "?"))):
+        raise ConfigError(f"{name} is not an address of a database: {_CODES}")
+    if len(found) > 1:
+        hosts, ports = (",".join(words) for words in zip(*found, strict=True))
+        query = f"host={hosts}&port={ports}" + (f"&{parts.query}" if parts.query else "")
+        rest = f"{user}{at}{parts.path or '/'}?{query}"
+    return f"postgresql+psycopg://{rest}"
+
+
+_DATABASES: Final = ("postgres://", "postgresql://", "postgresql+psycopg://")
+_CODES: Final = "write postgresql://user:password@server/name, and @ : / ? # in a password as %40 %3A %2F %3F %23."
+
+
+def _server(entry: str, name: str) -> tuple[str, str]:
+    """Host and port of one server."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@]*)(?::([^:]*))?", entry)
+    if found is None:
+        raise ConfigError(f"{name} is not an address of a database: {_CODES}")
+    number = found[2] or "5432"
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+        said = f"{name} names a port that is none: a port is a number from 1 to 65535;"
+        raise ConfigError(f"{said} {_CODES}")
+    return found[1].strip("[]"), number
 
 
 def _owner_database(url: str) -> str:
@@ -387,6 +438,8 @@ def _owner_database(url: str) -> str:
 def _role(name: str) -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
         raise ConfigError(f"DATABASE_ROLE={name} is no name for a role: small letters, digits and _, up to 63.")
+    if name.startswith("pg_") or name in {"postgres", "public", "none"}:
+        raise ConfigError(f"DATABASE_ROLE={name} belongs to PostgreSQL: name a role for the app alone.")
     return name
 
 
@@ -464,6 +517,7 @@ def _seller(environ: Mapping[str, str]) -> Seller:
     elif seller.timezone not in available_timezones():
         said = f"SELLER_TIMEZONE={seller.timezone} is no time zone: give one of the IANA names, such as"
         raise ConfigError(f"{said} Europe/Berlin.")
+    _refuse_unprintable(seller)
     if not seller.brand:
         seller = replace(seller, brand=seller.legal_name)
     if seller.locale not in LOCALES:
@@ -473,6 +527,36 @@ def _seller(environ: Mapping[str, str]) -> Seller:
     if entered.get("vat_id") and seller.country:
         _refuse_vat_id(seller.country, seller.vat_id)
     return seller
+
+
+LONGEST_OF_SELLER: Final = 200
+"""Characters of one of the seller's fields on a document."""
+
+
+def _refuse_unprintable(seller: Seller) -> None:
+    """Refuse what would break a document or a page."""
+    for entry in fields(Seller):
+        if len(getattr(seller, entry.name)) > LONGEST_OF_SELLER:
+            said = f"SELLER_{entry.name.upper()} is longer than {LONGEST_OF_SELLER} characters"
+            raise ConfigError(f"{said}: it would not fit an invoice.")
+    if seller.accent and not _is_colour(seller.accent):
+        said = f"SELLER_ACCENT={seller.accent} is not a colour: give one, such as #2447a6, or two as"
+        raise ConfigError(f"{said} light-dark(#2447a6, #9db5f5).")
+    if seller.website:
+        _refuse_host("SELLER_WEBSITE", re.sub("^https?://", "", seller.website).partition("/")[0])
+
+
+_COLOUR: Final = (
+    r"(?:#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})"
+    r"|(?:oklch|oklab|lch|lab|rgba?|hsla?|hwb)\([0-9][0-9a-z.%,/ +-]*\))"
+)
+"""A colour of CSS in figures: a name might be misspelt."""
+
+
+def _is_colour(text: str) -> bool:
+    """Whether this is one colour of CSS, or two for light and dark."""
+    pair = rf"{_COLOUR}|light-dark\(\s*{_COLOUR}\s*,\s*{_COLOUR}\s*\)"
+    return re.fullmatch(pair, text, re.IGNORECASE) is not None
 
 
 _CAPITAL_ZONES: Final[Mapping[str, str]] = {
@@ -501,6 +585,8 @@ def _bank_accounts(environ: Mapping[str, str]) -> tuple[BankAccount, ...]:
 def read_accounts(text: str) -> tuple[BankAccount, ...]:
     """Accounts as BANK_ACCOUNTS writes them: five fields with "|" between them, the next account after ";". Raises `ConfigError`."""
     accounts = tuple(_bank_account(entry) for entry in text.split(";") if entry.strip())
+    if text and not accounts:
+        raise ConfigError("BANK_ACCOUNTS holds no account: give one, or leave the setting out.")
     if len({account.currency for account in accounts}) < len(accounts):
         raise ConfigError("BANK_ACCOUNTS names two accounts for one currency: one is printed on the bills, so one is possible.")
     return accounts
@@ -518,7 +604,29 @@ def _bank_account(entry: str) -> BankAccount:
         raise ConfigError(f"BANK_ACCOUNTS: {bic} is not a BIC: 8 or 11 letters and digits, such as COBADEFFXXX.")
     if not re.fullmatch(r"[A-Z]{3}", currency):
         raise ConfigError(f"BANK_ACCOUNTS: {currency} is not a currency: three capital letters, such as EUR.")
+    if currency not in CURRENCIES:
+        known = ", ".join(CURRENCIES)
+        raise ConfigError(f"BANK_ACCOUNTS: nobody can pay in {currency} here. There are {known}.")
+    if not is_iban(compact):
+        _refuse_account_number(number, bic[4:6])
+    if len(holder) > LONGEST_HOLDER:
+        raise ConfigError(f"BANK_ACCOUNTS: {holder} is longer than {LONGEST_HOLDER} characters, which banks cut off.")
     return BankAccount(currency, compact if is_iban(compact) else number, bic, holder, bank)
+
+
+LONGEST_HOLDER: Final = 70
+"""Characters of a holder's name in transfers (ISO 20022, and the codes of banking apps)."""
+
+
+def _refuse_account_number(number: str, country: str) -> None:
+    """Refuse what cannot be the number of an account without an IBAN, in the country of its bank."""
+    if country in _EU:
+        raise ConfigError(f"BANK_ACCOUNTS: {number} is not an IBAN, which every account in {country} has.")
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 /-]{2,32})[A-Za-z0-9]", number):
+        raise ConfigError(f"BANK_ACCOUNTS: {number} is not the number of an account: 4 to 34 letters and digits.")
+    if country == "US" and not BankAccount("USD", number, "", "", "").routing:
+        said = f"BANK_ACCOUNTS: {number} does not begin with a routing number (ABA): nine digits, the last"
+        raise ConfigError(f"{said} of which proves them, a blank, and the number of the account.")
 
 
 def _mark(path: str) -> str:
@@ -538,7 +646,8 @@ def _refuse_contradictions(settings: Settings, environ: Mapping[str, str]) -> No
     _refuse_half_processors(environ)
     _refuse_address(settings.base_url)
     _refuse_methods(settings.stripe_methods)
-    _refuse_mail(settings)
+    _refuse_keys(settings)
+    _refuse_mail(settings, "MAIL_FROM" if "MAIL_FROM" in environ else "SELLER_EMAIL")
     _refuse_outside("FX_URL", settings.fx_url, "change the rates")
     if settings.vies_url:
         _refuse_outside("VIES_URL", settings.vies_url, "say which companies are registered")
@@ -673,7 +782,10 @@ def _listed(words: list[str]) -> str:
 
 
 class _Asked(Mapping[str, str]):
-    """An environment that knows which names it was asked for: those are the settings there are."""
+    """An environment that knows which names it was asked for: those are the settings there are.
+
+    Blanks around a value are not part of it, and one of blanks alone is absent.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -681,7 +793,12 @@ class _Asked(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         self.names.add(name)
-        return self._environ[name]
+        value = self._environ[name].strip()
+        if any(unicodedata.category(char) == "Cc" for char in value):
+            raise ConfigError(f"{name} holds a line break or another control character: write it on one line.")
+        if not value and name not in _MAY_BE_EMPTY:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._environ)
@@ -699,12 +816,36 @@ def _refuse_misspelt(environ: _Asked) -> None:
             raise ConfigError(f"{name} is no setting. Did you mean {' or '.join(close)}? Rename it, or unset it.")
 
 
+def _base_url(text: str) -> str:
+    """BASE_URL as browsers write a page's origin: small letters, and no port where it is the usual one."""
+    parts = _split(text)
+    if parts.path.strip("/") or parts.query or parts.fragment or not parts.netloc or not _has_port(text):
+        return text
+    usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(usual) if usual else parts.netloc}"
+
+
 def _refuse_address(url: str) -> None:
     parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(url):
         raise ConfigError("BASE_URL must begin with https:// (or http:// for a local start), then the host's name and a port where it needs one.")
     if parts.path or parts.query or parts.fragment or parts.username is not None:
-        raise ConfigError(f"BASE_URL={url} must be {parts.scheme}:// and the host alone: the pages stand at its root.")
+        shown = "BASE_URL" if parts.username is not None else f"BASE_URL={url}"
+        raise ConfigError(f"{shown} must be {parts.scheme}:// and the host alone: the pages stand at its root.")
+    _refuse_host("BASE_URL", parts.hostname)
+
+
+def _refuse_host(name: str, hostname: str) -> None:
+    """Refuse what no program can look up."""
+    with suppress(ValueError):
+        ipaddress.ip_address(hostname)
+        return
+    if hostname.replace(".", "").isdecimal() or not _is_host(hostname):
+        with suppress(UnicodeError):
+            hint = hostname.encode("idna").decode()
+            if hint != hostname and _is_host(hint):
+                raise ConfigError(f"{name}: write the host {hostname} as it is sent: {hint}.")
+        raise ConfigError(f"{name}: {hostname} is not the name of a host, such as billing.example.com.")
 
 
 def _refuse_methods(methods: str) -> None:
@@ -715,9 +856,26 @@ def _refuse_methods(methods: str) -> None:
             raise ConfigError(f"STRIPE_METHODS names {name}, which is no method: {hint}")
 
 
-def _refuse_mail(settings: Settings) -> None:
-    if not re.fullmatch(r"[^@\s<>,;:\"()]+@[^@\s<>,;:\"()]+", settings.mail_from):
-        raise ConfigError(f"MAIL_FROM={settings.mail_from} is not an e-mail address: give one alone, such as billing@example.com.")
+def _refuse_keys(settings: Settings) -> None:
+    """Refuse what Stripe's dashboard shows beside the key and the secret that are asked for."""
+    if not settings.stripe_secret_key or not is_public(settings.stripe_api_base):
+        return
+    if not settings.stripe_secret_key.startswith(("sk_", "rk_")):
+        raise ConfigError("STRIPE_SECRET_KEY is not a secret key: it begins with sk_ or rk_.")
+    if not all(secret.startswith("whsec_") for secret in _by_comma(settings.stripe_webhook_secret)):
+        raise ConfigError("STRIPE_WEBHOOK_SECRET is not the signing secret of a webhook: it begins with whsec_.")
+
+
+def _by_comma(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _refuse_mail(settings: Settings, sender: str) -> None:
+    for name, address in ((sender, settings.mail_from), ("SELLER_EMAIL", settings.seller.email)):
+        if address and not re.fullmatch(r"[^@\s<>,;:\"()]+@[^@\s<>,;:\"()]+", address):
+            raise ConfigError(f"{name}={address} is not an e-mail address: give one alone, such as billing@example.com.")
+        if not address.isascii():
+            raise ConfigError(f"{name}={address} has letters that mail servers refuse: a to z, and a domain as xn--….")
     if not settings.mail_url:
         return
     parts = _split(settings.mail_url)
@@ -726,9 +884,15 @@ def _refuse_mail(settings: Settings) -> None:
         hint = f" Did you mean {close[0]}://?" if close else ""
         raise ConfigError(f"MAIL_URL must begin with smtps://, smtp+starttls:// or smtp://, then the server's name.{hint}")
     if not _has_port(settings.mail_url):
-        raise ConfigError("MAIL_URL names a port that is none: give a number from 1 to 65535 after the server's name.")
+        raise ConfigError(f"MAIL_URL names a port that is none: give a number from 1 to 65535 after the server's name. {_MAIL_CODES}")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(f"MAIL_URL ends with the server and its port. {_MAIL_CODES}")
+    if bool(parts.username) != bool(parts.password):
+        raise ConfigError("MAIL_URL needs a user and a password before the @, or neither.")
+    _refuse_host("MAIL_URL", parts.hostname)
 
 
+_MAIL_CODES: Final = "In a password write @ : / ? # as %40 %3A %2F %3F %23."
 _MAIL_SCHEMES: Final = ("smtp", "smtps", "smtp+starttls")
 
 
@@ -746,6 +910,17 @@ def _refuse_outside(name: str, url: str, harm: str) -> None:
         raise ConfigError(f"{name}={url} must be an address that begins with https://.")
     if parts.scheme == "http" and is_public(url):
         raise ConfigError(f"{name}={url} must begin with https://: on its way anybody could {harm}.")
+    _refuse_odd_address(name, url)
+
+
+def _refuse_odd_address(name: str, url: str) -> None:
+    """Refuse what no program asks for, or would send along unseen."""
+    parts = _split(url)
+    if not _has_port(url):
+        raise ConfigError(f"{name} names a port that is none: give a number from 1 to 65535 after the host.")
+    if parts.username is not None or parts.fragment:
+        raise ConfigError(f"{name} must hold no user, password or #: keys have settings of their own.")
+    _refuse_host(name, parts.hostname or "")
 
 
 def _vies(environ: Mapping[str, str]) -> str:
@@ -755,9 +930,9 @@ def _vies(environ: Mapping[str, str]) -> str:
 
 def _yes(environ: Mapping[str, str], name: str) -> bool:
     text = environ.get(name, "off")
-    if text not in {*_ON, *_OFF}:
+    if text.lower() not in {*_ON, *_OFF}:
         raise ConfigError(f"{name}={text} is not possible: give on or off.")
-    return text in _ON
+    return text.lower() in _ON
 
 
 def _refuse_nobody(environ: Mapping[str, str]) -> None:
@@ -809,7 +984,7 @@ def _refuse_vat_id(country: str, vat_id: str) -> None:
 
 def _refuse_half_processors(environ: Mapping[str, str]) -> None:
     for switch, needed in PROCESSORS.items():
-        missing = [name for name in needed if not environ.get(name)]
+        missing = [name for name in needed if not _by_comma(environ.get(name, ""))]
         if environ.get(switch) and missing:
             raise ConfigError(f"{switch} is set but {missing[0]} is empty: payments could not be confirmed.")
         present = [name for name in needed if environ.get(name)]
@@ -822,4 +997,9 @@ def _refuse_half_processors(environ: Mapping[str, str]) -> None:
 def _refuse_plain_http(name: str, url: str) -> None:
     parts = _split(url)
     if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and not is_public(url)))):
-        raise ConfigError(f"{name}={url} must begin with https://: the key travels to it.")
+        shown = name if parts.username is not None else f"{name}={url}"
+        raise ConfigError(f"{shown} must begin with https://, then a host: the key travels to it.")
+    if url:
+        _refuse_odd_address(name, url)
+        if parts.query:
+            raise ConfigError(f"{name} must end with its path: questions are added to it.")

@@ -295,6 +295,7 @@ JOBS = (
     Job("warn-short", 6 * 3600, services.warn_short, "warns of renewals the balance will not cover", first_s=60),
     Job("warn-of-cards", 6 * 3600, services.warn_of_cards, "warns of cards that expire soon", first_s=90),
     Job("bring-over", 60, exchange.bring_over, "converts what reached an account in a currency it has left"),
+    Job("reissue-bills", 300, invoicing.reissue_due, "gives unpaid bills whose VAT changed a new pro forma"),
     Job("expire-bills", 600, invoicing.expire_due, "closes bills nobody paid"),
     Job("expire-bonuses", 600, payments.expire_bonuses, "takes back bonuses whose time is over"),
     Job("tidy", 3600, customers.tidy, "deletes old rate counters, used links and ended sessions"),

@@ -18,7 +18,7 @@ from typing import Any
 import config
 from app import clock, customers, db, invoicing, mail, payments, tax, wallet
 from app.customers import Customer
-from app.formats import formats
+from app.formats import Formats, formats
 from app.invoicing import Bill, Draft, Line, Settlement
 from app.money import Money
 
@@ -113,12 +113,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """One period that was paid: its days, what was taken, the invoice and the ledger transfer."""
+    """One period that was paid: its days, its price, the part of it that a bonus took off, the invoice and the ledger transfer."""
 
     service_id: int
     period_start: date
     period_end: date
     price: Money
+    bonus: Money
     invoice_number: str
     transfer_id: int
 
@@ -376,7 +377,7 @@ select s.id, s.public_id, s.customer_id, p.kind, p.name as plan, s.label, s.deta
   b.status as bill_status, b.closed_at as bill_closed_at, s.card_consented_at,
   b.months = w.months and b.currency = c.currency as billed,
   case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.id end as bill_id,
-  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.total end as total
+  case when b.status = 'unpaid' and b.months = w.months and b.currency = c.currency then b.net end as billed_net
 from services s
 join plans p on p.id = s.plan_id
 join customers c on c.id = s.customer_id
@@ -455,9 +456,8 @@ def _gross(row: db.Row, net: int | None) -> Money | None:
 
 
 def _price(row: db.Row) -> Money | None:
-    if row.total is not None:
-        return Money(row.total, row.currency)
-    return _gross(row, row.net)
+    """What the next period costs, with the VAT of today: of the bill that waits for it, else of the price."""
+    return _gross(row, row.net if row.billed_net is None else row.billed_net)
 
 
 def _rate(row: db.Row) -> Decimal:
@@ -527,11 +527,12 @@ def _renewed_before(service_id: int, period_start: date) -> Renewed:
     found = db.row(_RENEWED, id=service_id, start=period_start)
     if found is None:
         raise ServiceError("This service renews from another day now. Look at it again before you pay.")
-    return Renewed(service_id, period_start, found.period_end, Money(found.total, found.currency), found.invoice_number, found.transfer_id)
+    price, bonus = (Money(minor, found.currency) for minor in (found.price, found.bonus))
+    return Renewed(service_id, period_start, found.period_end, price, bonus, found.invoice_number, found.transfer_id)
 
 
 _RENEWED = """
-select r.period_end, r.transfer_id, b.total, b.currency, b.invoice_number from renewals r join bills b on b.id = r.bill_id
+select r.period_end, r.transfer_id, b.total + coalesce(b.allowance, 0) as price, coalesce(b.allowance, 0) as bonus, b.currency, b.invoice_number from renewals r join bills b on b.id = r.bill_id
 where r.service_id = %(id)s and r.period_start = %(start)s and r.transfer_id is not null
 """
 
@@ -836,10 +837,10 @@ def _charge(rows: Sequence[db.Row], word: str) -> list[Renewed]:
     bills = _bills(rows, periods, proforma=False)
     taken = wallet.spend_many([_spend(row, bill, period, word) for row, bill, period in zip(rows, bills, periods, strict=True)])
     now = clock.now()
-    paid = [(bill, Settlement(now, "Account balance", source="balance", transfer_id=spent.transfer_id)) for bill, spent in zip(bills, taken, strict=True)]
+    paid = [(bill, Settlement(now, "Account balance", source="balance", bonus=spent.from_bonus)) for bill, spent in zip(bills, taken, strict=True)]
     numbers = invoicing.settle_many(paid)
     done = [
-        Renewed(row.id, *period, Money(bill.total, bill.currency), number, spent.transfer_id)
+        Renewed(row.id, *period, bill.amount, Money(spent.from_bonus, bill.currency), number, spent.transfer_id)
         for row, period, bill, number, spent in zip(rows, periods, bills, numbers, taken, strict=True)
     ]
     _write_periods(rows, periods, bills, [renewed.transfer_id for renewed in done])
@@ -863,17 +864,27 @@ def _renewal_letter(customer: Customer, renewals: Sequence[tuple[db.Row, Renewed
             "label": row.label,
             "plan": row.plan,
             "until": write.long_date(renewed.period_end),
-            "price": write.money(renewed.price.minor, renewed.price.currency),
+            "price": _in_words(renewed.price - renewed.bonus, write),
             "number": renewed.invoice_number,
         }
         for row, renewed in renewals
     ]
-    total = sum((renewed.price for _, renewed in renewals[1:]), renewals[0][1].price)
-    context: dict[str, object] = {"name": customer.title or customer.email, "services": told, "total": write.money(total.minor, total.currency)}
+    price, bonus = (Money(sum(minors), renewals[0][1].price.currency) for minors in zip(*((each.price.minor, each.bonus.minor) for _, each in renewals), strict=True))
+    context: dict[str, object] = {
+        "name": customer.title or customer.email,
+        "services": told,
+        "total": _in_words(price - bonus, write),
+        "bonus": _in_words(bonus, write) if bonus else "",
+        "covered": price == bonus,
+    }
     # What was ordered and is paid for the first time is not renewed.
     context["first"] = any(row.paid_through < row.started_on for row, _ in renewals)
     papers = [mail.Stored(renewed.invoice_number, f"/invoices/{renewed.invoice_number}.pdf") for _, renewed in renewals]
     return mail.Letter("renewed", customer.email, customer.locale, f"renewed:{renewals[0][1].invoice_number}", customer.id, context, papers)
+
+
+def _in_words(money: Money, write: Formats) -> str:
+    return write.money(money.minor, money.currency)
 
 
 def _bill_short(short: Sequence[tuple[db.Row, int]], day: date) -> None:
@@ -961,10 +972,12 @@ def _next_period(row: db.Row) -> tuple[date, date]:
 
 
 def _bills(rows: Sequence[db.Row], periods: Sequence[tuple[date, date]], *, proforma: bool) -> list[Bill]:
-    """Each row's bill: the one that waits for this period already, else a new one."""
+    """Each row's bill: the one that waits for this period already, with the VAT of today, else a new one."""
     drafts = [_draft(row, period, proforma=proforma) for row, period in zip(rows, periods, strict=True) if row.bill_id is None]
     fresh = iter(invoicing.issue_many(drafts))
-    return [invoicing.lock(row.bill_id) if row.bill_id else next(fresh) for row in rows]
+    waiting = [invoicing.lock(row.bill_id) for row in rows if row.bill_id is not None]
+    waited_for = iter(invoicing.as_of(waiting, [clock.today()] * len(waiting)))
+    return [next(fresh if row.bill_id is None else waited_for) for row in rows]
 
 
 def _draft(row: db.Row, period: tuple[date, date], *, proforma: bool) -> Draft:

@@ -19,6 +19,7 @@ import stdnum.ch.vat
 import stdnum.eu.vat
 import stdnum.gb.vat
 from babel import Locale
+from babel.numbers import get_territory_currencies
 from stdnum import get_cc_module
 
 from app.money import Money
@@ -30,21 +31,26 @@ Category = Literal["S", "AE", "E", "O"]
 EU = frozenset(["AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"])
 
 # Inside a member state and outside its VAT area, told by the postcode: the Canaries, Ceuta and Melilla; Büsingen and
-# Heligoland; Livigno and Campione; the overseas parts of France. Territories with a country code of their own (GP, RE, AX …) are not in EU at all.
+# Heligoland; Livigno and Campione; the overseas parts of France (98000 is Monaco, which is taxed as France); Åland; Mount Athos; Greenland.
+# Territories with a country code of their own (GP, RE, AX …) are not in EU at all.
 # Northern Ireland (GB, VAT IDs with XI) is in the Union's VAT area for goods alone, so for us it lies outside.
 _OUTSIDE_BY_POSTCODE: Mapping[str, tuple[str, ...]] = {
     "ES": ("35", "38", "51", "52"),
     "DE": ("78266", "27498"),
     "IT": ("23041", "22061"),
-    "FR": ("97", "98"),
+    "FR": ("97", "984", "986", "987", "988"),
+    "FI": ("22",),
+    "GR": ("63086", "63087"),
+    "DK": ("39",),
 }
-# Inside the VAT area, with a standard rate of its own: Madeira and the Azores; Jungholz and the Kleinwalsertal.
+# Inside the VAT area, with a standard rate of its own: Madeira and the Azores; Jungholz and the Kleinwalsertal,
+# which have a German postcode as well.
 _REGIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "PT": {"PT-30": ("90", "91", "92", "93"), "PT-20": ("95", "96", "97", "98", "99")},
-    "AT": {"AT-MIT": ("6691", "6991", "6992", "6993")},
+    "AT": {"AT-MIT": ("6691", "6991", "6992", "6993", "87491", "87567", "87568", "87569")},
 }
-_TREATED_AS = {"MC": "FR"}
-"""Monaco is taxed as France."""
+_TREATED_AS = {"MC": "FR", "IM": "GB"}
+"""Monaco is taxed as France, the Isle of Man as the United Kingdom."""
 
 BUSINESS_STATES = frozenset({"valid", "confirmed"})
 """States of a VAT ID that prove a business: the register knows it, or a person of support looked at other proof."""
@@ -142,6 +148,19 @@ def rate(country: str, on: date) -> Decimal:
     if not found:
         raise LookupError(f"no VAT rate of {country or 'no country'} is known for {on}")
     return found[-1]
+
+
+_EURO_SINCE = {"BG": date(2026, 1, 1), "HR": date(2023, 1, 1)}
+"""Where CLDR does not know the euro yet, or names the old notes first while they were still taken."""
+
+
+def currency_of(country: str, on: date) -> str | None:
+    """The currency in which a country collects its VAT on a date; None for one we know none of."""
+    since = _EURO_SINCE.get(country)
+    if since and since <= on:
+        return "EUR"
+    tender = get_territory_currencies(country, on, on, tender=True)
+    return tender[0] if tender else None
 
 
 # VAT IDs, by their form: whether one is registered is for the Commission's VIES to say.

@@ -115,8 +115,8 @@ def spend(customer_id: int, numbers: range, movements: int) -> None:
         bills = invoicing.issue_many([Draft(customer_id, f"vps-{n % 9} · VPS NVMe-4", "EUR", (Line("VPS NVMe-4", 10_00 + n),), months=1, proforma=False) for n in billed])
         of = dict(zip(billed, bills, strict=True))
         revenue = ledger.account("revenue", "EUR")
-        spent = wallet.spend_many([_charge(customer_id, n, of.get(n), revenue) for n in numbers])
-        paid = [(of[n], Settlement(clock.now(), "Account balance", source="balance", transfer_id=one.transfer_id)) for n, one in zip(numbers, spent, strict=True) if n in of]
+        wallet.spend_many([_charge(customer_id, n, of.get(n), revenue) for n in numbers])
+        paid = [(of[n], Settlement(clock.now(), "Account balance", source="balance")) for n in numbers if n in of]
         invoicing.settle_many(paid)
 
 

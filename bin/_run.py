@@ -57,7 +57,7 @@ class StartError(RuntimeError):
 def start(parts: Sequence[str] = PARTS) -> None:
     """Everything in order; what was started is stopped in the opposite order."""
     given = config.given()
-    host, port = given.get("HOST", "127.0.0.1"), config.port(given)
+    host, port = config.host(given), config.port(given)
     if "web" in parts:
         _refuse_busy(host, port)
     with ExitStack() as house:
@@ -90,9 +90,13 @@ def start(parts: Sequence[str] = PARTS) -> None:
 
 
 def _refuse_busy(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port)).close()
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            said = f"HOST={host} is no address of this machine: give 127.0.0.1, 0.0.0.0 for all of its"
+            raise StartError(f"{said} addresses, or one of them.") from error
         reasons = {errno.EADDRINUSE: "another program listens there", errno.EACCES: "only root may listen there"}
         reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
         raise StartError(f"Port {port} on {host} cannot be used: {reason}. Choose another one: PORT={port + 1 if port >= UNPRIVILEGED else 8000} bin/run") from error
@@ -179,7 +183,7 @@ def _connect(settings: config.Settings) -> "psycopg.Connection[tuple[object, ...
     try:
         return psycopg.connect(settings.database_url.replace("+psycopg", "", 1), autocommit=True, connect_timeout=10)
     except psycopg.OperationalError as error:
-        raise StartError(f"The database does not answer: {str(error).strip()}") from error
+        raise StartError(f"The database does not answer: {' '.join(str(error).split())}") from error
 
 
 def _versions(connection: "psycopg.Connection[tuple[object, ...]]") -> set[object]:

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -18,6 +19,22 @@ from werkzeug.datastructures import MultiDict
 
 import config
 from app import audit, create_app, customers, db, gateways, ledger
+
+SLOW = frozenset({
+    "journeys", "test_benchmarks.py", "test_deploy.py", "test_kill_points.py", "test_kills.py", "test_postgres.py", "test_run.py",
+    "test_server.py", "test_slow.py", "test_static.py",
+})  # fmt: skip
+"""What `--fast` leaves out: browsers, killed and started programs, benchmarks, the readers of the whole code."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast` runs what tells most in the shortest time."""
+    parser.addoption("--fast", action="store_true", help="leave out browsers, killed and started programs, and benchmarks")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the slow tests of a fast run."""
+    return True if config.getoption("fast") and collection_path.name in SLOW else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

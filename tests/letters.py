@@ -4,7 +4,7 @@ from app import mail
 
 _PAYMENT = {
     "name": "Zofia Żuraw", "number": "INV-2026-000042", "paid": "€\xa01,250.00", "credited": "€\xa01,151.22", "paid_at": "4 Mar 2026, 14:03", "method": "Bank card", "rate": {}, "settled": "", "cleared": False, "rest": "",
-    "above": "", "bonus": "", "stays": "", "left": "", "from_balance": False, "what": "", "kept": "", "spare": False, "uncovered": False, "added": True, "for_another": False, "url": "http://localhost/invoices/INV-2026-000042", "attachments": ["i", "r"],
+    "above": "", "bonus": "", "stays": "", "left": "", "from_balance": False, "covered": False, "what": "", "kept": "", "spare": False, "uncovered": False, "added": True, "for_another": False, "url": "http://localhost/invoices/INV-2026-000042", "attachments": ["i", "r"],
 }  # fmt: skip
 _RATE = {"pay": "USD", "figure": "0.922815", "into": "EUR", "source": "ECB", "day": "3 Mar 2026", "held": False}
 _REFUND = {
@@ -61,7 +61,7 @@ _ACCESS = {"login": "zofia", "link": "http://localhost/verify/x", "email": "neu@
 
 def _renewed(count: int, *, first: bool = False) -> dict[str, object]:
     services = [{"label": f"vps-{n}", "plan": "VPS 4", "until": f"{n} April 2026", "price": f"€\xa023.8{n}", "number": f"INV-2026-00010{n}"} for n in range(1, count + 1)]
-    return {"name": "Zofia Żuraw", "services": services, "first": first, "total": "€\xa099.00", "attachments": ["i"] * count}
+    return {"name": "Zofia Żuraw", "services": services, "first": first, "total": "€\xa099.00", "bonus": "", "covered": False, "attachments": ["i"] * count}
 
 
 SAMPLES: dict[str, list[dict[str, object]]] = {
@@ -72,6 +72,8 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         _PAYMENT | {"number": "", "added": False, "attachments": []},
         _PAYMENT | {"bonus": "€\xa07.80", "stays": "€\xa08.90", "left": "€\xa09.05", "attachments": ["r"]},
         _PAYMENT | {"from_balance": True, "what": "vps-7 · VPS 4"},
+        _PAYMENT | {"from_balance": True, "bonus": "€\xa07.80"},
+        _PAYMENT | {"from_balance": True, "covered": True, "bonus": "€\xa07.80"},
     ],
     "funds_received": [_FUNDS, _FUNDS | {"by_link": True, "settled": "€\xa03.10", "left": "€\xa016.90"}, _FUNDS | {"by_link": True, "said": "Gustav"}],
     "refund_step": [
@@ -105,7 +107,12 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         *[_SAVED | {"state": state} for state in ("saved", "removed", "expires")],
         *[_SAVED | {"state": state, "services": "ds-12, vps-7"} for state in ("removed", "expires")],
     ],
-    "renewed": [*[_renewed(count) for count in (1, 2, 5)], *[_renewed(count, first=True) for count in (1, 2, 5)]],
+    "renewed": [
+        *[_renewed(count) for count in (1, 2, 5)],
+        *[_renewed(count, first=True) for count in (1, 2, 5)],
+        _renewed(1) | {"bonus": "€\xa07.80"},
+        _renewed(1) | {"bonus": "€\xa023.81", "covered": True},
+    ],
     "payment_held": [*[_HELD | {"state": state} for state in ("held", "returned", "back", "dismissed")], _HELD | {"state": "held", "amount": ""}],
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
     "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "This card cannot be charged any more."}],

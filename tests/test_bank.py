@@ -206,7 +206,7 @@ def test_what_cannot_be_converted_waits_and_can_be_booked_later(demo_customer: U
     data = camt([Transfer(425_15, structured=bill.payment_reference or "")], POLISH)
     report = take(data)
     assert (report.counts, balance(demo_customer), held("suspense", "PLN")) == ({"suspense": 1}, 0, 425_15)
-    assert "cannot be converted now" in report.waiting[0]
+    assert "There is no exchange rate yet" in report.waiting[0]
     publish_rates()
     (line,) = bank.unmatched()
     bank.match_by_hand(line.id, "anna", actor="sven", reason="its reference", number=bill.number)
@@ -713,7 +713,7 @@ def test_a_line_that_cannot_be_credited_waits_and_stops_nothing(demo_customer: U
     monkeypatch.setattr(payments, "take_in", strict)
     report = take(camt([Transfer(5_00, text="login anna"), paying(bill), Transfer(6_00, text="login anna")]))
     assert (report.counts, report.refused, balance(demo_customer), held("bank")) == ({"matched": 2, "suspense": 1}, [], 106_00, -111_00)
-    assert [line.reason for line in bank.unmatched()] == ["It could not be credited: no."]
+    assert [line.reason for line in bank.unmatched()] == ["It could not be credited. The application's log says why."]
 
 
 def test_what_is_not_booked_yet_is_left_for_later(bill: Bill):
@@ -914,7 +914,7 @@ def test_what_failed_inside_is_said_without_its_names(demo_customer: User, bill:
 
     monkeypatch.setattr(payments, "take_in", broken)
     (said,) = take(camt([paying(bill)])).waiting
-    assert said.endswith("It could not be credited: the application's log says why.")
+    assert said.endswith("It could not be credited. The application's log says why.")
 
 
 def test_an_mt940_in_sixteen_bits(demo_customer: User, bill: Bill):

@@ -124,7 +124,7 @@ def test_what_the_bank_did_not_carry_out_is_back_and_a_line_that_shows_it_after_
     assert (state(payout), wallet.state(demo_customer.customer_id).on_hold) == ("failed", 0)
     assert "Account closed" in refunds.case(payout).refund.steps[-1].note
     bank.import_file(camt([out(payout)]), "late.xml")
-    assert "was not to be paid" in db.scalar("select reason from bank_lines order by id desc limit 1")
+    assert db.scalar("select reason_code from bank_lines order by id desc limit 1") == "payout_not_due"
     assert refunds.payouts("EUR") == []
 
 

@@ -248,6 +248,32 @@ def test_a_second_payment_that_goes_back_does_not_refund_the_first(app: Flask, a
     assert invoicing.standing(now(bill)).code == "paid"
 
 
+def test_whatever_a_history_or_a_mail_names_finds_its_row(app: Flask, anna: User, browser: Browser) -> None:
+    payment, other = paid(app, topup(anna, eur("25"))), topup(anna, eur("26"))
+    assert anna.customer_id
+    refund = refunds.request(anna.customer_id, payment.public_id, eur("5"), "")
+    refunds.approve(refund, actor=SAM)
+    refunds.pay_out_due()
+    carry(app)
+    bill = payments.bill_of(payment)
+    shown = {step.reference for step in invoicing.timeline(bill) if step.reference and "…" not in step.reference}
+    assert {refund, payment.public_id, bill.proforma_number} <= shown
+    page = browser.get(f"/invoices/{bill.number}").text
+    short = payment.public_id[:16]
+    assert f"{short}<" in page, "its history shows the beginning alone"
+    for text in {*shown, short, refund.lower(), payment.gateway_reference or "", "4242", "visa"}:
+        found = [entry.number for entry in invoicing.search(anna.customer_id, Filter(q=text)).entries]
+        assert found == [bill.number], text
+    for text in ("pay_", "pay_00000000", "RF-999999", payment.public_id[:8]):
+        assert not invoicing.search(anna.customer_id, Filter(q=text)).entries, text
+    stranger = person("boris", profile=BERLIN)
+    assert not invoicing.search(stranger.customer_id or 0, Filter(q=refund)).entries
+    for text in (short, payment.public_id):
+        assert "€\u00a025.00" in browser.get(f"/transactions?q={text}").text, text
+    assert "No movement matches" in browser.get("/transactions?q=pay_").text
+    assert other.unpaid
+
+
 # Pages that were left open
 
 

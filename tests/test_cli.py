@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
@@ -56,6 +57,25 @@ def test_a_database_that_is_down_is_one_sentence(run, database_url):
             assert told.output.startswith("The database could not be used: ")
             assert len(told.output.splitlines()) == 1
     assert run("bank", "unmatched").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("upgrade",), ("downgrade",), ("current",)])
+def test_a_database_that_is_down_is_one_sentence_for_migrations_too(words: tuple[str]):
+    environ = {**os.environ, "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1,127.0.0.1:2/x", "SECRET_KEY": "k" * 32}
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", *words]
+    done = subprocess.run(command, cwd=HOUSE, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"The database could not be used: .+\n", done.stderr)
+    assert "hidden" not in done.stderr
+
+
+def test_flask_reads_no_env_file_and_advises_no_reader(tmp_path: Path):
+    (tmp_path / ".env").write_text("SECRET_KEY=x\n")
+    environ = {name: value for name, value in os.environ.items() if name != "FLASK_SKIP_DOTENV"}
+    (tmp_path / "app.py").write_text("import flask\n\napp = flask.Flask(__name__)\n")
+    command = [sys.executable, "-m", "flask", "routes"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 DOCS = [*HOUSE.glob("*.md"), *HOUSE.glob("docs/*.md"), HOUSE / ".env.example"]

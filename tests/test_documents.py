@@ -22,6 +22,7 @@ from app.invoicing import Line, files, paper, press
 from app.invoicing.press import Sheet
 from app.money import Money
 from tests.test_invoicing import card, pay, person, service, topup
+from tests.trade import fund
 
 FONTS = Path(press.STATIC) / "fonts"
 SCRIPTS = [
@@ -119,6 +120,18 @@ class TestSays:
         text = text_of(printed(bill, "receipt"))
         for words in ("Receipt", "$ 29.31", "Added to the balance € 25.00", "Visa ···· 4242", "1 USD = 0.8529 EUR", "ch_1", "UTC", f"not a VAT invoice; the invoice is {number}"):
             assert words in text
+
+    @pytest.mark.parametrize("kind", ["invoice", "receipt"])
+    def test_what_is_filed_says_nothing_of_the_balance(self, app, kind):
+        bill = service(person())
+        fund(bill.customer_id, 77_77)
+        content = content_of(from_balance(bill), kind)
+        assert not {"entry", "balance_after"} & content["payment"].keys()
+        older = {"entry": "ab" * 32, "balance_after": 77_77, "balance_currency": "EUR"}
+        for payment in (content["payment"], content["payment"] | older):
+            text = text_of(press.to_pdf(paper.sheet(content | {"payment": payment})))
+            assert "Account balance" in text
+            assert [word for word in ("Balance after", "Ledger", "77.77", "abab") if word in text] == []
 
     def test_names_are_text_and_nothing_else(self, app):
         hostile = "<b>Bold</b> {{7*7}} <script>alert(1)</script> & Söhne"

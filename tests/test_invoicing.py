@@ -70,7 +70,7 @@ def enter(bill: invoicing.Bill) -> None:
     )
     if not topup:
         earned = (ledger.account("revenue", bill.currency), bill.net)
-        taxed = (ledger.account("vat", bill.currency, key="PL"), bill.tax)
+        taxed = (ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax)
         counter = [line for line in (earned, taxed) if line[1]]
         wallet.spend(
             bill.customer_id,

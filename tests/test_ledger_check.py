@@ -181,6 +181,13 @@ def _vat_kept_as_revenue(bill):
     invoicing.settle(bill, card())
 
 
+def _vat_owed_to_another_country(bill):
+    wallet.credit(bill.customer_id, bill.amount, reference="in", kind="topup", counter=_from(bill))
+    counter = [(ledger.account("revenue", "EUR"), bill.net), (ledger.account("vat", "EUR", key="FR"), bill.tax)]
+    wallet.spend(bill.customer_id, bill.amount, reference="out", counter=counter, bill_id=bill.id)
+    invoicing.settle(bill, card())
+
+
 def _from(bill):
     return [(ledger.account("gateway", "EUR", key="test"), -bill.total)]
 
@@ -193,6 +200,7 @@ def _from(bill):
         (service, _charged_and_not_settled),
         (service, _charged_twice),
         (service, _vat_kept_as_revenue),
+        (service, _vat_owed_to_another_country),
     ],
 )
 def test_a_bill_that_the_ledger_does_not_bear_out_is_named(app, vandal, issue, work):

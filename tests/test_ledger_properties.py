@@ -113,8 +113,11 @@ class Books(RuleBasedStateMachine):
         reference = self.reference("charge")
         parts = purse.take(minor, self.now)
 
+        cheaper = data.draw(st.booleans())
+
         def verb():
-            counter = [(ledger.account("revenue", purse.currency), minor)]
+            revenue = ledger.account("revenue", purse.currency)
+            counter = (lambda bonus: [(revenue, minor - bonus)]) if cheaper else [(revenue, minor)]
             return wallet.spend(purse.id, Money(minor, purse.currency), reference=reference, counter=counter)
 
         if parts is None:

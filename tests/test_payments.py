@@ -919,8 +919,8 @@ def test_what_a_bonus_pays_stays_on_the_balance_and_the_mail_says_so(app: Flask,
         bill = invoicing.issue_service_bill(demo_customer.customer_id or 0, "vps-7", "EUR", [Line("VPS M", 10_00)])
         payments.take_in([payments.Arrival("x:1", bill.customer_id, bill.id, Money(20_00, "EUR"), clock.now())])
     text = db.scalar("select body_text from mails where kind = 'payment_confirmed' order by id desc limit 1")
-    assert "Your bonus paid €\xa05.00 of INV-" in text
-    assert "€\xa013.10 of it stays on your balance." in text
+    assert "Your bonus took €\xa05.00 off the price." in text
+    assert "€\xa013.10 of your payment stays on your balance." in text
     assert wallet.state(bill.customer_id).available == 13_10
 
 

@@ -513,8 +513,25 @@ def test_no_line_ends_between_a_number_and_its_unit(text: str, kept: str) -> Non
 
 
 def test_the_seller_s_accent_replaces_ours() -> None:
-    sheet = assets.Assets(accent="light-dark(#123456, #abcdef)").by_name["app.css"].body.decode()
-    assert sheet.endswith("@layer base{:root{--accent:light-dark(#123456,#abcdef)}}")
+    for accent, plain in (("#123456", "#123456"), ("light-dark(#123456, #abcdef)", "#123456"), ("oklch(0% 0 0)", "#000000")):
+        sheet = assets.Assets(accent=accent).by_name["app.css"].body.decode()
+        assert f"@layer base{{:root{{--accent:{plain}}}}}" in sheet
+        known = "@supports (color: light-dark(red,red)){:root{--accent:" + accent.replace(", ", ",") + "}}"
+        assert sheet.endswith(f"@layer base{{{known}}}") == (accent != plain)
+
+
+@pytest.mark.parametrize(
+    ("oklch", "shown"),
+    [
+        ("100% 0 0", "#ffffff"),
+        ("0% 0 0 / .35", "#00000059"),
+        ("62.7955% .257683 29.2339", "#ff0000"),
+        ("51.975% .17686 142.495", "#008000"),
+        ("45.201% .31321 264.052", "#0000ff"),
+    ],
+)
+def test_colours_are_the_same_where_oklch_is_unknown(oklch: str, shown: str) -> None:
+    assert assets.srgb(oklch) == shown
 
 
 def test_the_seller_s_mark_stands_in_the_place_of_ours(tmp_path: Path, settings: config.Settings) -> None:

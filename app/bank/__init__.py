@@ -4,7 +4,7 @@ What nobody can be named for waits in suspense, in sight. Files may overlap, com
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -112,8 +112,8 @@ class Report:
             self.counts[found.fate] = self.counts.get(found.fate, 0) + 1
             by_currency = self.sums.setdefault(found.fate, {})
             by_currency[found.line.currency] = by_currency.get(found.line.currency, 0) + found.line.amount
-            if found.fate == "suspense":
-                self.waiting.append(f"{found.line.says}: {reasons.sentence(found.why)}")
+            if found.why:
+                self.waiting.append(f"{found.line.says}: {found.why.sentence}")
 
     def follow(self, followed: Sequence[Followed]) -> None:
         """Count the lines of this file in of which it was still to be said what they are."""
@@ -155,7 +155,7 @@ class Waiting:
     sender_account: str
     remittance: str
     reason_code: str
-    note: str
+    reason_values: Mapping[str, str]
     kind: str
     file: str
     days: int
@@ -166,7 +166,8 @@ class Waiting:
     @property
     def reason(self) -> str:
         """Why it waits for whom it is of, as a sentence."""
-        return reasons.sentence(self.reason_code) if self.reason_code else self.note
+        why = reasons.kept(self.reason_code, self.reason_values)
+        return why.sentence if why else ""
 
     @property
     def why(self) -> str:
@@ -336,28 +337,28 @@ def _take_chunk(entries: Sequence[Booking], name: str, report: Report, memory: M
         _book(entries, name, report, memory)
     except psycopg.OperationalError:
         raise
-    except Exception as fault:
+    except Exception:
         if len(entries) > 1:
             half = len(entries) // 2
             _take_chunk(entries[:half], name, report, memory)
             _take_chunk(entries[half:], name, report, memory)
             return
         log.exception("A line of %s could not be credited.", name)
-        _park(entries, name, report, memory, f"It could not be credited: {reasons.plainly(fault)}.")
+        _park(entries, name, report, memory, reasons.NOT_CREDITED)
 
 
-def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory, why: str) -> None:
+def _park(entries: Sequence[Booking], name: str, report: Report, memory: Memory, why: reasons.Reason) -> None:
     """Book an entry without crediting it; if not even that can be done, list it."""
     try:
         _book(entries, name, report, memory, why)
     except psycopg.OperationalError:
         raise
-    except Exception as fault:
+    except Exception:
         log.exception("A line of %s could not be booked.", name)
-        report.refused += [f"{line.says}: it could not be booked: {reasons.plainly(fault)}." for line in entries[0].lines]
+        report.refused += [f"{line.says}: it could not be booked. The application's log says why." for line in entries[0].lines]
 
 
-def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory, uncredited: str = "") -> None:
+def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory, uncredited: reasons.Reason | None = None) -> None:
     with db.transaction():
         known.lock()
         found = memory.look(entries)
@@ -367,7 +368,7 @@ def _book(entries: Sequence[Booking], name: str, report: Report, memory: Memory,
 
 
 _UNMATCHED = """
-select l.id, l.booked_on, l.amount, l.currency, l.sender, l.sender_account, coalesce(nullif(l.structured, '') || ' ', '') || l.remittance as remittance, l.reason_code, l.reason, l.kind,
+select l.id, l.booked_on, l.amount, l.currency, l.sender, l.sender_account, coalesce(nullif(l.structured, '') || ' ', '') || l.remittance as remittance, l.reason_code, l.reason_values, l.kind,
   l.file, greatest(0, %(today)s - l.booked_on) as days, r.number as back, r.state = 'approved' as approved,
   (select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = r.number) as back_file
 from bank_lines l left join bank_returns r on r.line_id = l.id and r.state in ('requested', 'approved')
@@ -419,7 +420,7 @@ def match_by_hand(line_id: int, login: str, *, actor: str, reason: str, number: 
             return f"Your decision is kept. A second person must confirm this.{f' {approvals.ALONE}' if said.limited else ''}"
         (outcome,) = payments.take_in(booking.arrivals(line_id, money, whose, line.deducted))
         if isinstance(outcome, str):
-            raise BankError(reasons.sentence(outcome))
+            raise BankError(reasons.Reason(outcome).sentence)
         booking.mark([(line_id, outcome, whose.rule)], said.by, reason)
     return f"{money} is {f'credited for {number}' if number else f'on the balance of {login}'}."
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app import clock, db, ledger, payments
-from app.bank import doubts, reasons, told
+from app.bank import doubts, reasons
 from app.bank.keys import Booking, Line
 from app.bank.known import Found, Memory, Standing
 from app.bank.matching import Match, match
-from app.bank.payouts import NOT_OURS
-from app.bank.reasons import TO_FOLLOW
+from app.bank.reasons import ITEMISED, TO_FOLLOW, UNKNOWN_DEBIT, Reason
 from app.bank.statements import Detail
 from app.ledger import LedgerError
 from app.money import Money
@@ -23,14 +22,14 @@ from app.payments import Arrival, Credited
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` is the rule, or why it waits: a code of `reasons` or a sentence.
+    """What became of a line: matched, suspense, charge, returned, payout or duplicate; `why` it waits in suspense.
 
     One that is in suspense with `TO_FOLLOW` is no plain credit: `following` says what becomes of it, by its `id`.
     """
 
     line: Line
     fate: str
-    why: str = ""
+    why: Reason | None = None
     id: int = 0
 
 
@@ -52,13 +51,13 @@ class _New:
     @property
     def booked(self) -> Booked:
         """What became of it before anybody is credited."""
-        return Booked(self.line, "charge") if self.line.kind == "charge" else Booked(self.line, "suspense", TO_FOLLOW if self.follows else self.line.doubt or NOT_OURS)
+        return Booked(self.line, "charge") if self.line.kind == "charge" else Booked(self.line, "suspense", TO_FOLLOW if self.follows else self.line.doubt or UNKNOWN_DEBIT)
 
 
-def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = "") -> tuple[list[Booked], set[bytes]]:
+def book(found: Sequence[Found], memory: Memory, file: str, uncredited: Reason | None = None) -> tuple[list[Booked], set[bytes]]:
     """Book what is new and credit what can be matched; what became of each line, and the entries it was. Within a transaction, behind `known.lock`.
 
-    With a sentence in `uncredited` all that is new waits in suspense for that reason.
+    With a reason in `uncredited` all that is new waits in suspense for that reason.
     """
     known = [Booked(line, "duplicate") for entry in found if entry.standing and not entry.told for line in entry.booking.lines]
     fresh = _lines([entry for entry in found if entry.standing is None or entry.told], memory)
@@ -67,12 +66,12 @@ def book(found: Sequence[Found], memory: Memory, file: str, uncredited: str = ""
         return known, met
     fresh = _still_doubtful(fresh)
     ids = _write(fresh, file)
-    doubts.raise_for([(ids[new.key], new.whole.maybe, bool(new.line.doubt)) for new in fresh if new.whole.maybe or new.line.doubt == told.AGAIN])
+    doubts.raise_for([(ids[new.key], new.whole.maybe, bool(new.line.doubt)) for new in fresh if new.whole.maybe or new.line.doubt == reasons.NOT_IN_OTHER_FILE])
     fates = {new.key: replace(new.booked, why=uncredited) if uncredited and new.line.kind != "charge" else new.booked for new in fresh}
     if not uncredited:
         incoming = [new for new in fresh if new.line.kind == "credit" and not new.follows]
         fates |= _credit(incoming, match([new.line for new in incoming]), ids)
-    waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.fate == "suspense"]
+    waiting = [(ids[key], fate.why) for key, fate in fates.items() if fate.why]
     reasons.write(waiting)
     return [*(replace(fates[new.key], id=ids[new.key]) for new in fresh), *known], met
 
@@ -93,7 +92,7 @@ def _still_doubtful(fresh: Sequence[_New]) -> list[_New]:
     sums = [line for new in fresh for line in new.whole.maybe if not new.line.doubt]
     waiting = doubts.still_wait(sums) if sums else set()
     gone = {new.key for new in fresh if new.whole.maybe and not new.line.doubt and not waiting.issuperset(new.whole.maybe)}
-    return [replace(new, line=replace(new.line, doubt=told.PART_OF_A_SUM)) if new.key in gone else new for new in fresh]
+    return [replace(new, line=replace(new.line, doubt=reasons.PERHAPS_PART)) if new.key in gone else new for new in fresh]
 
 
 def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:
@@ -101,7 +100,7 @@ def _write(fresh: Sequence[_New], file: str) -> dict[bytes, int]:
     postings = {new.key: posting for new in fresh for posting in [_arrival(new)] if posting}
     posted = dict(zip(postings, ledger.post_many(list(postings.values())), strict=True)) if postings else {}
     sums = [new.sum.lines[0] for new in fresh if new.sum]
-    db.execute("update bank_lines set state = 'split', reason_code = '', reason = 'Told in full since.' where id = any(%(ids)s)", ids=[row.id for row in sums])
+    db.execute("update bank_lines set state = 'split', reason_code = %(why)s, reason_values = '{}' where id = any(%(ids)s)", why=ITEMISED.code, ids=[row.id for row in sums])
     rows = [_row(new, posted[new.key].transfer_id if new.key in posted else new.sum.lines[0].transfer_id if new.sum else 0) for new in fresh]
     return {bytes(row.line_key): row.id for row in db.rows(_INSERT, rows=json.dumps(rows), file=file, now=clock.now())}
 
@@ -148,7 +147,7 @@ def _row(new: _New, transfer_id: int) -> dict[str, object]:
     }
 
 
-def _credit(fresh: Sequence[_New], matches: Sequence[Match | str], ids: Mapping[bytes, int]) -> dict[bytes, Booked]:
+def _credit(fresh: Sequence[_New], matches: Sequence[Match | Reason], ids: Mapping[bytes, int]) -> dict[bytes, Booked]:
     """Credit the lines that are matched."""
     found = [(new, whose) for new, whose in zip(fresh, matches, strict=True) if isinstance(whose, Match)]
     asked = [arrivals(ids[new.key], new.line.money, whose, new.line.detail.deducted) for new, whose in found]
@@ -174,7 +173,7 @@ def credit_again(line_id: int) -> bool:
     )
     line = Line(row.account, row.currency, row.kind, row.booked_on, row.amount, row.bank_reference, detail)
     (whose,) = match([line])
-    if isinstance(whose, str):
+    if isinstance(whose, Reason):
         return False
     first, *rest = payments.take_in(arrivals(line_id, line.money, whose, row.deducted))
     if isinstance(first, str):
@@ -192,11 +191,12 @@ where id = %(id)s
 """
 
 
-def _fate(line: Line, whose: Match | str, done: tuple[Match, Credited | str] | None) -> Booked:
-    if isinstance(whose, str) or done is None:
-        return Booked(line, "suspense", str(whose))
-    outcome = done[1]
-    return Booked(line, "suspense", outcome) if isinstance(outcome, str) else Booked(line, "matched", whose.rule)
+def _fate(line: Line, whose: Match | Reason, done: tuple[Match, Credited | str] | None) -> Booked:
+    if isinstance(whose, Reason):
+        return Booked(line, "suspense", whose)
+    if done is None or isinstance(done[1], Credited):
+        return Booked(line, "matched")
+    return Booked(line, "suspense", Reason(done[1]))
 
 
 def arrivals(line_id: int, received: Money, whose: Match, deducted: int) -> list[Arrival]:
@@ -240,7 +240,7 @@ from jsonb_to_recordset(%(rows)s::jsonb) as r (line_key text, entry_key text, en
 returning id, line_key
 """
 _MARK = """
-update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, reason = %(reason)s, reason_code = '', customer_id = r.customer_id, bill_id = r.bill_id, payment_id = r.payment_id,
+update bank_lines l set state = 'matched', rule = r.rule, actor = %(actor)s, reason = %(reason)s, reason_code = '', reason_values = '{}', customer_id = r.customer_id, bill_id = r.bill_id, payment_id = r.payment_id,
   matched_at = %(now)s
 from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, rule text, customer_id bigint, bill_id bigint, payment_id bigint) where l.id = r.id and l.state = 'suspense'
 """

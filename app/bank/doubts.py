@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from app import approvals, clock, db, ledger
-from app.bank import known
+from app.bank import known, reasons
 from app.money import Money
-
-SAME = "The same money as what is booked already."
-TOLD_IN_PARTS = "It may be the same money as transfers of that day that came one by one."
 
 
 class DoubtError(ValueError):
@@ -67,7 +64,13 @@ def raise_for(doubtful: Sequence[tuple[int, Sequence[int], bool]]) -> None:
         both = [*((line, waits) for line in lines), *((line, not waits) for line in maybe)]
         db.execute(_ADD, doubt=doubt, lines=[line for line, _ in both], waits=[side for _, side in both])
         if not waits:
-            db.execute("update bank_lines set reason = %(why)s, reason_code = '' where id = any(%(lines)s) and state = 'suspense'", why=TOLD_IN_PARTS, lines=list(maybe))
+            _explain(maybe, reasons.PERHAPS_SINGLES)
+
+
+def _explain(lines: Sequence[int], why: reasons.Reason) -> None:
+    """Write down why lines wait, of those that still do."""
+    waiting = db.rows(_IN_SUSPENSE, ids=list(lines))
+    reasons.write([(row.id, why) for row in waiting])
 
 
 def _begun(maybe: Sequence[int], *, waits: bool) -> int | None:
@@ -106,8 +109,7 @@ def are_two(line_id: int, *, actor: str, reason: str) -> str:
         if not said.reached:
             return "Your decision is kept. A second person must confirm this."
         _decide(found.id, "two", said.by, reason)
-        db.execute("update bank_lines set reason = %(why)s, reason_code = '' where id = any(%(ids)s) and state = 'suspense'", why=f"It is other money: {reason.strip()[:200]}",
-                   ids=[line.id for line in found.waiting])  # fmt: skip
+        _explain([line.id for line in found.waiting], reasons.OTHER_MONEY)
     return "They are two. It waits for its customer now."
 
 
@@ -177,7 +179,7 @@ def _check(found: Doubt) -> None:
 def _undo(line: Doubtful, actor: str) -> None:
     transfer = db.scalar("select transfer_id from bank_lines where id = %(id)s", id=line.id)
     ledger.reverse(transfer, f"bank:{line.id}:same", description="Told twice by the bank", actor=actor, posted_at=clock.now())
-    db.execute("update bank_lines set state = 'same', rule = 'same', reason = %(why)s, reason_code = '' where id = %(id)s", id=line.id, why=SAME)
+    db.execute(_SAME, id=line.id, why=reasons.SAME_MONEY.code)
 
 
 def _decide(doubt_id: int, state: str, actor: str, reason: str) -> None:
@@ -188,6 +190,12 @@ def _sum(lines: Sequence[Doubtful]) -> Money:
     return Money(sum(line.amount for line in lines), lines[0].currency)
 
 
+_IN_SUSPENSE = "select id from bank_lines where id = any(%(ids)s) and state = 'suspense'"
+_SAME = """
+update bank_lines
+set state = 'same', rule = 'same', reason_code = %(why)s, reason_values = '{}'
+where id = %(id)s
+"""
 _OPEN = """
 select d.id from bank_doubts d join bank_doubt_lines w on w.doubt_id = d.id
 where d.state = 'open' and w.waits and w.line_id = %(line)s order by d.id limit 1

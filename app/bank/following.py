@@ -11,21 +11,19 @@ import psycopg
 
 from app import db, ledger, payments, refunds
 from app.bank import known, payouts, reasons
-from app.bank.reasons import CAME_BACK, TO_FOLLOW
+from app.bank.reasons import CAME_BACK, ORIGINAL_NOT_FOUND, TO_FOLLOW, Reason
 from app.money import Money
 
 log = logging.getLogger(__name__)
 
-NOTHING_RETURNED = "It takes back a transfer that cannot be found."
-
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What became of a line: returned, payout or suspense with the sentence why."""
+    """What became of a line: returned, payout, or suspense with the reason."""
 
     line_id: int
     fate: str
-    why: str = ""
+    why: Reason | None = None
 
 
 def follow_all() -> list[Followed]:
@@ -35,16 +33,16 @@ def follow_all() -> list[Followed]:
 
 def due() -> list[int]:
     """Lines to follow: what left before what came back. A line that may be told twice is none."""
-    return [row.id for row in db.rows(_DUE, follow=TO_FOLLOW, back=CAME_BACK)]
+    return [row.id for row in db.rows(_DUE, follow=TO_FOLLOW.code, back=CAME_BACK.code)]
 
 
 def follow(line_id: int) -> Followed:
     """Book a line off as what it is, or say why it waits. Within a transaction, behind `known.lock`."""
-    line = db.rows("select kind, state, reason from bank_lines where id = %(id)s", id=line_id)[0]
+    line = db.rows("select kind, state from bank_lines where id = %(id)s", id=line_id)[0]
     if line.state != "suspense":
         return Followed(line_id, line.state)
     if line.kind == "return":
-        why = "" if _take_back(line_id) else NOTHING_RETURNED
+        why = None if _take_back(line_id) else ORIGINAL_NOT_FOUND
         fate = "returned"
     else:
         why = payouts.close(line_id) if line.kind == "debit" else payouts.come_back(line_id)
@@ -62,9 +60,9 @@ def _apart(line_id: int) -> Followed:
             return follow(line_id)
     except psycopg.OperationalError:
         raise
-    except Exception as fault:
+    except Exception:
         log.exception("Line %s could not be booked off.", line_id)
-        why = f"It could not be booked off: {reasons.plainly(fault)}."
+        why = reasons.NOT_CLASSIFIED
         with db.transaction():
             reasons.write([(line_id, why)])
         return Followed(line_id, "suspense", why)
@@ -98,7 +96,7 @@ where state = 'suspense' and (reason_code in (%(follow)s, %(back)s) or kind = 'r
 order by amount > 0, id
 """
 _MARK_RETURN = """
-update bank_lines set state = 'booked', rule = 'return', reason = '', reason_code = '', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
+update bank_lines set state = 'booked', rule = 'return', reason_code = '', reason_values = '{}', customer_id = %(customer)s, bill_id = %(bill)s, payment_id = %(payment)s where id = %(id)s
 """
 # The newest transfer of this amount that the return names: by the payer's reference, by the bank's, or by sender and text.
 _ORIGINAL = """

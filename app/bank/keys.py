@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
+from app.bank.reasons import BATCH_DIFFERS, Reason
 from app.bank.statements import Detail, Entry, Statement, compact
 from app.money import Money
 from app.remittance import CUT
 from config import BankAccount
 
-ODD_BATCH = "The transfers of this batch do not add up to what was booked."
 FEES = "Charges of the batch"
 
 
@@ -25,7 +25,7 @@ class Line:
     bank_reference: str
     detail: Detail
     returned: bool = False
-    doubt: str = ""
+    doubt: Reason | None = None
 
     @property
     def money(self) -> Money:
@@ -95,22 +95,22 @@ def bookings(statement: Statement, account: BankAccount, *, told_before: bool = 
         yield Booking(account.number, account.currency, entry.booked_on, entry.amount, entry.reference, lines, entry.names, entry.transfers, told_before=told_before)
 
 
-def _line(entry: Entry, detail: Detail, account: BankAccount, reference: str, doubt: str) -> Line:
+def _line(entry: Entry, detail: Detail, account: BankAccount, reference: str, doubt: Reason | None) -> Line:
     amount = entry.amount if detail.amount is None else detail.amount
     returned = entry.returned or detail.returned
     return Line(account.number, account.currency, _kind(entry, detail, amount), entry.booked_on, amount, detail.bank_reference or reference, detail, returned, doubt)
 
 
-def _split(entry: Entry) -> tuple[tuple[Detail, ...], str]:
+def _split(entry: Entry) -> tuple[tuple[Detail, ...], Reason | None]:
     """The transfers of an entry, and why they cannot be told apart, if so: then the entry is one line for a person to look at."""
     if len(entry.details) <= 1:
-        return entry.details or (Detail(entry.amount),), ""
+        return entry.details or (Detail(entry.amount),), None
     amounts = [detail.amount for detail in entry.details]
     known = sum(amount for amount in amounts if amount is not None)
     if None in amounts or 0 in amounts or entry.amount not in {known, known - entry.charges}:
-        return (Detail(entry.amount, remittance=" ".join(detail.remittance for detail in entry.details)[:500]),), ODD_BATCH
+        return (Detail(entry.amount, remittance=" ".join(detail.remittance for detail in entry.details)[:500]),), BATCH_DIFFERS
     fee = (Detail(entry.amount - known, remittance=FEES),) if entry.amount != known else ()
-    return entry.details + fee, ""
+    return entry.details + fee, None
 
 
 def _kind(entry: Entry, detail: Detail, amount: int) -> str:

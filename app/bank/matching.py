@@ -13,6 +13,7 @@ import config
 from app import db, payments, remittance
 from app.bank import reasons
 from app.bank.keys import Line
+from app.bank.reasons import Reason
 from app.bank.statements import compact
 from app.remittance import Mention
 
@@ -72,7 +73,7 @@ class _Named:
         return {bill.beneficiary_id for bill in self.bills.values()} | self.customers
 
 
-def match(lines: Sequence[Line]) -> list[Match | str]:
+def match(lines: Sequence[Line]) -> list[Match | Reason]:
     """For each line whose money it is, or why nobody can say, as a code of `reasons`. Reads only,
     in a handful of questions."""
     texts = [read(line) for line in lines]
@@ -86,7 +87,7 @@ def match(lines: Sequence[Line]) -> list[Match | str]:
     return [each or _by_sender(line, senders) for line, each in zip(lines, found, strict=True)]
 
 
-def _with_bills(lines: Sequence[Line], found: Sequence[Match | str | None]) -> list[Match | str | None]:
+def _with_bills(lines: Sequence[Line], found: Sequence[Match | Reason | None]) -> list[Match | Reason | None]:
     """Who names the login alone pays the one open bill of exactly that sum, if there is one."""
     by_login = {each.customer_id for each in found if isinstance(each, Match) and each.bill_id is None}
     bills = db.rows(_OPEN_OF, customers=sorted(by_login)) if by_login else []
@@ -94,7 +95,7 @@ def _with_bills(lines: Sequence[Line], found: Sequence[Match | str | None]) -> l
     fits: dict[tuple[int, int, str], list[int]] = {}
     for bill in bills:
         fits.setdefault((bill.customer_id, due[bill.id], bill.currency), []).append(bill.id)
-    whole: list[Match | str | None] = []
+    whole: list[Match | Reason | None] = []
     for line, each in zip(lines, found, strict=True):
         whole.append(each)
         if isinstance(each, Match) and each.bill_id is None:
@@ -170,7 +171,7 @@ def _rule(name: str, *, in_field: bool) -> str:
     return PROFORMA if name.startswith("PF") else NUMBER
 
 
-def _by_text(line: Line, named: _Named, due: Mapping[int, int]) -> Match | str | None:
+def _by_text(line: Line, named: _Named, due: Mapping[int, int]) -> Match | Reason | None:
     if line.doubt:
         return line.doubt
     if line.returned:
@@ -184,7 +185,7 @@ def _by_text(line: Line, named: _Named, due: Mapping[int, int]) -> Match | str |
     return _by_bill(line, named, due)
 
 
-def _by_bill(line: Line, named: _Named, due: Mapping[int, int]) -> Match | str:
+def _by_bill(line: Line, named: _Named, due: Mapping[int, int]) -> Match | Reason:
     """The one bill that is named as we write it; else the one that is open for exactly this sum."""
     if len(named.bills) == 1 and not named.respelled:
         (bill,) = named.bills.values()
@@ -229,7 +230,7 @@ class _Sender:
     bills: Sequence[int]
 
 
-def _by_sender(line: Line, senders: Mapping[tuple[str, int, str], _Sender]) -> Match | str:
+def _by_sender(line: Line, senders: Mapping[tuple[str, int, str], _Sender]) -> Match | Reason:
     found = senders.get((line.detail.sender_account, line.amount, line.currency))
     if found is None:
         return reasons.NAMES_NOTHING
@@ -275,6 +276,13 @@ from (
   select invoice_number, id from bills where invoice_number = any(%(names)s)
   union all
   select number, bill_id from documents where number = any(%(names)s) and kind = 'receipt'
+  union all
+  select former.name, f.id
+  from bills f
+  cross join unnest(f.former_names) as former (name)
+  where f.reissued_at is not null
+    and f.former_names && %(names)s::text[]
+    and former.name = any(%(names)s)
 ) n
 join bills b on b.id = n.id
 join customers c on c.id = b.beneficiary_id

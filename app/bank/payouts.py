@@ -11,7 +11,7 @@ from datetime import datetime
 import config
 from app import approvals, audit, clock, db, payments, refunds
 from app.bank import doubts, known, pain
-from app.bank.reasons import CAME_BACK
+from app.bank.reasons import CAME_BACK, UNKNOWN_DEBIT, Reason, about_payout
 from app.bank.statements import compact
 from app.money import Money
 from app.refunds import Payout
@@ -145,24 +145,28 @@ def _find(number: str) -> Payout | None:
 # What the statements tell of them
 
 
-def close(line_id: int) -> str:
-    """Close the payout, or the file of them, that a debit of the account is; else the sentence why it is none. Within a transaction."""
+def close(line_id: int) -> Reason | None:
+    """Close the payout, or the file of them, that a debit of the account is; else why it is none. Within a transaction."""
     line = db.rows(_LINE, id=line_id)[0]
     for number in _numbers(line):
         found = _find(number)
         if found:
             noted = found.stands == "left" and not db.scalar("select exists (select from bank_lines where payout = %(number)s and rule = 'payout')", number=number)
-            return _mismatch(line, found, "left" if noted else "due") or _leave(line, [found], noted=noted)
+            wrong = _mismatch(line, found, "left" if noted else "due")
+            if wrong is None:
+                _leave(line, [found], noted=noted)
+            return wrong
     for message in _MESSAGE.findall(line.text):
         numbers = [row.number for row in db.rows(_OF_FILE, message=message, total=-line.amount, currency=line.currency)]
         all_of_it = [found for number in numbers for found in [_find(number)] if found and found.stands == "due"]
         if all_of_it and len(all_of_it) == len(numbers):
-            return _leave(line, all_of_it)
-    return NOT_OURS
+            _leave(line, all_of_it)
+            return None
+    return UNKNOWN_DEBIT
 
 
-def come_back(line_id: int) -> str:
-    """Undo the payout that a credit of the account brings back; else the sentence why it waits. Within a transaction."""
+def come_back(line_id: int) -> Reason | None:
+    """Undo the payout that a credit of the account brings back; else why it waits. Within a transaction."""
     line = db.rows(_LINE, id=line_id)[0]
     for number in _numbers(line):
         found = _find(number)
@@ -175,10 +179,10 @@ def come_back(line_id: int) -> str:
             return wrong
         if number.startswith("BR-"):
             _step(number, "failed", "It came back.", "bank")
-            return f"{number} came back to us."
+            return about_payout("payout_came_back", number)
         refunds.came_back(number, "The bank sent it back to us.")
         _book(line.id, number, "payout came back")
-        return ""
+        return None
     return CAME_BACK
 
 
@@ -262,9 +266,6 @@ def _newest_file(number: str) -> str:
     return str(db.scalar("select f.message from bank_payouts p join bank_payout_files f on f.id = p.file_id where p.number = %(number)s order by f.id desc limit 1", number=number))
 
 
-NOT_OURS = "Money that left the account."
-
-
 def _numbers(line: db.Row) -> Iterator[str]:
     return (f"{kind}-{digits}" for kind, digits in _NUMBER.findall(line.text.upper()))
 
@@ -279,17 +280,18 @@ def named(text: str) -> frozenset[str]:
     return frozenset(numbers)
 
 
-def _mismatch(line: db.Row, found: Payout, stands: str) -> str:
+def _mismatch(line: db.Row, found: Payout, stands: str) -> Reason | None:
     if found.amount != Money(abs(line.amount), line.currency):
-        return f"It names {found.number}, which is {found.amount}."
+        return about_payout("payout_amount_differs", found.number, found.amount)
     if line.sender_account and line.sender_account != compact(found.iban):
-        return f"It names {found.number}, which goes to another account."
+        return about_payout("payout_account_differs", found.number)
     if found.stands != stands:
-        return f"It names {found.number}, which {'has left already' if found.stands == 'left' else 'was not to be paid'}."
-    return ""
+        left = found.stands == "left"
+        return about_payout("payout_left_before" if left else "payout_not_due", found.number)
+    return None
 
 
-def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
+def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> None:
     """Close payouts by the line they left by, all held before the first; `noted` where a person had said so before."""
     if not noted:
         refunds.hold_payouts([payout.number for payout in paid])
@@ -302,12 +304,14 @@ def _leave(line: db.Row, paid: Sequence[Payout], *, noted: bool = False) -> str:
             refunds.left(payout.number, reference)
         audit.record("payout.confirm", "payout", payout.number, reason=f"Bank's reference {reference}")
     _book(line.id, " ".join(payout.number for payout in paid), "payout")
-    return ""
 
 
 def _book(line_id: int, number: str, rule: str) -> None:
     db.execute(
-        "update bank_lines set state = 'booked', reason = '', reason_code = '', rule = %(rule)s, payout = %(number)s where id = %(id)s", id=line_id, rule=rule, number=number
+        "update bank_lines set state = 'booked', reason_code = '', reason_values = '{}', rule = %(rule)s, payout = %(number)s where id = %(id)s",
+        id=line_id,
+        rule=rule,
+        number=number,
     )
 
 

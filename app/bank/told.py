@@ -14,11 +14,10 @@ from app.bank import known, payouts
 from app.bank.keys import Booking, Line
 from app.bank.known import Standing
 from app.bank.matching import match
+from app.bank.reasons import NOT_IN_OTHER_FILE, PERHAPS_PART, PERHAPS_SINGLES, Reason
 
 FEW = 16
 """Transfers of which every choice is tried; of more only those that stand next to each other."""
-PART_OF_A_SUM = "It may be a part of what is in the books already as one sum."
-AGAIN = "Another file told the whole of this statement before, without it."
 
 
 @dataclass(slots=True)
@@ -133,8 +132,7 @@ def _new_sums(day: _Day) -> None:
             day.known += booking.lines
             day.become[number] = []
         else:
-            why = f"It may be the same money as {len(parts)} transfers of that day that are booked already."
-            day.become[number] = [_wait(booking, why, [part.source for part in parts])]
+            day.become[number] = [_wait(booking, PERHAPS_SINGLES, [part.source for part in parts])]
 
 
 def _old_sums(day: _Day) -> None:
@@ -153,7 +151,7 @@ def _old_sums(day: _Day) -> None:
         if sure or (all(booking.told_before for booking in bookings) and _adds_up(entry.amount, parts)):
             _merge(day, entry, [part.source for part in parts])
         else:
-            day.become |= {part.source: [replace(booking, maybe=(row.id,)) if entry.waits else _wait(booking, PART_OF_A_SUM, [row.id])]
+            day.become |= {part.source: [replace(booking, maybe=(row.id,)) if entry.waits else _wait(booking, PERHAPS_PART, [row.id])]
                            for part, booking in zip(parts, bookings, strict=True)}  # fmt: skip
 
 
@@ -169,10 +167,10 @@ def _again(day: _Day) -> None:
     left = [row.id for _, row in day.rows]
     for number, booking in day.open.items():
         if booking.told_before:
-            day.become[number] = [_wait(booking, AGAIN, left)]
+            day.become[number] = [_wait(booking, NOT_IN_OTHER_FILE, left)]
 
 
-def _wait(booking: Booking, why: str, lines: Iterable[int]) -> Booking:
+def _wait(booking: Booking, why: Reason, lines: Iterable[int]) -> Booking:
     waiting = tuple(replace(line, doubt=why, kind="debit" if line.kind == "charge" else line.kind) for line in booking.lines)
     return replace(booking, lines=waiting, maybe=tuple(lines))
 
@@ -192,7 +190,7 @@ def _may_be_told(entry: Standing, row: db.Row) -> bool:
 
 def _of_nobody(booking: Booking) -> bool:
     """Whether nothing in it names a customer: a sum that several paid bears nobody's name."""
-    return booking.transfers > 1 or isinstance(match([booking.lines[0]])[0], str)
+    return booking.transfers > 1 or isinstance(match([booking.lines[0]])[0], Reason)
 
 
 def _all_names(booking: Booking) -> frozenset[str]:

@@ -25,7 +25,7 @@ KIND_OF: Final = {"service": "invoice", "topup": "topup"}
 KIND_WORDS: Final = {"service": "services", "topup": "top-ups"}
 COLUMNS: Final = (
     *("Number", "Pro forma", "Invoice", "Receipt", "Kind", "Status", "Service or order", "Beneficiary", "Issued", "Due", "Paid on", "Period from", "Period to", "Months"),
-    *("Net", "VAT rate", "VAT", "Total", "Currency", "Credited", "Credited currency", "Method"),
+    *("Net", "VAT rate", "VAT", "Total", "Currency", "Credited", "Credited currency", "Method", "Bonus"),
 )
 NOT_NOW: Final = "The PDF is being prepared. Ask for it again in a few seconds."
 NO_FONT: Final = "This PDF has characters we cannot print yet, and support knows. It will be here as soon as it can be drawn right."
@@ -241,6 +241,7 @@ def _cells(rows: Iterator[invoicing.Exported]) -> Iterator[tuple[object, ...]]:
             *(row.paid_at and invoicing.day_in(row.paid_at, row.paid_zone), row.period_start, row.period_end, row.months),
             *(amounts[0], plain_rate(row.tax_rate), amounts[1], amounts[2], row.currency),
             *(Money(row.credited, row.credited_currency).decimal if row.credited is not None else None, row.credited_currency, row.method),
+            Money(row.bonus, row.currency).decimal if row.bonus else None,
         )
 
 

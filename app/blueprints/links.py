@@ -26,6 +26,7 @@ links = Blueprint("links", __name__)
 _MINUTE: Final = timedelta(minutes=1)
 _WHILE: Final = timedelta(minutes=10)
 NOT_NOW: Final = "This cannot be paid at the moment. Ask whoever sent you the link."
+CHANGED: Final = "The VAT changed. This is what is to pay now: check it, then pay."
 EXPIRED: Final = "The rate was held for 15 minutes, which are over. Here is the rate of this moment: look at it and pay again."
 LOCALE: Final = "en_GB"
 """How a payer without an account writes amounts and reads them."""
@@ -106,8 +107,11 @@ def leave(token: str) -> Response:
     except payments.QuoteExpired:
         return _bill_page(link, bill, 422, EXPIRED)
     except payments.NotPayable:
-        bill = _bill(link)
-        return _bill_page(link, bill, 422, NOT_NOW if method else "Choose one of the methods.") if bill.unpaid else web.go(link.path)
+        shown, bill = bill.number, _bill(link)
+        if not bill.unpaid:
+            return web.go(link.path)
+        problem = CHANGED if bill.number != shown else NOT_NOW if method else "Choose one of the methods."
+        return _bill_page(link, bill, 422, problem)
     except payments.ProcessorDown as down:
         return _bill_page(link, bill, 503, str(down), failed=method)
     if isinstance(handoff, Instructions):

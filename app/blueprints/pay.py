@@ -53,6 +53,8 @@ def choose(number: str) -> Response:
         return web.go(f"/invoices/{bill.number}/pay")
     if not bill.unpaid:
         return web.go(f"/invoices/{bill.number}")
+    if number in bill.former_names:
+        return web.go(f"/invoices/{bill.number}/pay")
     return _choices(bill)
 
 

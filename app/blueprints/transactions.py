@@ -21,7 +21,7 @@ transactions = Blueprint("transactions", __name__)
 PAGE: Final = 50
 ADDED_UP: Final = 2_000
 """Movements of a balance beyond which the sums of a filter come after the rows instead of with them."""
-CSV_COLUMNS: Final = ("Date", "Time", "Movement", "Description", "Document", "Method", "Amount", "Balance after", "Currency", "Reference")
+CSV_COLUMNS: Final = ("Date", "Time", "Movement", "Description", "Document", "Method", "Amount", "Balance after", "Currency", "Reference", "Bonus")
 SIGNS: Final = {
     **dict.fromkeys(("topup", "matched"), ("arrow-up", "credit")),
     **dict.fromkeys(("charge_refund", "refund_requested", "refund_sent", "refund_failed", "reversal"), ("undo-2", "")),
@@ -69,7 +69,7 @@ def index() -> Response:
         found, totals = wallet.found(account_id, asked, PAGE)
     else:
         found = wallet.movements(account_id, asked, before, PAGE) if account_id else wallet.Page([], None)
-    shown |= {"cells": _cells(found.rows, asked.currency), "following": _address(asked, place, before=str(found.next)) if found.next else ""}
+    shown |= {"cells": _cells(found.rows, asked.currency, with_bonus=place.kind == "wallet"), "following": _address(asked, place, before=str(found.next)) if found.next else ""}
     if before:
         return web.page("transactions/more.html", "more", **shown)
     if totals is None and not later:
@@ -115,14 +115,18 @@ def _totals(account_id: int | None, asked: Filter, newest: wallet.Movement | Non
     return wallet.totals(account_id, asked, newest) if account_id else ledger.Totals(0, 0, 0)
 
 
-def _cells(rows: Sequence[wallet.Movement], currency: str) -> list[tuple[str, ...]]:
-    """What stands in each row, formatted and safe to be written as it is: fifty rows cost a template ten times as much."""
+def _cells(rows: Sequence[wallet.Movement], currency: str, *, with_bonus: bool) -> list[tuple[str, ...]]:
+    """What stands in each row, formatted and safe to be written as it is: fifty rows cost a template ten times as much.
+
+    `with_bonus` names what a bonus took off the price of a charge; where the bonus itself is listed, its amount says so.
+    """
     write = web.writer()
     signs = [_sign(row) for row in rows]
     discs = {sign: _disc(*sign) for sign in set(signs)}
     return [
         (
-            discs[sign], escape(web.knit(row.description or KINDS[row.kind])), _link(row), *write.date_and_time(row.posted_at),
+            discs[sign], escape(web.knit(row.description or KINDS[row.kind])),
+            _link(row) + (f" · bonus {write.money(row.bonus, currency)}" if with_bonus and row.bonus else ""), *write.date_and_time(row.posted_at),
             f"{row.posted_at.replace(tzinfo=None).isoformat('T', 'seconds')}Z", " credit" if row.amount > 0 else "", write.signed(row.amount, currency), write.amount(row.balance_after, currency),
         )
         for row, sign in zip(rows, signs, strict=True)
@@ -173,4 +177,5 @@ def _lines(found: Iterator[wallet.Movement], asked: Filter) -> Iterator[tuple[ob
     for row in found:
         at = row.posted_at.astimezone(zone)
         amounts = [Money(minor, asked.currency).decimal for minor in (row.amount, row.balance_after)]
-        yield at.date(), f"{at:%H:%M:%S}", KINDS[row.kind], row.description, row.document, row.method, *amounts, asked.currency, row.reference
+        bonus = Money(row.bonus, asked.currency).decimal if row.bonus else None
+        yield at.date(), f"{at:%H:%M:%S}", KINDS[row.kind], row.description, row.document, row.method, *amounts, asked.currency, row.reference, bonus

@@ -31,6 +31,7 @@ __all__ = [
     "Imported",
     "Offer",
     "RateUnavailable",
+    "Reference",
     "carried",
     "changes",
     "equivalents",
@@ -45,6 +46,7 @@ __all__ = [
     "offer",
     "quotable",
     "quoted",
+    "reference",
     "seal",
     "standing",
     "unseal",
@@ -99,6 +101,28 @@ class Equivalent:
     rate: Decimal
     rate_date: date
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What one currency is worth in another by the reference rates of one day, for papers; never
+    for moving money.
+
+    `rate` is how much of `quote` one unit of `base` buys. Where the euro is one of the two it is the
+    base, so that the rate is the published figure itself.
+    """
+
+    base: str
+    quote: str
+    rate: Decimal
+    rate_date: date
+    source: str
+
+    def convert(self, amount: Money) -> Money:
+        """An amount of one of the two in the other, rounded half up. Raises AmountError beyond any amount."""
+        if amount.currency == self.base:
+            return Money.rounded(_EXACT.multiply(amount.decimal, self.rate), self.quote)
+        return Money.rounded(_EXACT.divide(amount.decimal, self.rate), self.base)
 
 
 def offer(pay: Money, into: str) -> Offer:
@@ -221,11 +245,12 @@ def is_fresh(day: date) -> bool:
 def equivalents(amount: Money, currencies: Iterable[str]) -> list[Equivalent]:
     """About what an amount is in other currencies, at mid and rounded half up; those without a current rate are left out."""
     others = [code for code in currencies if code != amount.currency]
-    days = _days(sorted({amount.currency, *others} - {"EUR"}))
+    today = clock.today()
+    days = _days(sorted({amount.currency, *others} - {"EUR"}), today)
     found = []
     for into in others:
         try:
-            found.append(_equivalent(amount, into, _usable(days, amount.currency, into)))
+            found.append(_equivalent(amount, into, _usable(days, amount.currency, into, today)))
         except (RateUnavailable, AmountError):
             continue
     return found
@@ -235,6 +260,21 @@ def _equivalent(amount: Money, into: str, day: "_Day") -> Equivalent:
     exact = _EXACT.divide(_EXACT.multiply(amount.decimal, day.rates[into]), day.rates[amount.currency])
     rate = _EXACT.divide(day.rates[into], day.rates[amount.currency])
     return Equivalent(Money.rounded(exact, into), rate, day.rate_date, day.source)
+
+
+def reference(currency: str, into: str, on: date) -> Reference | None:
+    """The reference rate of a day: the newest published until its end. None where none is known for
+    it, or the newest is older than a conversion may use. One statement.
+    """
+    if not {currency, into} <= CURRENCIES.keys():
+        return None
+    try:
+        day = _usable(_days(sorted({currency, into} - {"EUR"}), on), currency, into, on)
+    except RateUnavailable:
+        return None
+    base, quote = (into, currency) if into == "EUR" else (currency, into)
+    rate = _EXACT.divide(day.rates[quote], day.rates[base])
+    return Reference(base, quote, rate, day.rate_date, day.source)
 
 
 _FIX = """
@@ -279,13 +319,13 @@ class _Day:
 
 
 def _pair(pay: str, into: str) -> _Day:
-    return _usable(_days(sorted({pay, into} - {"EUR"})), pay, into)
-
-
-def _days(currencies: Sequence[str]) -> list[_Day]:
-    """The days of the last fortnight, newest first; of one day, the ECB's own before a copy."""
     today = clock.today()
-    rows = db.rows(_RECENT, currencies=list(currencies), after=today - LOOK_BACK, today=today)
+    return _usable(_days(sorted({pay, into} - {"EUR"}), today), pay, into, today)
+
+
+def _days(currencies: Sequence[str], until: date) -> list[_Day]:
+    """The fortnight up to and with a day, newest first; of one day, the ECB's own before a copy."""
+    rows = db.rows(_RECENT, currencies=list(currencies), after=until - LOOK_BACK, until=until)
     one = {"EUR": Decimal(1)}
     return [_Day(row.source, row.rate_date, one | dict(zip(row.currencies, row.rates, strict=True)), frozenset(row.confirmed or ())) for row in rows]
 
@@ -294,19 +334,21 @@ _RECENT = """
 select source, rate_date, array_agg(currency::text order by currency) as currencies, array_agg(rate order by currency) as rates,
        array_agg(currency::text) filter (where confirmed) as confirmed
 from rates
-where currency = any(%(currencies)s) and rate_date > %(after)s and rate_date <= %(today)s
+where currency = any(%(currencies)s) and rate_date > %(after)s and rate_date <= %(until)s
 group by source, rate_date
 order by rate_date desc, source
 """
 
 
-def _usable(days: list[_Day], pay: str, into: str) -> _Day:
-    """The newest day with both rates, refused unless it is fresh and plausible beside the one before."""
+def _usable(days: list[_Day], pay: str, into: str, on: date) -> _Day:
+    """The newest day with both rates, refused unless it is fresh on that day and plausible beside
+    the one before.
+    """
     both = [day for day in days if pay in day.rates and into in day.rates]
     if not both:
         raise _unavailable(pay, into, "missing")
     newest = both[0]
-    if business_days(newest.rate_date, clock.today()) > STALE_AFTER:
+    if business_days(newest.rate_date, on) > STALE_AFTER:
         raise _unavailable(pay, into, "stale")
     before = next((day for day in both[1:] if day.source == newest.source), None)
     if before and any(_is_absurd(newest, before, code) for code in (pay, into)):

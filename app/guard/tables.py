@@ -65,7 +65,9 @@ TABLES: Final[dict[str, Table]] = {
     "number_series": _record("last"),
     "bills": _record(
         """
-        status invoice_number paid_at invoiced_at closed_at settled_by payment words
+        status proforma_number payment_reference former_names reissued_at invoice_number
+        seller buyer net tax total allowance allowance_net tax_category tax_rate tax_note
+        paid_at invoiced_at closed_at settled_by payment words
         """
     ),
     "bill_lines": HISTORY,
@@ -105,7 +107,7 @@ TABLES: Final[dict[str, Table]] = {
     # The bank.
     "bank_lines": _record(
         """
-        state reason reason_code rule actor customer_id bill_id payment_id matched_at returned_by
+        state reason reason_code reason_values rule actor customer_id bill_id payment_id matched_at returned_by
         payout
         """
     ),

@@ -5,17 +5,20 @@ dates of a series never run backwards for readers in different zones. A document
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import config
-from app import clock, db, remittance, tax
+from app import clock, db, fx, remittance, tax
 from app.invoicing import documents, series
-from app.invoicing.totals import Totals, total
+from app.invoicing.totals import Totals, lowered, total
 from app.money import Money
+
+log = logging.getLogger(__name__)
 
 DUE_AFTER = timedelta(days=14)
 
@@ -78,8 +81,9 @@ class Settlement:
     `source` is ``payment`` (money from outside) or ``balance``. `paid` is what the payer paid, where that is another currency than
     the bill's, `credited` what a top-up added to the balance, and `rate_note` the sentence about the rate. Where several payments
     paid it, `paid` and `credited` are of all of them, `last` and `last_credited` of the one that the receipt is for.
-    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it, `by_link` whether it came by a copied link. `transfer_id` is the ledger transfer that moved the payer's wallet: its
-    entry's hash and balance-after are printed.
+    `processor` is the processor's own id of it, `credit_id` the ledger transfer that credited it,
+    `by_link` whether it came by a copied link. `bonus` is the part of the price that bonus credit
+    covered, minor units of the bill's currency: the price falls by it.
     """
 
     paid_at: datetime
@@ -89,17 +93,21 @@ class Settlement:
     credited: Money | None = None
     rate_note: str = ""
     reference: str = ""
-    transfer_id: int | None = None
     last: Money | None = None
     last_credited: Money | None = None
     processor: str = ""
     credit_id: int | None = None
     by_link: bool = False
+    bonus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One bill as it was issued, and its state. Amounts in minor units of `currency`."""
+    """One bill as it was issued, and its state. Amounts in minor units of `currency`.
+
+    Once it is paid, `net`, `tax` and `total` are what is left after a bonus; `allowance` is what
+    the bonus took off, VAT included, and `allowance_net` the same without VAT.
+    """
 
     id: int
     customer_id: int
@@ -133,6 +141,37 @@ class Bill:
     po_number: str
     payment: dict[str, Any] | None
     lines: tuple[Line, ...]
+    allowance: int = 0
+    allowance_net: int = 0
+    made_out_to: dict[str, str] = field(default_factory=dict)
+    former_names: tuple[str, ...] = ()
+    """Numbers and references of its pro formas that another one replaced, oldest first."""
+    reissued_at: datetime | None = None
+
+    def less(self, bonus: int) -> "Bill":
+        """The bill with its price lowered by a bonus, in minor units, VAT included.
+
+        A bonus is given for nothing, so it is a price reduction and no payment. Raises BillError
+        for one that is more than the total, or a second one.
+        """
+        if not bonus:
+            return self
+        if self.allowance or not 0 < bonus <= self.total:
+            raise BillError(f"{self.number} cannot be {bonus} cheaper: it is {self.total}")
+        left = lowered(Totals(self.net, self.tax), self.tax_rate, bonus)
+        return replace(
+            self,
+            net=left.net,
+            tax=left.tax,
+            total=left.total,
+            allowance=bonus,
+            allowance_net=self.net - left.net,
+        )
+
+    @property
+    def replaces(self) -> str:
+        """The number of the pro forma that the present one replaced, or nothing."""
+        return next((name for name in reversed(self.former_names) if not name.startswith("RF")), "")
 
     @property
     def number(self) -> str:
@@ -208,13 +247,13 @@ with wanted as materialized (
   from jsonb_array_elements(%(drafts)s::jsonb) with ordinality as given (draft, position)
 ), bill as (
   insert into bills (id, customer_id, beneficiary_id, kind, proforma_number, payment_reference, title, currency, net, tax, total, tax_category, tax_rate, tax_note,
-    seller, buyer, locale, timezone, issued_at, due_at, period_start, period_end, months, po_number, words)
+    seller, buyer, locale, timezone, issued_at, due_at, period_start, period_end, months, po_number, words, made_out_to)
   overriding system value
   select w.id, r.customer_id, r.beneficiary_id, r.kind, r.proforma_number, r.payment_reference, r.title, r.currency, r.net, r.tax, r.total, r.tax_category, r.tax_rate, r.tax_note,
-    %(seller)s::jsonb, r.buyer, r.locale, r.timezone, %(now)s, r.due_at, r.period_start, r.period_end, r.months, r.po_number, r.words
+    %(seller)s::jsonb, r.buyer, r.locale, r.timezone, %(now)s, r.due_at, r.period_start, r.period_end, r.months, r.po_number, r.words, r.made_out_to
   from wanted w, jsonb_to_record(w.draft) as r (customer_id bigint, beneficiary_id bigint, kind text, proforma_number text, payment_reference text, title text, currency text,
     net bigint, tax bigint, total bigint, tax_category text, tax_rate numeric, tax_note text, buyer jsonb, locale text, timezone text, due_at timestamptz, period_start date,
-    period_end date, months integer, po_number text, words text)
+    period_end date, months integer, po_number text, words text, made_out_to jsonb)
   returning id
 ), line as (
   insert into bill_lines (bill_id, position, service_id, description, detail, quantity, unit_price, net, tax_rate, period_start, period_end)
@@ -249,7 +288,7 @@ def issue_many(drafts: Sequence[Draft]) -> list[Bill]:
 def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: datetime) -> Bill:
     seller = config.current().seller
     made_out_to = buyer.snapshot | dict(draft.made_out_to or {})
-    treatment, lines, sums = _taxed(draft, made_out_to, clock.day_of(now))
+    treatment, sums = _taxed(draft.kind, draft.lines, made_out_to, clock.day_of(now))
     if sums.total <= 0:
         raise BillError(f"a bill is for more than nothing, not {sums.total}")
     return Bill(
@@ -284,19 +323,19 @@ def _compose(draft: Draft, buyer: db.Row, proforma_number: str | None, now: date
         months=draft.months,
         po_number=buyer.po_number,
         payment=None,
-        lines=lines,
+        lines=draft.lines,
+        made_out_to=dict(draft.made_out_to or {}),
     )
 
 
-def _taxed(draft: Draft, buyer: dict[str, str], on: date) -> tuple[tax.Treatment, tuple[Line, ...], Totals]:
-    """How a draft is taxed, its lines (net), and what they add up to. A top-up carries no VAT."""
+def _taxed(kind: str, lines: Sequence[Line], buyer: dict[str, str], on: date) -> tuple[tax.Treatment, Totals]:
+    """How net lines are taxed and what they add up to. A top-up carries no VAT."""
     seller, party = config.current().seller, tax.Party(*(buyer[name] for name in ("country", "vat_id", "postcode", "vat_id_state", "kind")))
-    if draft.kind != "topup":
+    if kind != "topup":
         treatment = tax.treatment(seller, party, on, trust_unverified=config.current().reverse_charge_unverified)
-        return treatment, draft.lines, total((line.net for line in draft.lines), treatment.rate)
-    treatment = tax.for_topup()
-    (line,) = draft.lines
-    return treatment, draft.lines, Totals(line.net, 0)
+        return treatment, total((line.net for line in lines), treatment.rate)
+    (line,) = lines
+    return tax.for_topup(), Totals(line.net, 0)
 
 
 def _as_row(bill: Bill) -> dict[str, Any]:
@@ -329,6 +368,7 @@ _ROW = (
     "period_end",
     "months",
     "po_number",
+    "made_out_to",
 )
 
 
@@ -347,8 +387,10 @@ select b.id, b.customer_id, b.beneficiary_id, b.kind, b.status, b.proforma_numbe
   (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number,
   b.payment_reference, b.title, b.currency, b.net, b.tax, b.total, b.tax_category, b.tax_rate, b.tax_note, b.seller, b.buyer, b.locale, b.timezone, b.issued_at, b.due_at,
   b.paid_at, b.invoiced_at, b.closed_at, b.period_start, b.period_end, b.months, b.po_number, b.payment,
+  b.made_out_to, b.former_names, b.reissued_at,
   (select jsonb_agg(jsonb_build_object('description', l.description, 'unit_price', l.unit_price, 'quantity', l.quantity, 'detail', l.detail, 'service_id', l.service_id,
-      'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines
+      'period_start', l.period_start, 'period_end', l.period_end) order by l.position) from bill_lines l where l.bill_id = b.id) as lines,
+  coalesce(b.allowance, 0) as allowance, coalesce(b.allowance_net, 0) as allowance_net
 from bills b
 """
 
@@ -358,12 +400,18 @@ where b.customer_id = %(customer_id)s and b.beneficiary_id = %(beneficiary_id)s 
   and b.total = %(total)s and b.currency = %(currency)s and b.issued_at > %(since)s and b.buyer = {_SNAPSHOT} || %(made_out_to)s::jsonb and b.po_number = c.po_number
 order by b.id desc limit 1
 """  # noqa: S608 - constants
-_FIND = _BILL + "where b.customer_id = %(customer_id)s and (b.invoice_number = %(number)s or b.proforma_number = %(number)s)"
+_NAMED = """(
+  b.invoice_number = %(number)s
+  or b.proforma_number = %(number)s
+  or b.reissued_at is not null and b.former_names @> array[%(number)s]::text[]
+)"""
+"""Whether a bill has, or had, this number."""
+_FIND = f"{_BILL} where b.customer_id = %(customer_id)s and {_NAMED}"
 _LOCK = _BILL + "where b.id = any(%(bill_ids)s) order by b.id for no key update of b"
 
 
 def find(customer_id: int, number: str) -> Bill | None:
-    """A customer's own bill by its invoice or pro forma number. A stranger's, a wrong and a missing number are the same None."""
+    """A customer's own bill by its invoice or pro forma number, also one that another replaced. A stranger's, a wrong and a missing number are the same None."""
     found = db.row(_FIND, customer_id=customer_id, number=number)
     return _read(found) if found else None
 
@@ -394,7 +442,7 @@ def lock_many(bill_ids: Iterable[int]) -> dict[int, Bill]:
 
 def _read(row: db.Row) -> Bill:
     lines = tuple(Line(**{**plain, "period_start": _day(plain["period_start"]), "period_end": _day(plain["period_end"])}) for plain in row.lines)
-    return Bill(**{**row._asdict(), "lines": lines})
+    return Bill(**{**row._asdict(), "lines": lines, "former_names": tuple(row.former_names)})
 
 
 def _day(text: str | None) -> date | None:
@@ -404,9 +452,13 @@ def _day(text: str | None) -> date | None:
 _SETTLE = """
 with given as materialized (
   select r.* from jsonb_to_recordset(%(rows)s::jsonb) as r (id bigint, customer_id bigint, invoice_number text, receipt_number text, paid_at timestamptz, source text,
-    payment jsonb, invoice jsonb, receipt jsonb, credit_id bigint, total bigint, currency text)
+    payment jsonb, invoice jsonb, receipt jsonb, credit_id bigint, total bigint, currency text,
+    seller jsonb, buyer jsonb, net bigint, tax bigint, allowance bigint, allowance_net bigint,
+    tax_category text, tax_rate numeric, tax_note text)
 ), settled as (
-  update bills b set status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, invoiced_at = %(now)s, closed_at = null, settled_by = g.source, payment = g.payment,
+  update bills b set seller = g.seller, buyer = g.buyer, net = g.net, tax = g.tax, total = g.total,
+    allowance = g.allowance, allowance_net = g.allowance_net,
+    tax_category = g.tax_category, tax_rate = g.tax_rate, tax_note = g.tax_note, status = 'paid', invoice_number = g.invoice_number, paid_at = g.paid_at, invoiced_at = %(now)s, closed_at = null, settled_by = g.source, payment = g.payment,
     words = b.words || ' ' || lower(g.invoice_number)
   from given g where b.id = g.id and b.status in ('unpaid', 'expired', 'cancelled')
   returning b.id
@@ -420,16 +472,11 @@ with given as materialized (
 select id from settled
 """
 
-_ENTRIES = """
-select distinct on (e.transfer_id) e.transfer_id, encode(e.hash, 'hex') as hash, e.balance_after, e.currency
-from entries e join accounts a on a.id = e.account_id
-where a.kind = 'wallet' and e.transfer_id = any(%(ids)s) order by e.transfer_id, e.seq desc
-"""
-
 
 def settle(bill: Bill, settlement: Settlement) -> str:
     """Mark a bill paid, give it its invoice and its receipt, return the invoice number. Within a transaction, after the money moved.
 
+    The bill is as `as_of` gives it for the day of payment: its parties and tax are what the invoice says; `Settlement.bonus` lowers its price.
     An expired or cancelled bill that is paid late is settled too. Raises AlreadySettled for a paid one and BillError for a top-up
     out of the balance: nothing can be written then, the transaction has to fall.
     """
@@ -437,19 +484,26 @@ def settle(bill: Bill, settlement: Settlement) -> str:
 
 
 def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
-    """`settle` for many bills in three statements; the invoice numbers in the same order. Within a transaction."""
+    """`settle` for many bills in two statements; the invoice numbers in the same order. Within a transaction."""
     if not paid:
         return []
     _refuse_topups_from_balance(paid)
-    entries = _entries(settlement.transfer_id for _, settlement in paid)
     topups = sum(bill.kind == "topup" for bill, _ in paid)
     numbers, now = series.issue(["invoice", "topup_invoice", "receipt"], [len(paid) - topups, topups, len(paid)])
     invoices = {"service": iter(numbers["invoice"]), "topup": iter(numbers["topup_invoice"])}
+    cheaper = [(bill.less(settlement.bonus), settlement) for bill, settlement in paid]
+    home = _home_taxes(cheaper)
     settled = [
         replace(
-            bill, status="paid", invoice_number=next(invoices[bill.kind]), receipt_number=receipt, paid_at=settlement.paid_at, invoiced_at=now, payment=_facts(settlement, entries)
+            bill,
+            status="paid",
+            invoice_number=next(invoices[bill.kind]),
+            receipt_number=receipt,
+            paid_at=settlement.paid_at,
+            invoiced_at=now,
+            payment=_facts(settlement) | stated,
         )
-        for (bill, settlement), receipt in zip(paid, numbers["receipt"], strict=True)
+        for (bill, settlement), receipt, stated in zip(cheaper, numbers["receipt"], home, strict=True)
     ]
     rows = [_settled_row(bill) | {"credit_id": settlement.credit_id} for bill, (_, settlement) in zip(settled, paid, strict=True)]
     found = db.rows(_SETTLE, rows=json.dumps(rows), now=now)
@@ -472,7 +526,6 @@ def issue_payment_receipts(received: Sequence[tuple[Bill, Settlement]]) -> list[
 def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> list[str]:
     if not received:
         return []
-    entries = _entries(settlement.transfer_id for _, settlement in received)
     taken, now = series.issue(["receipt"], len(received))
     write = documents.link_receipt if kind == "link_receipt" else documents.payment_receipt
     rows = [
@@ -483,7 +536,7 @@ def _issue_receipts(kind: str, received: Sequence[tuple[Bill, Settlement]]) -> l
             "total": paid.minor,
             "currency": paid.currency,
             "transfer_id": settlement.credit_id,
-            "content": write(bill, number, _facts(settlement, entries), clock.day_of(now)),
+            "content": write(bill, number, _facts(settlement), clock.day_of(now)),
         }
         for (bill, settlement), number in zip(received, taken["receipt"], strict=True)
         for paid in [settlement.last or settlement.paid or bill.amount]
@@ -507,13 +560,7 @@ def _refuse_topups_from_balance(paid: Iterable[tuple[Bill, Settlement]]) -> None
             raise BillError(f"{bill.number} adds to the balance: it is paid from outside, never from the balance itself")
 
 
-def _entries(transfer_ids: Iterable[int | None]) -> dict[int, db.Row]:
-    ids = [transfer_id for transfer_id in transfer_ids if transfer_id is not None]
-    return {entry.transfer_id: entry for entry in db.rows(_ENTRIES, ids=ids)} if ids else {}
-
-
-def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]:
-    entry = entries.get(settlement.transfer_id or 0)
+def _facts(settlement: Settlement) -> dict[str, Any]:
     return {
         "source": settlement.source,
         "method": settlement.method_label,
@@ -529,9 +576,42 @@ def _facts(settlement: Settlement, entries: dict[int, db.Row]) -> dict[str, Any]
         "last": settlement.last.minor if settlement.last else None,
         "last_currency": settlement.last.currency if settlement.last else None,
         "last_credited": settlement.last_credited.minor if settlement.last_credited else None,
-        "entry": entry.hash if entry else "",
-        "balance_after": entry.balance_after if entry else None,
-        "balance_currency": entry.currency if entry else None,
+    }
+
+
+def _home_taxes(paid: Iterable[tuple[Bill, Settlement]]) -> list[dict[str, Any]]:
+    """For each bill what its invoice says of its VAT in the seller's currency; nothing where it is in that.
+
+    Article 230 of Directive 2006/112/EC: at the rate of the day the tax is due. One statement for
+    each pair of currencies and day.
+    """
+    country, rates = config.current().seller.country, dict[tuple[str, str, date], fx.Reference | None]()
+    stated: list[dict[str, Any]] = []
+    for bill, settlement in paid:
+        on = clock.day_of(settlement.paid_at)
+        home = tax.currency_of(country, on) if bill.tax else None
+        if home in (None, bill.currency):
+            stated.append({})
+            continue
+        pair = (bill.currency, home, on)
+        if pair not in rates:
+            rates[pair] = fx.reference(*pair)
+        stated.append({"home_tax": _home_tax(Money(bill.tax, bill.currency), home, on, rates[pair])})
+    return stated
+
+
+def _home_tax(vat: Money, home: str, on: date, rate: fx.Reference | None) -> dict[str, Any]:
+    """Plain values: the amount in minor units of `currency`, or that there was no rate on that day."""
+    said: dict[str, Any] = {"currency": home, "on": on.isoformat(), "amount": None}
+    if rate is None:
+        return said
+    return said | {
+        "amount": rate.convert(vat).minor,
+        "base": rate.base,
+        "quote": rate.quote,
+        "rate": f"{rate.rate.normalize():f}",
+        "rate_date": rate.rate_date.isoformat(),
+        "source": rate.source,
     }
 
 
@@ -549,13 +629,130 @@ def _settled_row(bill: Bill) -> dict[str, Any]:
         "receipt": documents.receipt(bill),
         "total": bill.total,
         "currency": bill.currency,
+        "seller": bill.seller,
+        "buyer": bill.buyer,
+        "net": bill.net,
+        "tax": bill.tax,
+        "allowance": bill.allowance,
+        "allowance_net": bill.allowance_net,
+        "tax_category": bill.tax_category,
+        "tax_rate": str(bill.tax_rate),
+        "tax_note": bill.tax_note,
     }
 
 
-_CANCEL = """
-update bills set status = 'cancelled', closed_at = %(now)s
-where customer_id = %(customer_id)s and (invoice_number = %(number)s or proforma_number = %(number)s) and status = 'unpaid'
+def as_of(bills: Sequence[Bill], days: Sequence[date]) -> list[Bill]:
+    """Bills as they would be made out on these days: today's parties, and the tax of each one's day. One statement; nothing is written.
+
+    What was sold, its net price and whatever its payer chose for it alone stay. So does the tax of
+    a bill whose buyer cannot be taxed any more, for instance without a country.
+    """
+    if not bills:
+        return []
+    buyers = {buyer.id: buyer.snapshot for buyer in db.rows(_BUYERS, ids=list({bill.customer_id for bill in bills}))}
+    return [_as_of(bill, buyers[bill.customer_id], day) for bill, day in zip(bills, days, strict=True)]
+
+
+def _as_of(bill: Bill, snapshot: dict[str, str], day: date) -> Bill:
+    buyer = snapshot | bill.made_out_to
+    try:
+        treatment, sums = _taxed(bill.kind, bill.lines, buyer, day)
+    except LookupError as unknown:
+        log.warning("%s keeps its tax: %s", bill.number, unknown)
+        return bill
+    return replace(
+        bill,
+        seller=asdict(config.current().seller) | {"timezone": bill.zone},
+        buyer=buyer,
+        tax=sums.tax,
+        total=sums.total,
+        tax_category=treatment.category,
+        tax_rate=treatment.rate,
+        tax_note=treatment.legal_note,
+    )
+
+
+def reissue(bill_ids: Iterable[int]) -> list[Bill]:
+    """Give unpaid bills that would ask for another total today a new pro forma, and return those. Within a transaction.
+
+    Numbers and references of the old ones go on finding them. The last to take numbers in its
+    transaction, as others take those of pro formas after all others.
+    """
+    held = [bill for bill in lock_many(bill_ids).values() if bill.unpaid and bill.proforma_number]
+    today = clock.today()
+    changed = [(bill, now) for bill, now in zip(held, as_of(held, [today] * len(held)), strict=True) if now.total != bill.total]
+    taken, at = series.issue(["proforma"], len(changed))
+    fresh = [
+        replace(
+            now,
+            proforma_number=number,
+            payment_reference=remittance.reference(bill.customer_id, number),
+            former_names=(*bill.former_names, *filter(None, (bill.proforma_number, bill.payment_reference))),
+            reissued_at=at,
+        )
+        for (bill, now), number in zip(changed, taken["proforma"], strict=True)
+    ]
+    if fresh:
+        db.execute(_REISSUE, rows=json.dumps([_reissued_row(bill) for bill in fresh]), now=at)
+    return fresh
+
+
+def reissue_due(chunk: int = 200) -> int:
+    """`reissue` every bill that needs it, as after a change of a rate or of a profile; how many. Opens the transactions."""
+    done, after = 0, 0
+    while bills := [_read(row) for row in db.rows(_UNPAID, after=after, limit=chunk)]:
+        after, today = bills[-1].id, clock.today()
+        outdated = [bill.id for bill, now in zip(bills, as_of(bills, [today] * len(bills)), strict=True) if now.total != bill.total]
+        if outdated:
+            with db.transaction():
+                done += len(reissue(outdated))
+    return done
+
+
+def _reissued_row(bill: Bill) -> dict[str, Any]:
+    row = {name: _plain(getattr(bill, name)) for name in (*_MADE_OUT, "id", "customer_id", "currency", "proforma_number", "payment_reference")}
+    return row | {"former_names": list(bill.former_names), "content": documents.proforma(bill)}
+
+
+_MADE_OUT = ("seller", "buyer", "tax", "total", "tax_category", "tax_rate", "tax_note")
+_UNPAID = _BILL + "where b.status = 'unpaid' and b.kind = 'service' and b.id > %(after)s order by b.id limit %(limit)s"
+_REISSUE = """
+with given as materialized (
+  select r.*
+  from jsonb_to_recordset(%(rows)s::jsonb) as r (
+    id bigint, customer_id bigint, currency text, proforma_number text, payment_reference text,
+    former_names text[], seller jsonb, buyer jsonb, tax bigint, total bigint, tax_category text,
+    tax_rate numeric, tax_note text, content jsonb
+  )
+), reissued as (
+  update bills b
+  set proforma_number = g.proforma_number,
+    payment_reference = g.payment_reference,
+    former_names = g.former_names,
+    reissued_at = %(now)s,
+    seller = g.seller,
+    buyer = g.buyer,
+    tax = g.tax,
+    total = g.total,
+    tax_category = g.tax_category,
+    tax_rate = g.tax_rate,
+    tax_note = g.tax_note,
+    words = b.words || ' ' || lower(g.proforma_number)
+  from given g
+  where b.id = g.id
+  returning b.id
+)
+insert into documents (bill_id, customer_id, kind, number, issued_at, total, currency, content)
+select g.id, g.customer_id, 'proforma', g.proforma_number, %(now)s, g.total, g.currency, g.content
+from given g
+join reissued using (id)
 """
+
+
+_CANCEL = f"""
+update bills b set status = 'cancelled', closed_at = %(now)s
+where b.customer_id = %(customer_id)s and {_NAMED} and b.status = 'unpaid'
+"""  # noqa: S608 - constants
 
 
 def cancel(customer_id: int, number: str) -> Bill | None:

@@ -23,9 +23,10 @@ VERSION = 1
 
 def proforma(bill: Bill) -> dict[str, Any]:
     """The content of an invoice for payment: what to pay, until when. It is not a VAT invoice."""
-    content = _content(bill, "proforma", bill.proforma_number or "", bill.issued_on, bill.zone)
+    issued_on = day_in(bill.reissued_at, bill.zone) if bill.reissued_at else bill.issued_on
+    content = _content(bill, "proforma", bill.proforma_number or "", issued_on, bill.zone)
     pay_url = f"{config.current().base_url}/invoices/{bill.proforma_number}/pay"
-    return content | {"due_on": bill.due_on.isoformat(), "pay_url": pay_url, "bank": _bank(bill)}
+    return content | {"due_on": bill.due_on.isoformat(), "pay_url": pay_url, "bank": _bank(bill), "replaces": bill.replaces}
 
 
 def _bank(bill: Bill) -> dict[str, Any] | None:
@@ -53,9 +54,10 @@ def payment_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on:
 
 def link_receipt(bill: Bill, number: str, payment: dict[str, Any], issued_on: date) -> dict[str, Any]:
     """The receipt of who paid by a copied link, with what its page shows: not a word of whose bill or balance it is."""
-    hidden = {"credited": None, "credited_currency": None, "rate_note": "", "entry": "", "balance_after": None, "balance_currency": None}
+    hidden = {"credited": None, "credited_currency": None, "rate_note": ""}
     content = payment_receipt(bill, number, payment | hidden, issued_on)
-    return content | {"kind": "link_receipt", "buyer": {}, "po_number": "", "lines": [], "locale": "en_GB"}
+    owners = {"buyer": {}, "po_number": "", "lines": [], "allowance": 0, "allowance_net": 0}
+    return content | {"kind": "link_receipt", "locale": "en_GB"} | owners
 
 
 def refund_receipt(bill: Bill, number: str, refund: dict[str, Any], issued_on: date, zone: str) -> dict[str, Any]:
@@ -96,6 +98,8 @@ def _content(bill: Bill, kind: str, number: str, issued_on: date, zone: str) -> 
         "net": bill.net,
         "tax": bill.tax,
         "total": bill.total,
+        "allowance": bill.allowance,
+        "allowance_net": bill.allowance_net,
         "tax_category": bill.tax_category,
         "tax_rate": str(bill.tax_rate),
         "tax_note": bill.tax_note,

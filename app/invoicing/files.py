@@ -59,8 +59,14 @@ from bills b
 {states.FACTS}
 join documents d on d.bill_id = b.id
   and d.kind = case when %(kind)s = 'receipt' then 'receipt' when b.invoice_number is not null then 'invoice' else 'proforma' end
+  and (d.kind <> 'proforma' or d.number = b.proforma_number)
 left join document_files f on f.document_id = d.id
-where b.customer_id = %(customer_id)s and (b.invoice_number = any(%(numbers)s) or b.proforma_number = any(%(numbers)s))
+where b.customer_id = %(customer_id)s
+  and (
+    b.invoice_number = any(%(numbers)s)
+    or b.proforma_number = any(%(numbers)s)
+    or b.reissued_at is not null and b.former_names && %(numbers)s::text[]
+  )
 order by d.id
 """  # noqa: S608 - constants
 

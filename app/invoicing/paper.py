@@ -90,6 +90,7 @@ class Paper:
             ("Issued", self.day(content["issued_on"])),
             ("Due", self.day(content["due_on"]) if "due_on" in content else ""),
             ("Prepaid on", self.day(self._paid_on) if content["kind"] == "invoice" and self.prepaid else ""),
+            ("Replaces", content.get("replaces", "")),
             ("Refund", content["refund"]["number"] if "refund" in content else ""),
             ("Invoice", content["invoice_number"] if receipt else ""),
             ("For", content["invoice_number"] if alone else ""),
@@ -101,15 +102,53 @@ class Paper:
 
     @property
     def payment_facts(self) -> list[tuple[str, str]]:
-        """How it was paid, for the quiet card of an invoice."""
+        """How it was paid, for the quiet card of an invoice.
+
+        Papers are filed and passed on: what is left on the balance is nobody's business there, and
+        the ledger's own proof helps no reader. Transactions show both.
+        """
         payment = self.content["payment"]
         found = [
-            ("Paid from" if payment["source"] == "balance" else "Paid by", payment["method"]),
-            ("Balance after", self._balance_after),
-            ("Ledger entry", _short(payment["entry"])),
+            ("Paid from" if payment["source"] == "balance" else "Paid by", self._method),
             ("Reference", payment["reference"]),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def allowance(self) -> int:
+        """What a bonus took off the price, VAT included, minor units. Older documents know none."""
+        return int(self.content.get("allowance") or 0)
+
+    @property
+    def allowance_net(self) -> int:
+        """The same without VAT: the lines less this are the net amount."""
+        return int(self.content.get("allowance_net") or 0)
+
+    @property
+    def allowance_label(self) -> str:
+        """How the row of the allowance is called; with the whole of it where a part was VAT."""
+        whole = self.allowance == self.allowance_net
+        return "Bonus" if whole else f"Bonus ({self.money(self.allowance)} incl. VAT)"
+
+    @property
+    def _with_bonus(self) -> list[tuple[str, str]]:
+        """How the price that was paid came about, and what more of the money came than that."""
+        if not self.allowance:
+            return []
+        payment, total = self.content["payment"], self.content["total"]
+        paid = payment["paid"] if payment["paid_currency"] == self.content["currency"] else None
+        return [
+            ("Price before the bonus", self.money(total + self.allowance)),
+            ("Taken off by the bonus", self.money(self.allowance)),
+            ("Not needed, left on the balance", self.money(paid - total) if paid and paid > total else ""),
+        ]
+
+    @property
+    def _method(self) -> str:
+        """How it was paid; where a bonus left nothing to pay, that."""
+        payment = self.content["payment"]
+        whole = self.allowance and not self.content["total"] and payment["source"] == "balance"
+        return "Bonus" if whole else str(payment["method"])
 
     @property
     def received(self) -> str:
@@ -131,16 +170,32 @@ class Paper:
         before = payment["paid"] - payment["last"] if several else 0
         found = [
             ("Time", self.moment(payment["paid_at"])),
-            ("Method", payment["method"]),
+            ("Method", self._method),
+            *(self._with_bonus if self.content["kind"] == "receipt" else ()),
             ("Added to the balance", self.money(added, payment["credited_currency"]) if credited else ""),
             ("Paid before", self.money(before, payment["paid_currency"]) if before else ""),
             ("Rate", payment["rate_note"]),
             ("Payment reference", payment["reference"]),
             ("Processor's reference", payment.get("processor") or ""),
-            ("Balance after", self._balance_after),
-            ("Ledger entry", _short(payment["entry"])),
         ]
         return [fact for fact in found if fact[1]]
+
+    @property
+    def home_tax(self) -> dict[str, Any] | None:
+        """The VAT in the seller's currency, on an invoice in another; its `amount` is None where no rate was known."""
+        stated: dict[str, Any] | None = (self.content.get("payment") or {}).get("home_tax")
+        return stated if self.content["kind"] == "invoice" else None
+
+    @property
+    def home_tax_note(self) -> str:
+        """The sentence below the totals about that: at which rate, or that there was none."""
+        stated = self.home_tax
+        if not stated:
+            return ""
+        if stated["amount"] is None:
+            return f"VAT in {stated['currency']}: no ECB rate of {self.day(stated['on'])}."
+        rate = f"1 {stated['base']} = {self.formats.rate(Decimal(stated['rate']))} {stated['quote']}"
+        return f"VAT in {stated['currency']} at {rate} ({stated['source']}, {self.day(stated['rate_date'])})."
 
     @property
     def refunded(self) -> str:
@@ -208,11 +263,6 @@ class Paper:
         """The same as a picture for banking apps, as a ``data:`` address; nothing where there is none."""
         bank = self.bank or {}
         return remittance.qr(bank["holder"], bank["number"], bank["bic"], Money(self.to_pay, self.content["currency"]), bank["reference"])
-
-    @property
-    def _balance_after(self) -> str:
-        after = self.content["payment"]["balance_after"]
-        return "" if after is None else self.money(after, self.content["payment"]["balance_currency"])
 
     @property
     def zone(self) -> str:
@@ -294,10 +344,6 @@ def on_screen(bill: Bill, reader: Formats, standing: Standing | None = None) -> 
     """The document a bill shows on its page: its invoice once paid, else its pro forma, in the reader's formats."""
     content = documents.invoice(bill) if bill.invoice_number else documents.proforma(bill)
     return Paper(content, reader, standing)
-
-
-def _short(digest: str) -> str:
-    return f"{digest[:4]}…{digest[-4:]}" if digest else ""
 
 
 def printed(content: dict[str, Any], standing: Standing | None = None) -> Paper:

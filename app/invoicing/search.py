@@ -205,6 +205,8 @@ class Entry:
     due_on: date
     months: int | None
     standing: states.Standing
+    bonus: int
+    """What a bonus took off the price, VAT included: `total` is what was left."""
     moments: Mapping[datetime, date]
     """When it was issued and paid, and the legal days on which that was."""
 
@@ -236,23 +238,42 @@ class Page:
 
 
 _ROWS = f"""
-select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.closed_at, b.months, {states.COLUMNS},
+select coalesce(b.invoice_number, b.proforma_number) as number, b.title, b.kind, b.status, b.currency, b.total, b.issued_at, b.paid_at, b.due_at, b.closed_at, b.months, {states.COLUMNS}, coalesce(b.allowance, 0) as bonus,
   coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone
 from bills b {states.FACTS} where b.customer_id = %(customer_id)s
 """  # noqa: S608 - constants
 _NEWEST = " order by b.issued_at desc, b.id desc"
-_BEFORE = """
+_CURSOR = """
+  from bills c where c.customer_id = %(customer_id)s and (
+    c.invoice_number = %(before)s
+    or c.proforma_number = %(before)s
+    or c.reissued_at is not null and c.former_names @> array[%(before)s]::text[]
+  )
+"""
+_BEFORE = f"""
  and (b.issued_at, b.id) < (
-  (select c.issued_at from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)),
-  (select c.id from bills c where c.customer_id = %(customer_id)s and (c.invoice_number = %(before)s or c.proforma_number = %(before)s)))
+  (select c.issued_at {_CURSOR}),
+  (select c.id {_CURSOR}))
 """
 _FIGURE = "b.total * case when b.currency = any(%(of_units)s) then 1000 when b.currency = any(%(of_thousandths)s) then 1 else 10 end"
 """An amount in thousandths of its currency, so that 20 finds ¥ 20, € 20.00 and KD 20.000 alike."""
+_PRICE = _FIGURE.replace("b.total", "(b.total + b.allowance)")
+"""The same of the price before a bonus, as the invoice for payment named it."""
 _UNITS = {"of_units": [code for code in CURRENCIES if exponent(code) == 0], "of_thousandths": [code for code in CURRENCIES if exponent(code) == 3]}
 _NAMED = """
   b.payment_reference = %(compact)s
   or b.id = any(array(select d.bill_id from documents d where d.number = %(compact)s))
-  or b.id = any(array(select p.bill_id from payments p where p.public_id = %(text)s))
+  or b.id = any(array(
+    select p.bill_id
+    from payments p
+    where p.public_id = %(text)s or p.public_id >= %(text)s and p.public_id < %(text_end)s
+  ))
+  or b.id = any(array(
+    select p.bill_id
+    from refunds r
+    join payments p on p.id = r.payment_id
+    where r.number = %(compact)s
+  ))
   or b.id = any(array(select p.bill_id from payments p where p.gateway_reference = %(text)s))
 """
 """What stands on its documents and at its processor: exact, each found by an index."""
@@ -265,7 +286,7 @@ _CONDITIONS = {
     "highest": f" and {_FIGURE} <= %(highest)s",
     "kinds": " and b.kind = any(%(kinds)s)",
     "period": " and b.months = %(period)s",
-    "q": f" and (b.words like %(q)s or {_FIGURE} = %(figure)s or {_NAMED})",
+    "q": (f" and (b.words like %(q)s or lower(b.payment ->> 'method') like %(q)s or {_FIGURE} = %(figure)s or {_PRICE} = %(figure)s or {_NAMED})"),
 }
 _COUNT = """
 select '{option}' as option, kind, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (
@@ -301,7 +322,7 @@ _EXPORT = f"""
 select b.proforma_number, b.invoice_number, (select d.number from documents d where d.bill_id = b.id and d.kind = 'receipt') as receipt_number, b.status, b.kind, b.title, b.closed_at, {states.COLUMNS},
   case when b.beneficiary_id <> b.customer_id then (select l.detail from bill_lines l where l.bill_id = b.id order by l.position limit 1) end as beneficiary,
   b.issued_at, b.due_at, b.paid_at, coalesce(b.seller ->> 'timezone', 'UTC') as zone, coalesce(b.payment ->> 'timezone', 'UTC') as paid_zone,
-  b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total,
+  b.period_start, b.period_end, b.months, b.currency, b.net, b.tax_rate, b.tax, b.total, coalesce(b.allowance, 0) as bonus,
   (b.payment->>'credited')::bigint as credited, b.payment->>'credited_currency' as credited_currency, b.payment->>'method' as method
 from bills b {states.FACTS} where b.customer_id = %(customer_id)s
 """  # noqa: S608 - constants
@@ -331,7 +352,7 @@ def _conditions(customer_id: int, chosen: Filter) -> tuple[str, dict[str, object
     more: dict[str, object] = {}
     if chosen.q:
         compact = re.sub(r"\s+", "", chosen.q).upper()
-        more = {"figure": _figure(chosen), "text": chosen.q, "compact": compact}
+        more = {"figure": _figure(chosen), "text": chosen.q, "text_end": _text_end(chosen.q), "compact": compact}
     if chosen.before:
         more["before"] = chosen.before.upper()
     return "".join(_CONDITIONS[name] for name in asked), {"customer_id": customer_id, **_UNITS, **asked, **more}
@@ -344,6 +365,15 @@ def _thousandths(minor: int | None, currency: str) -> int | None:
 def _like(text: str) -> str:
     escaped = text.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
+
+
+_SHORTENED = re.compile("pay_[0-9a-f]{8,31}")
+"""A payment's number as a history shows it: its beginning."""
+
+
+def _text_end(text: str) -> str:
+    """What is behind everything that begins with a shortened number; of any other text, nothing is."""
+    return f"{text}g" if _SHORTENED.fullmatch(text) else text
 
 
 def _figure(chosen: Filter) -> int | None:
@@ -372,4 +402,4 @@ def _entry(row: db.Row) -> Entry:
     paid_on = day_in(row.paid_at, row.paid_zone) if row.paid_at else None
     issued_on, due_on = (day_in(moment, row.zone) for moment in (row.issued_at, row.due_at))
     moments = {row.issued_at: issued_on} | ({row.paid_at: paid_on} if row.paid_at and paid_on else {})
-    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, issued_on, paid_on, due_on, row.months, states.read(row), moments)
+    return Entry(row.number, row.title, row.kind, row.status, row.currency, row.total, issued_on, paid_on, due_on, row.months, states.read(row), row.bonus, moments)

@@ -42,6 +42,13 @@ where p.bill_id = %(bill_id)s and e.state in ('inquiry', 'closed', 'lost')
 union all
 select d.issued_at, 'receipt', '', d.number, '' from documents d where d.bill_id = %(bill_id)s and d.kind = 'refund_receipt'
 union all
+select d.issued_at, 'reissued', '', d.number, ''
+from documents d
+join bills b on b.id = d.bill_id
+where d.bill_id = %(bill_id)s
+  and d.kind = 'proforma'
+  and d.issued_at > b.issued_at
+union all
 select t.posted_at, t.kind, t.description, t.reference, encode(e.hash, 'hex')
 from moved t
 join lateral (
@@ -78,6 +85,7 @@ _WORDS = {
     "dispute_closed": ("The bank has its answer", ""),
     "debt_settled": ("Settled what a dispute left owing", ""),
     "receipt": ("Refund receipt", ""),
+    "reissued": ("VAT changed, new invoice for payment", ""),
     "reversal": ("Taken back by the sender's bank", "danger"),
 }
 _CLOSED = {"cancelled": "Cancelled", "expired": "Expired unpaid"}
@@ -98,9 +106,10 @@ _ISSUED, _STARTED, _ARRIVED, _PAID, _AFTER = range(5)
 
 
 def _own(bill: Bill, started: Mapping[str, datetime]) -> Iterator[tuple[int, Step]]:
-    yield _ISSUED, Step(bill.issued_at, "Issued", bill.proforma_number or "")
+    yield _ISSUED, Step(bill.issued_at, "Issued", next(iter(bill.former_names), bill.proforma_number or ""))
     if bill.paid_at and bill.payment:
-        how = "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
+        covered = bill.allowance and not bill.total
+        how = "with the bonus" if covered else "from the balance" if bill.payment["source"] == "balance" else f"by {bill.payment['method']}"
         at = max(bill.paid_at, bill.issued_at, started.get(bill.payment["reference"], bill.paid_at))
         yield _PAID, Step(at, f"Paid {how}", bill.payment["reference"], "credit")
     if bill.closed_at:

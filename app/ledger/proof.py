@@ -218,16 +218,24 @@ order by p.id
 """
 
 # What the documents say was sold is what the books say was earned: a paid service bill has one
-# charge, whose net and VAT are the bill's; a paid top-up bill has brought its amount to a wallet;
-# and nothing was charged for a bill that is not paid.
+# charge, whose net and VAT are the bill's, in its currency and owed to the buyer's country, and by
+# what its bonus covered the price fell; a paid top-up bill has brought its amount to a wallet; and
+# nothing was charged for a bill that is not paid.
 _BILLS = """
 with moved as (
   select t.bill_id,
     count(distinct t.id) filter (where t.kind = 'charge') as charges,
-    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'revenue'), 0) as net,
-    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'vat'), 0) as tax,
+    coalesce(sum(e.amount) filter (
+      where t.kind = 'charge' and a.kind = 'revenue' and e.currency = b.currency
+    ), 0) as net,
+    coalesce(sum(e.amount) filter (
+      where t.kind = 'charge' and a.kind = 'vat' and e.currency = b.currency and a.key = b.buyer ->> 'country'
+    ), 0) as tax,
+    coalesce(-sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'bonus'), 0) as bonus,
+    coalesce(sum(e.amount) filter (where t.kind = 'charge' and a.kind = 'promotions'), 0) as given,
     count(distinct t.id) filter (where t.kind <> 'charge' and a.kind = 'wallet') as credits
   from transfers t
+  join bills b on b.id = t.bill_id
   join entries e on e.transfer_id = t.id
   join accounts a on a.id = e.account_id
   where t.bill_id is not null and t.kind in ('charge', 'topup', 'matched')
@@ -235,15 +243,18 @@ with moved as (
 )
 select 'bill' as kind,
   format(
-    'bill %%s is %%s with net %%s and VAT %%s; the ledger has %%s charges with %%s and %%s, %%s credits',
-    coalesce(b.invoice_number, b.proforma_number), b.status, b.net, b.tax,
-    coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0), coalesce(m.credits, 0)
+    'bill %%s is %%s with net %%s, VAT %%s and a bonus of %%s; the ledger has %%s charges with %%s and %%s, bonus %%s and %%s, %%s credits',
+    coalesce(b.invoice_number, b.proforma_number), b.status, b.net, b.tax, coalesce(b.allowance, 0),
+    coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0), coalesce(m.bonus, 0),
+    coalesce(m.given, 0), coalesce(m.credits, 0)
   ) as what
 from bills b
 left join moved m on m.bill_id = b.id
 where case
   when b.kind = 'service' and b.paid_at is not null
     then (coalesce(m.charges, 0), coalesce(m.net, 0), coalesce(m.tax, 0)) <> (1, b.net, b.tax)
+      -- without an allowance it was paid before a bonus lowered the price
+      or (m.bonus, m.given) <> (b.allowance, b.allowance)
   when b.kind = 'service' then coalesce(m.charges, 0) <> 0
   when b.paid_at is not null then coalesce(m.credits, 0) = 0
   else false end

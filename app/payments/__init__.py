@@ -14,12 +14,13 @@ from app.payments.charging import charge_unasked, pay_by_card
 from app.payments.inbox import parked, process, process_due, receive, replay
 from app.payments.links import Link, ask, asked, follow, order_for, share, shared, told, told_at, unshare, withdraw
 from app.payments.senders import NOT_THE_SENDER, Sender, sender_of
-from app.payments.settling import NO_RATE, apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
+from app.payments.settling import CANNOT_CONVERT, NO_RATE, apply, convert, credit_held, earnings, follow_with, pay_from_balance, tell_of_held
 from app.payments.starting import Options, ProcessorDown, QuoteExpired, balance_problem, instructions, method_of, offer_for, options, order_topup, start, topup_problem
 from app.payments.watching import close_settled, leave, look_at, look_over, reconcile, reconcile_all, refresh
 
 __all__ = [
     "BANK",
+    "CANNOT_CONVERT",
     "LIMITS",
     "NOT_THE_SENDER",
     "NO_RATE",

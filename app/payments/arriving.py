@@ -60,7 +60,6 @@ class _Case:
     conversion: Conversion
     public_id: str = ""
     payment_id: int = 0
-    transfer_id: int = 0
     credit_id: int = 0
     counted: int = 0
     note: str = ""
@@ -68,6 +67,7 @@ class _Case:
     number: str = ""
     receipt: str = ""
     bonus: Fate | None = None
+    from_bonus: int = 0
     by_link: bool = False
     short: bool = False
     spare: bool = False
@@ -76,7 +76,7 @@ class _Case:
 
 
 def take_in(arrivals: Sequence[Arrival]) -> list[Credited | str]:
-    """Credit arrivals, in their order; for each what became of it, or the sentence or code (`settling.NO_RATE`) why it has to wait. Within a transaction.
+    """Credit arrivals, in their order; for each what became of it, or the code why it has to wait (`settling.NO_RATE`, `CANNOT_CONVERT`). Within a transaction.
 
     Held one after the other: the payments that wait for it, who gets a first money, the bills, the money of all. A handful of statements, however many.
     """
@@ -120,15 +120,15 @@ def _owners(arrivals: Sequence[Arrival], bills: Mapping[int, Bill]) -> dict[int,
 
 
 def _conversion(arrival: Arrival, bill: Bill | None, owner: Customer, reader: Customer) -> Conversion | str:
-    """What an arrival becomes on the wallet, at the rate of now, said as the payer reads it; the sentence why that cannot be said."""
+    """What an arrival becomes on the wallet, at the rate of now, said as the payer reads it; the code why that cannot be said."""
     received = arrival.received
     straight = bill is not None and bill.kind == "service" and bill.currency == received.currency
     try:
         return settling.convert(received, received.currency if straight else owner.currency or received.currency, formats(reader.locale, reader.timezone))
     except fx.RateUnavailable:
         return settling.NO_RATE
-    except AmountError as unavailable:
-        return f"It cannot be converted now: {unavailable}"
+    except AmountError:
+        return settling.CANNOT_CONVERT
 
 
 def _issue(arrivals: Sequence[Arrival]) -> list[Bill]:
@@ -209,16 +209,20 @@ def _credit(cases: Sequence[_Case]) -> None:
         for case in cases
     ]
     for case, posted in zip(cases, wallet.credit_many(orders), strict=True):
-        case.transfer_id = case.credit_id = posted.transfer_id
+        case.credit_id = posted.transfer_id
 
 
 def _settle(cases: Sequence[_Case]) -> None:
     """Pay every bill of which all has arrived now, each once."""
     sums, paid = _counted([case.bill.id for case in cases]), set()
+    bills = [case.bill for case in cases]
+    then = invoicing.as_of(bills, [clock.day_of(case.arrival.paid_at) for case in cases])
+    now = invoicing.as_of(bills, [clock.today()] * len(bills))
     for place, case in enumerate(cases):
         later = [other for other in cases[place + 1 :] if other.bill.id == case.bill.id] if len(sums) < len(cases) else []
         counted, credited = sums[case.bill.id]
         case.counted = counted - sum(_counts(other) for other in later)
+        case.bill = then[place] if case.counted >= then[place].total else now[place]  # as `settling.on_its_day`
         case.note = _fate(case, already=case.bill.id in paid)
         if not case.note and _may_settle(case):
             paid.add(case.bill.id)
@@ -232,6 +236,7 @@ def _settle(cases: Sequence[_Case]) -> None:
     receipts = invoicing.issue_payment_receipts([(case.bill, _alone(case)) for case in alone])
     for case, receipt in zip(alone, receipts, strict=True):
         case.receipt = receipt
+    invoicing.reissue({case.bill.id for case in cases if case.short})
 
 
 def _counts(case: _Case) -> int:
@@ -258,7 +263,7 @@ def _may_settle(case: _Case) -> bool:
         return True
     try:
         spent = settling.charge(case.bill, f"Paid by {LABEL.lower()}")
-        case.transfer_id = spent.transfer_id
+        case.from_bonus = spent.from_bonus
         case.bonus = settling.paid_with_bonus(case.bill, spent, case.counted)
     except InsufficientFunds:
         case.uncovered = True
@@ -278,11 +283,11 @@ def _facts(case: _Case, credited: int) -> Settlement:
         credited=added,
         rate_note=conversion.rate_note,
         reference=case.public_id,
-        transfer_id=None if case.bill.for_another else case.transfer_id,
         last=received if whole != received or added != conversion.credited else None,
         last_credited=conversion.credited if added != conversion.credited else None,
         credit_id=case.credit_id,
         by_link=case.by_link,
+        bonus=case.from_bonus,
     )
 
 

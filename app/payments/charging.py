@@ -11,7 +11,7 @@ from app import clock, customers, db, fx, gateways, invoicing
 from app.gateways.base import ASKED_FOR, NoAnswer, NotNow, Redirect, Refused, Snapshot
 from app.invoicing import Bill
 from app.money import AmountError
-from app.payments import book, cards, outages, settling, starting
+from app.payments import book, cards, current, outages, settling, starting
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
@@ -29,11 +29,9 @@ def pay_by_card(customer_id: int, number: str, public_id: str, quote_token: str 
 
     Raises NotPayable, QuoteExpired, ProcessorDown, RateLimited.
     """
-    bill, card = invoicing.find(customer_id, number), cards.find(customer_id, public_id)
-    if bill is None or card is None:
-        raise NotPayable("There is no such bill." if bill is None else "This card is not saved any more. Choose another method.")
-    if not bill.unpaid:
-        raise NotPayable(f"{bill.number} is {bill.status} already.")
+    bill, card = current.payable(customer_id, number), cards.find(customer_id, public_id)
+    if card is None:
+        raise NotPayable("This card is not saved any more. Choose another method.")
     if not card.usable:
         raise NotPayable(f"{card.label} cannot be charged any more. Choose another method.")
     customers.count((f"card-charge:{customer_id}", *_LIMIT))
@@ -61,7 +59,8 @@ def charge_unasked(customer_id: int, number: str, card: Card) -> Payment | None:
     if standing is None and not _may_try(bill, card):
         return None
     try:
-        return _charged(bill, card, "", unasked=True)
+        # Its owner agreed to the whole price, whatever the VAT is on that day.
+        return _charged(current.bring_up_to_date(bill), card, "", unasked=True)
     except (NotPayable, ProcessorDown, starting.QuoteExpired):
         return None
 

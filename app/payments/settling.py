@@ -13,11 +13,13 @@ from app.formats import Formats, formats
 from app.gateways.base import ASKED_FOR, Snapshot
 from app.invoicing import Bill, Settlement
 from app.money import AmountError, Money
-from app.payments import book, cards, links, outages
+from app.payments import book, cards, current, links, outages
 from app.payments.book import NotPayable, Payment
 
 log = logging.getLogger(__name__)
 
+CANNOT_CONVERT = "cannot_convert"
+"""The code of money whose amount the other currency cannot hold."""
 NO_RATE = "no_rate"
 """The code of money that waits for an exchange rate alone."""
 
@@ -416,14 +418,14 @@ def _settle(bill: Bill, payment: Payment, snapshot: Snapshot, conversion: Conver
         credited=conversion.credited,
         rate_note=conversion.rate_note,
         reference=payment.public_id,
-        # The papers are the payer's: the balance after it is on them only where it is the payer's own.
-        transfer_id=None if payment.for_another else transfer_id,
         processor=snapshot.reference,
         credit_id=transfer_id,
         by_link=payment.link_id is not None and not customers.get(payment.payer_id).guest,
     )
     note, fate = _pay_bill(bill, payment, conversion, received, facts)
     receipt = invoicing.issue_payment_receipts([(bill, facts)])[0] if fate.rest or fate.spare or fate.uncovered else ""
+    if fate.rest:
+        invoicing.reissue([bill.id])  # what is still to be paid is asked for with today's VAT
     return Outcome(note, fate, receipt)
 
 
@@ -433,15 +435,15 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         return f"{bill.number} was {bill.status} already, so the money was added to the balance.", Fate(spare=True)
     before = book.came_for(bill)
     came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
+    bill = on_its_day(bill, facts.paid_at, came)
     if came < bill.total:
         rest = Money(bill.total - came, bill.currency)
         return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
     fate = Fate(above=Money(came - bill.total, bill.currency) if came > bill.total else None)
-    transfer_id = facts.transfer_id
     if bill.kind == "service":
         try:
             spent = charge(bill, f"Paid by {payment.method_label}")
-            transfer_id = None if payment.for_another else spent.transfer_id
+            facts = replace(facts, bonus=spent.from_bonus)
             fate = paid_with_bonus(bill, spent, came) or fate
         except ledger.InsufficientFunds:
             # What came for it before has been spent on something else meanwhile.
@@ -452,10 +454,15 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         last_credited=conversion.credited if before.received else None,
         paid=Money(came, bill.currency) if received.currency == bill.currency else received,
         credited=Money(before.credited + conversion.credited.minor, conversion.credited.currency),
-        transfer_id=transfer_id,
     )
     number = invoicing.settle(bill, facts)
     return f"{number} was issued.", fate
+
+
+def on_its_day(bill: Bill, paid_at: datetime, came: int) -> Bill:
+    """A bill as its invoice has to say: with the VAT of the day on which it was paid, if what came (minor units) is enough, else with today's."""
+    paid, now = invoicing.as_of([bill, bill], [clock.day_of(paid_at), clock.today()])
+    return paid if came >= paid.total else now
 
 
 def takes_money(bill: Bill) -> bool:
@@ -466,6 +473,7 @@ def takes_money(bill: Bill) -> bool:
 def charge(bill: Bill, description: str) -> wallet.Spent:
     """Take what a service bill asks from the customer's money, bonus first. Within a transaction.
 
+    What of it the bonus covers lowers the price: whoever settles the bill says so (`Settlement.bonus`).
     Raises InsufficientFunds, and then nothing was taken.
     """
     if bill.kind == "topup":
@@ -474,12 +482,20 @@ def charge(bill: Bill, description: str) -> wallet.Spent:
     return wallet.spend(bill.customer_id, bill.amount, reference=f"bill:{bill.id}:charge", counter=earnings(bill), description=title, bill_id=bill.id)
 
 
-def earnings(bill: Bill) -> list[tuple[int, int]]:
-    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction."""
-    lines = [(ledger.account("revenue", bill.currency), bill.net)]
-    if bill.tax:
-        lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), bill.tax))
-    return lines
+def earnings(bill: Bill) -> wallet.AfterBonus:
+    """Where the money of a service bill goes: the net amount is ours, the tax is owed to the country the bill names. Within a transaction.
+
+    Both are of the price that a bonus leaves.
+    """
+
+    def of_the_rest(from_bonus: int) -> list[tuple[int, int]]:
+        left = bill.less(from_bonus)
+        lines = [(ledger.account("revenue", bill.currency), left.net)]
+        if left.tax:
+            lines.append((ledger.account("vat", bill.currency, key=bill.buyer["country"]), left.tax))
+        return lines
+
+    return of_the_rest
 
 
 def pay_from_balance(customer_id: int, number: str) -> Bill:
@@ -487,19 +503,31 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
 
     Raises NotPayable for a bill that cannot be paid so, InsufficientFunds when there is too little.
     """
-    found = invoicing.find(customer_id, number)
-    if found is None:
-        raise NotPayable("There is no such bill.")
+    shown = current.payable(customer_id, number)
     with db.transaction():
-        bill = invoicing.lock(found.id)
+        bill = invoicing.lock(shown.id)
         if not bill.unpaid:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
+        if bill.total != shown.total or not current.same_today(bill):
+            raise NotPayable("The VAT changed a moment ago. Look at the invoice for payment again.")
+        (bill,) = invoicing.as_of([bill], [clock.today()])
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
         spent, now = charge(bill, ""), clock.now()
-        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", transfer_id=spent.transfer_id))
+        invoicing.settle(bill, Settlement(now, BALANCE, source="balance", bonus=spent.from_bonus))
         bill = invoicing.lock(bill.id)
-        letter = confirmation(customers.get(customer_id), bill, "", f"{bill.number}:confirmed", bill.amount, Conversion(bill.amount, []), now, BALANCE, None, Fate())
+        letter = confirmation(
+            customers.get(customer_id),
+            bill,
+            "",
+            f"{bill.number}:confirmed",
+            bill.amount,
+            Conversion(bill.amount, []),
+            now,
+            BALANCE,
+            None,
+            Fate(bonus=Money(spent.from_bonus, bill.currency)),
+        )
         mail.inform_many([letter])
         return bill
 
@@ -608,8 +636,10 @@ def confirmation(
         "cleared": not bill.for_another and _cleared(payer, settled),
         "rest": _written(fate.rest, writer),
         "above": _written(fate.above, writer),
-        "bonus": _written(fate.bonus, writer),
-        "stays": _written(fate.stays, writer),
+        # How the price came about is the owner's business, not that of who pays by a copied link.
+        "bonus": _written(fate.bonus, writer) if payer.id == bill.customer_id else "",
+        "stays": _written(fate.stays, writer) if payer.id == bill.customer_id else "",
+        "covered": not public_id and not bill.total,
         "left": _written(conversion.credited - settled, writer) if settled and settled < conversion.credited and not bill.for_another else "",
         "from_balance": not public_id,
         "what": bill.title if unasked else "",

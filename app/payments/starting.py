@@ -15,7 +15,7 @@ from app.gateways.base import Charge, Gateway, GatewayError, Handoff, Instructio
 from app.invoicing import Bill
 from app.limits import limits
 from app.money import AmountError, Money
-from app.payments import book, cards, outages, watching
+from app.payments import book, cards, current, outages, watching
 from app.payments.arriving import BANK
 from app.payments.book import NotPayable, Payment
 from app.payments.cards import Card
@@ -158,11 +158,7 @@ def start(customer_id: int, number: str, method_key: str, quote_token: str = "",
 
     Raises NotPayable, QuoteExpired when a new rate has to be shown first, ProcessorDown. Two transactions with the processor's call between.
     """
-    bill = invoicing.find(customer_id, number)
-    if bill is None:
-        raise NotPayable("There is no such bill.")
-    if not bill.unpaid:
-        raise NotPayable(f"{bill.number} is {bill.status} already.")
+    bill = current.payable(customer_id, number)
     method, gateway = _chosen(bill, method_key)
     try:
         _refuse_unready(bill)
@@ -358,6 +354,8 @@ def _refuse_ended(bill: Bill) -> None:
     now = invoicing.lock(bill.id)
     if not now.unpaid:
         raise NotPayable(f"{now.number} is {now.status} already.")
+    if now.total != bill.total:
+        raise NotPayable(current.replaced(now))
     if any(payment.card_id is not None for payment in book.open_of(bill.id)):
         raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
 
@@ -400,8 +398,11 @@ def _refuse_changed(bill: Bill, card: Card, *, unasked: bool) -> None:
     # The card before the bill, as whoever books a payment holds them.
     if not db.rows("select 1 from saved_cards where id = %(id)s and removed_at is null and unusable = '' for share", id=card.id):
         raise NotPayable(f"{card.label} was removed a moment ago. Choose another method.")
-    if not invoicing.lock(bill.id).unpaid:
+    now = invoicing.lock(bill.id)
+    if not now.unpaid:
         raise NotPayable("This bill was paid a moment ago.")
+    if now.total != bill.total:
+        raise NotPayable(current.replaced(now))
     if unasked and any(payment.gateway != BANK and payment.card_id is None for payment in book.open_of(bill.id)):
         raise NotPayable("This bill is being paid another way.")
 

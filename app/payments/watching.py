@@ -99,7 +99,7 @@ def settle_open(payment: Payment) -> Payment:
 
 
 def close_settled(limit: int = 50) -> int:
-    """Close the processors' pages that are open for bills which were paid or cancelled meanwhile, so that nobody pays twice; how many closed.
+    """Close the processors' pages that are open for bills which were paid or cancelled meanwhile, so that nobody pays twice, or ask for another sum by now; how many closed.
 
     One that cannot be closed now is tried again a minute later, until its time is over. Where a processor closes no pages, what is paid there
     is credited like any second payment.
@@ -125,13 +125,17 @@ CLOSE_AGAIN = timedelta(minutes=1)
 _SETTLED_PAGES = """
 select p.public_id, p.gateway
 from payments p
-join bills b on b.id = p.bill_id and b.status in ('paid', 'refunded', 'cancelled')
+join bills b on b.id = p.bill_id
+  and (
+    b.status in ('paid', 'refunded', 'cancelled')
+    or b.status = 'unpaid' and b.reissued_at > p.created_at
+  )
 where p.state in ('created', 'unknown')
   and p.handoff_url is not null
   and p.gateway_reference is not null
   and p.gateway = any(%(gateways)s)
   and p.gateway <> all(%(silent)s)
-  and (p.checked_at < %(before)s or b.closed_at > p.checked_at or b.invoiced_at > p.checked_at)
+  and (p.checked_at < %(before)s or b.closed_at > p.checked_at or b.invoiced_at > p.checked_at or b.reissued_at > p.checked_at)
 order by p.checked_at
 limit %(limit)s
 """

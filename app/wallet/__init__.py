@@ -8,6 +8,7 @@ makes one customer's movements queue.
 from app.ledger import InsufficientFunds
 from app.wallet.bulk import Credit, Spend, credit_many, hold_everything, lock_spendable, spend_many
 from app.wallet.moving import (
+    AfterBonus,
     Spent,
     clear,
     convert,
@@ -28,6 +29,7 @@ from app.wallet.moving import (
 from app.wallet.reading import Lot, Movement, Page, Wallet, export, found, histories, lots, movements, owed, state, totals
 
 __all__ = [
+    "AfterBonus",
     "Credit",
     "InsufficientFunds",
     "Lot",

@@ -7,17 +7,17 @@ from datetime import datetime
 from app import clock, db, ledger
 from app.ledger import InsufficientFunds, Posted
 from app.money import Money
-from app.wallet.moving import Counter, Spent, positive
+from app.wallet.moving import AfterBonus, Counter, Spent, other_side, positive
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """One charge among many: `counter` sums to `amount`, which is in the customer's account currency."""
+    """One charge among many, as `spend` takes it; `amount` is in the customer's account currency."""
 
     customer_id: int
     amount: Money
     reference: str
-    counter: Counter
+    counter: Counter | AfterBonus
     kind: str = "charge"
     description: str = ""
     actor: str = "system"
@@ -154,7 +154,8 @@ def _take(queues: dict[int | None, list[list[int]]], purse: db.Row, amount: Mone
 
 def _posting(spend: Spend, purse: db.Row, taken: tuple[list[tuple[int, int]], int], at: datetime) -> ledger.Posting:
     from_bonus = taken[1]
-    lines = [(purse.bonus, -from_bonus), (purse.wallet, from_bonus - spend.amount.minor), *spend.counter]
+    lines = [(purse.bonus, -from_bonus), (purse.wallet, from_bonus - spend.amount.minor)]
+    lines += other_side(spend.counter, spend.amount.currency, from_bonus)
     return ledger.Posting(spend.reference, spend.kind, lines, spend.description, spend.actor, at, bill_id=spend.bill_id, service_id=spend.service_id)
 
 

@@ -1,6 +1,6 @@
 """Money of one customer in, out and aside: each verb is one transfer and what it does to the lots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,10 @@ from app.wallet import lots
 
 Counter = Sequence[tuple[int, int]]
 """The other side of a movement: account ids and signed minor units."""
+
+AfterBonus = Callable[[int], Counter]
+"""The other side of a charge whose price falls by what a bonus covers: given that part, in minor
+units, the lines that sum to the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def spend(
     amount: Money,
     *,
     reference: str,
-    counter: Counter,
+    counter: Counter | AfterBonus,
     kind: str = "charge",
     description: str = "",
     actor: str = "system",
@@ -66,7 +70,8 @@ def spend(
 ) -> Spent:
     """Take money: bonus first, the soonest to expire before the others, then the lots, oldest first.
 
-    `counter` sums to `amount`. Raises InsufficientFunds before anything is taken, the transaction still fit for use.
+    `counter` sums to `amount`, or is an `AfterBonus`: then the bonus lowers the price, and what it
+    cost us when it was given goes back. Raises InsufficientFunds before anything is taken, the transaction still fit for use.
     """
     wallet, bonus, _ = ledger.accounts(customer_id, amount.currency)
     ledger.lock((wallet, bonus))
@@ -78,7 +83,7 @@ def spend(
     from_balance = amount.minor - from_bonus
     if from_balance > have.balance:
         raise InsufficientFunds(f"{amount} is more than the balance.")
-    lines = [(bonus, -from_bonus), (wallet, -from_balance), *counter]
+    lines = [(bonus, -from_bonus), (wallet, -from_balance), *other_side(counter, amount.currency, from_bonus)]
     posted = ledger.post(reference, kind, lines, description=description, actor=actor, posted_at=at, bill_id=bill_id, service_id=service_id)
     lots.take_bonus(posted, bonus, from_bonus, at)
     lots.take_oldest(posted, wallet, from_balance)
@@ -277,6 +282,14 @@ def expire_bonus(lot_id: int, *, actor: str = "system") -> Posted | None:
     posted = ledger.post(f"bonus-expired:{lot_id}:{found.times}", "bonus_expired", lines, description=found.note, actor=actor)
     lots.take_named(posted, lot_id, found.remaining)
     return posted
+
+
+def other_side(counter: Counter | AfterBonus, currency: str, from_bonus: int) -> Counter:
+    """Where the money of a charge goes of which a bonus covers `from_bonus` minor units."""
+    if not callable(counter):
+        return counter
+    given = [(ledger.account("promotions", currency), from_bonus)] if from_bonus else []
+    return [*given, *counter(from_bonus)]
 
 
 def positive(amount: Money) -> int:

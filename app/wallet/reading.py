@@ -46,6 +46,8 @@ class Movement(Protocol):
     refund_id: int | None
     document: str | None
     method: str | None
+    bonus: int | None
+    """What a bonus took off the price that this charge paid; None for what is no charge of a bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ left join bills b on b.id = coalesce(t.bill_id, p.bill_id) and b.customer_id = (
 _MOVEMENTS = f"""
 select e.seq, e.posted_at, t.kind, t.description, e.amount, e.balance_after, e.credited_after,
   case when p.id is null and t.payment_id is not null and t.refund_id is null then '' else t.reference end as reference, t.id as transfer_id, t.payment_id, t.bill_id, t.service_id, t.refund_id,
-  coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method{_DOCUMENTED}"""
+  coalesce(b.invoice_number, b.proforma_number) as document, nullif(p.method_label, '') as method,
+  case when t.kind = 'charge' then b.allowance end as bonus{_DOCUMENTED}"""
 
 _SUMS = """
 select count(*) as count,
@@ -229,7 +232,8 @@ with named_bills as materialized (
 ), named_payments as materialized (
   select p.id,
     p.method_label ilike %(pattern)s
-      or p.public_id = %(text)s
+      -- A history shows the beginning of a payment's number.
+      or (length(%(text)s) > 11 and starts_with(p.public_id, %(text)s))
       or coalesce(p.gateway_reference = %(text)s, false) as named,
     p.bill_id in (select id from named_bills) as of_named_bill
   from payments p

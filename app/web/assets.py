@@ -9,6 +9,7 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256, sha384
+from math import cos, radians, sin
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +93,11 @@ class Assets:
         files = [path for pattern in SHEETS for path in sorted(self.folder.glob(pattern))]
         text = "\n".join(_with_plain_colours(path.read_text()) for path in files)
         if self.accent:
-            text += f"\n@layer base {{ :root {{ --accent: {self.accent}; }} }}"
+            plain = _plain_colour(self.accent)
+            text += f"\n@layer base {{ :root {{ --accent: {plain}; }} }}"
+            if plain != self.accent:
+                known = f":root {{ --accent: {self.accent}; }}"
+                text += f"\n@layer base {{ @supports (color: light-dark(red, red)) {{ {known} }} }}"
         text = re.sub(r"url\(\"(?:\.\./)+([^\"]+)\"\)", lambda found: f"url({self.url(found[1])})", text)
         return _without_air(text)
 
@@ -124,21 +129,56 @@ def _asset(name: str, body: bytes) -> Asset:
     )
 
 
+_PAIR = r"light-dark\(((?:[^(),]|\([^()]*\))+),\s*((?:[^(),]|\([^()]*\))+)\)"
+
+
 def _with_plain_colours(css: str) -> str:
-    """The light colours for browsers without `light-dark()`, the rule as written for all others."""
+    """The light colours in sRGB for browsers without `light-dark()`, of which the older ones have no
+    `oklch()` either; the rule as written for all others."""
     if "light-dark(" not in css:
         return css
-    pair = r"light-dark\(((?:[^(),]|\([^()]*\))+),\s*((?:[^(),]|\([^()]*\))+)\)"
     whole = re.search(r":root \{.*?\n\}", css, re.DOTALL)
     if whole is None:
         raise ValueError("light-dark() is used outside :root, where it has no fallback")
     lines = whole[0].splitlines()
     coloured = [line for line in lines if "light-dark(" in line]
     rest = "\n".join(line for line in lines if "light-dark(" not in line)
-    plain = ":root { color-scheme: light;" + "".join(re.sub(pair, r"\1", line) for line in coloured) + "}"
+    plain = ":root { color-scheme: light;" + "".join(_plain_colour(line) for line in coloured) + "}"
     known = ":root { color-scheme: light dark;" + "".join(coloured) + "}"
     rule = f"{rest}\n{plain}\n@supports (color: light-dark(red, red)) {{ {known} }}"
     return css.replace(whole[0], rule)
+
+
+def _plain_colour(css: str) -> str:
+    """The light one of each pair, without functions that older browsers do not know."""
+    light = re.sub(_PAIR, r"\1", css)
+    figures = r"oklch\((\d[\d.]*% [\d.]+ [\d.]+(?: ?/ ?[\d.]+)?)\)"
+    return re.sub(figures, lambda found: srgb(found[1]), light)
+
+
+def srgb(oklch: str) -> str:
+    """The colour ``lightness% chroma hue [/ alpha]`` of OKLCH as ``#rrggbb[aa]``, cut to what sRGB has."""
+    figures, _, alpha = oklch.partition("/")
+    lightness, chroma, hue = (float(figure.strip("%")) for figure in figures.split())
+    lightness, angle = lightness / 100, radians(hue)
+    a, b = chroma * cos(angle), chroma * sin(angle)
+    # Björn Ottosson's matrices: OKLab to the cubic roots of cone responses, those to linear light.
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = (
+        4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
+    )
+    shown = [round(255 * _encoded(min(max(part, 0.0), 1.0))) for part in linear]
+    if alpha.strip():
+        shown.append(round(255 * float(alpha)))
+    return "#" + "".join(f"{part:02x}" for part in shown)
+
+
+def _encoded(light: float) -> float:
+    return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
 
 
 def _without_air(css: str) -> str:
