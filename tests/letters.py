@@ -16,7 +16,7 @@ _DISPUTE = {"name": "Zofia Żuraw", "method": "Bank card", "number": "INV-2026-0
     "url": "http://localhost/balance",
 }  # fmt: skip
 _FAILED = {
-    "name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "SEPA Direct Debit", "reason": "", "for_another": False, "unpaid": True,
+    "name": "Zofia Żuraw", "number": "PF-2026-000043", "amount": "€\xa077.10", "method": "SEPA Direct Debit", "reason": "", "for_another": False, "payable": True, "owed": True, "rest": "",
     "url": "http://localhost/invoices/PF-2026-000043/pay",
 }  # fmt: skip
 _FUNDS = {"name": "Zofia Żuraw", "cleared": False, "credited": "€\xa020.00", "paid_at": "4 Mar 2026, 14:03", "settled": "", "left": "", "by_link": False, "said": ""}
@@ -49,7 +49,7 @@ _CURRENCY = {
     "spread": "PLN\xa00.40",
 }
 _TAKEN_BACK = {
-    "name": "Zofia Żuraw", "number": "INV-2026-000042", "amount": "€\xa0100.10", "taken": "€\xa099.90", "paid_at": "4 Mar 2026", "owed": "", "service": False, "open_bill": False,
+    "name": "Zofia Żuraw", "number": "INV-2026-000042", "amount": "€\xa0100.10", "taken": "€\xa099.90", "paid_at": "4 Mar 2026", "owed": "", "service": False, "open_bill": False, "rest": "",
     "own": True, "url": "http://localhost/balance",
 }  # fmt: skip
 _CARD = {
@@ -87,7 +87,11 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
         _GIVEN | {"state": "taken", "owed": "€\xa012.00"},
         *[_GIVEN | {"state": state} for state in ("requested", "settled", "won", "failed")],
     ],
-    "payment_failed": [_FAILED, _FAILED | {"for_another": True, "unpaid": False, "reason": "The network never confirmed the payment."}],
+    "payment_failed": [
+        _FAILED,
+        _FAILED | {"owed": False, "rest": "€\xa012.40"},
+        _FAILED | {"for_another": True, "payable": False, "owed": False, "reason": "The network never confirmed the payment."},
+    ],
     "dispute_step": [
         _DISPUTE | {"state": "opened", "owed": "€\xa012.00", "reason": "the payer does not recognise it"},
         *[_DISPUTE | {"state": state} for state in ("won", "lost", "inquiry", "closed")],
@@ -113,7 +117,13 @@ SAMPLES: dict[str, list[dict[str, object]]] = {
     "currency_changed": [_CURRENCY, _CURRENCY | {"moved": "", "spread": ""}],
     "card_declined": [_CARD, _CARD | {"asked": True}, _CARD | {"dead": True, "reason": "This card cannot be charged any more."}],
     "vat_id_unknown": [{"name": "Zofia Żuraw", "vat_id": "FR40303265045", "known_before": known} for known in (False, True)],
-    "transfer_returned": [_TAKEN_BACK, _TAKEN_BACK | {"owed": "€\xa08.10", "service": True}, _TAKEN_BACK | {"open_bill": True}, _TAKEN_BACK | {"own": False, "taken": ""}],
+    "transfer_returned": [
+        _TAKEN_BACK,
+        _TAKEN_BACK | {"owed": "€\xa08.10", "service": True},
+        _TAKEN_BACK | {"open_bill": True},
+        _TAKEN_BACK | {"rest": "€\xa012.40"},
+        _TAKEN_BACK | {"own": False, "taken": ""},
+    ],
     **{kind: [_ACCESS] for kind in ("verify", "reset", "address_known", "password_changed", "email_changed", "email_change_undone", "billing_verify", "billing_changed")},
 }
 

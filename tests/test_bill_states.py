@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from app import clock, db, invoicing, payments, refunds
 from app.customers import User
 from app.invoicing import Bill, Filter, Line, press
 from app.money import Money
-from app.payments import Payment
+from app.payments import Payment, settling
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import again, begin, carry, choose, processor, publish_rates, topup
 from tests.test_documents import text_of
@@ -399,3 +400,23 @@ def test_cancelling_asks_once_and_changes_nothing_before(app: Flask, anna: User,
     browser.submit(f"/invoices/{bill.number}/cancel")
     assert now(bill).status == "cancelled"
     assert browser.get(f"/invoices/{bill.number}/cancel").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("state", "owed", "payable"),
+    [
+        ("unpaid", "{number} is still to be paid.", True),
+        ("partly_paid", "€\N{NO-BREAK SPACE}20.00 of {number} is still to be paid.", True),
+        ("draft", "", True),
+        ("review", "", False),
+        ("pending", "", False),
+    ],
+)
+def test_the_mail_about_a_failed_payment_says_how_the_bill_stands(app: Flask, anna: User, state: str, owed: str, payable: bool) -> None:
+    bill = make(state, app, anna)
+    failed = replace(begin(service(anna)), failure_message="")
+    with db.transaction():
+        settling._tell_failure(failed, invoicing.lock(bill.id))
+    body = db.scalar("select body_text from mails where kind = 'payment_failed'")
+    assert ("still to be paid" in body, "Pay another way" in body) == (bool(owed), payable)
+    assert owed.format(number=bill.number) in body

@@ -1,10 +1,11 @@
 """The pages Services and Refunds: what runs and how long it is paid, what can go back and what went."""
 
+import re
 from datetime import date, timedelta
 
 import pytest
 
-from app import clock, db, mail, refunds, services
+from app import clock, db, mail, payments, refunds, services
 from app.customers import User
 from tests.money_helpers import EUR
 from tests.pay import again, begin, carry, choose, topup
@@ -229,3 +230,21 @@ def test_a_raised_price_stands_on_the_page(anna, owner):
         services.set_plan("vps-4", "vps", "VPS NVMe-4", {("EUR", 1): 40_00})
         page = owner.get("/services").text
     assert "€\u00a047.60 from Apr 19, 2026" in page
+
+
+@pytest.mark.parametrize("auto_renew", [False, True])
+def test_what_waits_says_how_its_bill_stands(anna, owner, auto_renew):
+    with on(date(2026, 3, 10)):
+        services.order(anna.customer_id, "vps-4", 3)
+        services.order(anna.customer_id, "vps-4", 1, label="web-2", auto_renew=auto_renew)
+    with on(date(2026, 4, 10) if auto_renew else date(2026, 4, 5)):
+        (services.renew_due if auto_renew else services.bill_ahead)()
+        page = owner.get("/services").text
+        number = re.search(r'href="/invoices/(PF-[^"]+)"', page)
+        assert number
+        waits = "Waits for money" if auto_renew else "Unpaid"
+        assert waits in page
+        payments.start(anna.customer_id, number[1], "bank-transfer")
+        page = owner.get("/services").text
+    assert "Transfer on its way" in page
+    assert waits not in page

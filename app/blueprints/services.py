@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 from flask import Blueprint, Response, abort, request
 
-from app import clock, payments, services, web
+from app import clock, invoicing, payments, services, web
 from app.limits import at_least
 from app.money import Money
 from app.services import Service
@@ -31,6 +31,7 @@ def index() -> Response:
         "services/index.html",
         running=[_row(service, today, short, by_card) for service in owned if service.status != "terminated"],
         ended=[service for service in owned if service.status == "terminated"],
+        waits=invoicing.standings(me.customer_id, {service.waiting for service in owned if service.waiting}),
         runway=runway,
         needed=at_least(runway.missing) if runway.missing else None,
         today=today,

@@ -109,6 +109,16 @@ class BTCPay(ReadsAnswers):
             invoice = answer.body if answer and answer.status == 200 else None
         return self._snapshot(invoice) if invoice else None
 
+    def close(self, reference: str) -> None:
+        """Mark an invoice invalid that nothing came for, so that its page offers no address any more.
+
+        Its addresses stay watched: coins that come all the same are read by `lookup` like any that come late.
+        """
+        invoice = http.call("GET", f"{self._store}/invoices/{reference}", headers=self._headers).body if _THEIR_ID.fullmatch(reference) else None
+        if invoice and invoice["status"] == "New" and _decimal(invoice["paidAmount"]) <= 0:
+            body = http.write_json({"status": "Invalid"})
+            http.call("POST", f"{self._store}/invoices/{reference}/status", body=body, headers=self._headers)
+
     def refund(self, reference: str, amount: Money, key: str) -> RefundSnapshot:
         """Never: coins have no way back, only an address that the payer would have to name. It is paid out by hand."""
         raise Refused(N_("Cryptocurrency cannot be sent back to where it came from. It is paid out by bank transfer."), detail=f"{key}: {amount} of {reference}")
@@ -142,7 +152,10 @@ class BTCPay(ReadsAnswers):
             fault=self._foreign(invoice.get("storeId", self._store_id)),
             exact=False,
         )
-        if invoice["status"] == "Invalid":
+        marked = invoice["status"] == "Invalid" and invoice.get("additionalStatus") == _BY_HAND
+        if marked and _decimal(invoice["paidAmount"]) <= 0:
+            return replace(told, state="expired")  # closed by `close`, or by a person
+        if invoice["status"] == "Invalid" and not marked:
             return replace(told, failure_code="invalid", failure_message=N_("The network never confirmed the payment."))
         if _decimal(invoice["paidAmount"]) <= 0:
             # Settled without a coin: somebody marked it so.
@@ -156,14 +169,14 @@ class BTCPay(ReadsAnswers):
         value = _value(invoice, payments, settled)
         if not settled or value.minor <= 0:
             return replace(told, state="pending" if payments else told.state)
-        late = [payment for payment in settled if payment.at.timestamp() > invoice["expirationTime"]]
+        late = [payment for payment in settled if payment.at.timestamp() > invoice["expirationTime"] or invoice["status"] == "Invalid"]
         return replace(
             told,
             state="paid",
             received=value,
             paid_at=min(payment.at for payment in settled),
             method_label=f"Cryptocurrency, {', '.join(sorted({payment.coin for payment in settled}))}",
-            fault=told.fault or (_MARKED if invoice.get("additionalStatus") == "Marked" else ""),
+            fault=told.fault or (_MARKED if invoice["status"] == "Settled" and invoice.get("additionalStatus") == _BY_HAND else ""),
             doubt=self._drift(late, invoice["currency"]) if late else "",
         )
 
@@ -182,6 +195,7 @@ _STATES: dict[str, State] = {"New": "open", "Processing": "pending", "Expired": 
 COIN_STATES = {"Settled": True, "Processing": False, "Invalid": None}
 """Whether coins are confirmed; None for those that BTCPay has given up."""
 _MARKED = "marked as settled by hand at BTCPay, so a person has to say what arrived"
+_BY_HAND = "Marked"
 _LOCALES = {"pt": "pt-PT"}
 
 

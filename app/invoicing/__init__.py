@@ -37,7 +37,7 @@ from app.invoicing.files import LARGEST_BUNDLE, File, PressBusy, bundle, pdf, re
 from app.invoicing.paper import Paper, on_screen
 from app.invoicing.press import GlyphsMissing, PressError
 from app.invoicing.search import KINDS, PERIODS, SIZES, STATUSES, Entry, Exported, Filter, Page, export, search
-from app.invoicing.states import STATES, Standing, standing
+from app.invoicing.states import STATES, Standing, standing, standings
 from app.invoicing.states import read as state_of
 from app.invoicing.timeline import Step, timeline
 from app.invoicing.totals import Totals, total
@@ -98,6 +98,7 @@ __all__ = [
     "settle_many",
     "standing",
     "standing_topup",
+    "standings",
     "state_of",
     "timeline",
     "total",

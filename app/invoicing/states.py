@@ -3,6 +3,7 @@
 Lists, pages, documents, exports and mails all ask here, so that they say the same.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -134,6 +135,22 @@ _STANDING = f"""
 select b.status, b.kind, b.total, b.currency, b.closed_at, {COLUMNS}
 from bills b {FACTS} where b.id = %(bill_id)s
 """  # noqa: S608 - constants
+
+
+_STANDINGS = f"""
+select b.proforma_number as number, b.status, b.kind, b.total, b.currency, b.closed_at, {COLUMNS}
+from bills b {FACTS}
+where b.customer_id = %(customer_id)s
+  and b.proforma_number = any(%(numbers)s)
+"""  # noqa: S608 - constants
+
+
+def standings(customer_id: int, numbers: Collection[str]) -> dict[str, Standing]:
+    """How a customer's bills of these pro forma numbers stand now. One statement, none for no number."""
+    if not numbers:
+        return {}
+    rows = db.rows(_STANDINGS, customer_id=customer_id, numbers=list(numbers))
+    return {row.number: read(row) for row in rows}
 
 
 def standing(bill: Bill) -> Standing:

@@ -129,14 +129,15 @@ def _fail(payment: Payment, snapshot: Snapshot) -> Payment:
 
 
 def _tell_failure(payment: Payment, bill: Bill) -> None:
-    payer = customers.get(payment.payer_id)
+    payer, standing = customers.get(payment.payer_id), invoicing.standing(bill)
     writer, link = formats(payer.locale, payer.timezone), links.shared(bill.id) if payer.guest else None
     again = (link.path if link else links.told_at(payment.public_id)) if payer.guest else f"/invoices/{bill.number}/pay"
     mail.inform(
         "payment_failed", payer.email, locale=payer.locale, key=f"payment:{payment.public_id}:failed", customer_id=payer.id, number=bill.number,
         name=payer.title or payer.email,
         amount=writer.money(payment.amount, payment.currency), method=payment.method_label, reason=payment.failure_message or "",
-        for_another=payment.for_another, unpaid=bill.unpaid, url=config.current().base_url + again,
+        for_another=payment.for_another, payable=bool(standing.due) and not standing.busy, owed=standing.code == "unpaid",
+        rest=_written(standing.rest, writer) if standing.code == "partly_paid" else "", url=config.current().base_url + again,
     )  # fmt: skip
 
 

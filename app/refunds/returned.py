@@ -1,7 +1,7 @@
 """Transfers that the sender's bank takes back: no dispute that could be won, the money is gone for good."""
 
 import config
-from app import customers, db, mail, payments, wallet
+from app import customers, db, invoicing, mail, payments, wallet
 from app.formats import formats
 from app.languages import N_
 from app.money import Money
@@ -33,12 +33,14 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
 
 def _tell(row: db.Row, received: Money, taken: Money, reference: str) -> None:
     payer, owed, own = customers.get(row.payer_id), wallet.owed(row.customer_id, taken.currency), not row.by_another
-    write = formats(payer.locale, payer.timezone)
+    write, standing = formats(payer.locale, payer.timezone), invoicing.standing(invoicing.lock(row.bill_id))
+    partly = standing.code == "partly_paid"
     page = "/balance" if own else payments.told_at(row.public_id) if payer.guest else f"/invoices/{row.document}"
     mail.inform(
         "transfer_returned", payer.email, locale=payer.locale, key=reference, customer_id=payer.id, name=payer.title or payer.email, number=row.document,
         amount=write.money(received.minor, received.currency), taken=write.money(taken.minor, taken.currency) if own else "", paid_at=write.date(row.paid_at),
-        owed=write.money(owed.minor, owed.currency) if own and owed.minor > 0 else "", own=own, service=row.service, open_bill=row.status == "unpaid",
+        owed=write.money(owed.minor, owed.currency) if own and owed.minor > 0 else "", own=own, service=row.service, open_bill=bool(standing.due) and not partly,
+        rest=write.money(standing.due, standing.currency) if partly else "",
         url=config.current().base_url + page,
     )  # fmt: skip
     if not own:
@@ -46,6 +48,6 @@ def _tell(row: db.Row, received: Money, taken: Money, reference: str) -> None:
 
 
 _CREDITED = """
-select p.customer_id, p.payer_id <> p.customer_id as by_another, p.payer_id, p.public_id, p.paid_at, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, b.status
+select p.customer_id, p.payer_id <> p.customer_id as by_another, p.payer_id, p.public_id, p.paid_at, coalesce(b.invoice_number, b.proforma_number) as document, b.kind = 'service' as service, p.bill_id
 from payments p join bills b on b.id = p.bill_id where p.id = %(payment)s
 """

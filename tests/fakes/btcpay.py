@@ -78,6 +78,9 @@ class BTCPay(Loopback):
         coins, asked = self.coins[invoice["id"]], Decimal(invoice["amount"])
         paid = sum((Decimal(one["value"]) * RATE for one in coins), Decimal(0))
         invoice["paidAmount"] = str(paid)
+        if invoice["status"] == "Invalid":
+            self.happened("InvoicePaymentSettled", invoice["id"], afterExpiration=late, paymentMethodId="BTC-CHAIN", payment=dict(coins[-1]))
+            return
         if invoice["status"] == "Expired":
             invoice["additionalStatus"] = "PaidLate" if paid >= asked else "PaidPartial"
             self.happened("InvoicePaymentSettled", invoice["id"], afterExpiration=late, paymentMethodId="BTC-CHAIN", payment=dict(coins[-1]))
@@ -123,6 +126,8 @@ class BTCPay(Loopback):
             raise Refusal(403, self.said(SCHEMA, "error", {"code": "missing-permission", "message": "Insufficient API Permissions."}))
         if call.method == "POST" and path == "/invoices":
             return 200, self.said(SCHEMA, "invoice", self._create(call.json))
+        if call.method == "POST" and path.endswith("/status"):
+            return 200, self.said(SCHEMA, "invoice", self._mark(path.split("/")[2], call.json["status"]))
         kind = "rate" if path == "/rates" else "payment_method" if path.endswith("/payment-methods") else "invoice"
         return 200, self.said(SCHEMA, kind, self._read(path, call))
 
@@ -149,6 +154,15 @@ class BTCPay(Loopback):
             "receipt": None,
         }
         self.invoices[invoice_id], self.coins[invoice_id] = invoice, []
+        return invoice
+
+    def _mark(self, invoice_id: str, status: str) -> object:
+        """What somebody marks by hand or by the API: of an invoice that waits, settled or invalid."""
+        invoice = self.invoices[invoice_id]
+        if status not in invoice["availableStatusesForManualMarking"]:
+            raise Refusal(422, [{"path": "status", "message": "Status can only be marked to invalid or settled within certain conditions."}])
+        invoice |= {"status": status, "additionalStatus": "Marked", "availableStatusesForManualMarking": []}
+        self.happened(f"Invoice{status}", invoice_id, manuallyMarked=True)
         return invoice
 
     def _read(self, path: str, call: Call) -> object:
