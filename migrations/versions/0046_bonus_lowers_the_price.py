@@ -61,6 +61,11 @@ ALLOWANCE = """
         or new.settled_by is null
         or new.net + new.allowance_net is distinct from old.net + old.allowance_net
       )
+    )
+    or (
+      made_out_again
+      and (new.tax_category, new.tax_rate) is not distinct from (old.tax_category, old.tax_rate)
+      and new.total + new.allowance is distinct from old.total + old.allowance
     )"""
 
 UP = """
