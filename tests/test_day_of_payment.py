@@ -425,3 +425,23 @@ def test_a_new_rate_and_a_bonus_meet_on_one_invoice(app, mari, proforma):
     assert said(paid) == ("24", 91_94, 22_06, 114_00)
     assert (paid.allowance, paid.allowance_net) == (10_00, 8_06)
     assert (available(paid), vat()) == (86_00, {"EE": 22_06})
+
+
+def test_money_for_a_paid_bill_leaves_what_its_papers_say(app, proforma):
+    transfer(122_00, structured=proforma.payment_reference or "")
+    with on(JULY):
+        assert transfer(122_00, structured=proforma.payment_reference or "") == {"matched": 1}
+        (same,) = invoicing.as_of([now(proforma)], [JULY])
+    assert same == now(proforma)
+    spare = content_of(proforma, "payment_receipt")
+    assert (spare["tax_rate"].removesuffix(".000"), spare["tax"], spare["total"]) == ("22", 22_00, 122_00)
+    assert available(proforma) == 122_00
+
+
+def test_at_the_same_rate_the_price_stays_while_it_is_paid(superuser: psycopg.Connection, proforma):
+    paid = """
+    update bills set status = 'paid', settled_by = 'payment', payment = '{}', paid_at = now(), invoiced_at = now(),
+      invoice_number = 'INV-2025-000001', tax = tax - 1, total = total - 1
+    """
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        superuser.execute(paid)

@@ -645,7 +645,7 @@ def as_of(bills: Sequence[Bill], days: Sequence[date]) -> list[Bill]:
     """Bills as they would be made out on these days: today's parties, and the tax of each one's day. One statement; nothing is written.
 
     What was sold, its net price and whatever its payer chose for it alone stay. So does the tax of
-    a bill whose buyer cannot be taxed any more, for instance without a country.
+    a bill whose buyer cannot be taxed any more, for instance without a country, and all of a paid one.
     """
     if not bills:
         return []
@@ -654,6 +654,8 @@ def as_of(bills: Sequence[Bill], days: Sequence[date]) -> list[Bill]:
 
 
 def _as_of(bill: Bill, snapshot: dict[str, str], day: date) -> Bill:
+    if bill.paid_at:
+        return bill
     buyer = snapshot | bill.made_out_to
     try:
         treatment, sums = _taxed(bill.kind, bill.lines, buyer, day)

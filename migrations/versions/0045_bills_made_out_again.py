@@ -115,7 +115,11 @@ drop index documents_bill;
 create unique index documents_bill on documents (bill_id, kind)
   where kind in ('invoice', 'receipt');
 drop index bills_former_names;
-alter table bills drop column made_out_to, drop column former_names, drop column reissued_at;
+-- The guard over the fixed columns names this one; the next migration makes it again.
+alter table bills
+  drop column made_out_to cascade,
+  drop column former_names,
+  drop column reissued_at;
 comment on column bill_lines.tax_rate is null;
 """
 

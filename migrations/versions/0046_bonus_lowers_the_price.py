@@ -63,7 +63,8 @@ ALLOWANCE = """
       )
     )
     or (
-      (new.tax_category, new.tax_rate) = (old.tax_category, old.tax_rate)
+      made_out_again
+      and (new.tax_category, new.tax_rate) is not distinct from (old.tax_category, old.tax_rate)
       and new.total + new.allowance is distinct from old.total + old.allowance
     )"""
 
