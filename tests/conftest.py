@@ -116,7 +116,7 @@ def team() -> dict[str, str]:
 @pytest.fixture
 def app(application: Flask, team: dict[str, str]) -> Iterator[Flask]:
     """The application on a database with nobody but `team`, inside an application context."""
-    _empty(application)
+    empty(application)
     with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:
         connection.execute(_JOIN, (PASSWORD_HASH, list(team), list(team.values())))
     gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))  # a test may have put others in their place
@@ -136,14 +136,14 @@ def vandal(superuser: psycopg.Connection, application: Flask) -> Iterator[psycop
     """A superuser whose statements pass every trigger; what it broke is thrown away after the test."""
     superuser.execute("set session_replication_role = replica")
     yield superuser
-    _empty(application)
+    empty(application)
 
 
 def _admin(url: str) -> psycopg.Connection:
     return psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True)
 
 
-def _empty(application: Flask) -> None:
+def empty(application: Flask) -> None:
     """Take out every row; deleting a few is some thirty times faster than truncating every table, which makes new files for each."""
     ledger.forget_accounts()
     with _admin(application.config["SQLALCHEMY_DATABASE_URI"]) as connection:

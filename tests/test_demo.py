@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -12,9 +13,9 @@ from beancount.core.data import Transaction
 from flask import Flask
 
 import config
-from app import bank, clock, customers, db, demo, invoicing, ledger, refunds, services, wallet
+from app import audit, bank, clock, customers, db, demo, gateways, invoicing, ledger, refunds, services, wallet
 from app.money import Money
-from tests.conftest import person, sign_in
+from tests.conftest import empty, person, sign_in
 from tests.pay import processor
 
 FACTS = {
@@ -37,11 +38,15 @@ def team() -> dict[str, str]:
     return {}
 
 
-@pytest.fixture
-def told(app: Flask) -> Flask:
-    """The demo with three other customers, told once."""
-    demo.seed(3, 14, 7, processor=processor(app))
-    return app
+@pytest.fixture(scope="module")
+def told(application: Flask) -> Iterator[Flask]:
+    """The demo with three other customers, written once for all tests that look at it, which come
+    before the first that uses `app`."""
+    empty(application)
+    gateways.use(gateways.build(config.current(), application.extensions["sandbox_processor"]))
+    with application.app_context(), audit.acting_as(audit.SYSTEM):
+        demo.seed(3, 14, 7, processor=processor(application))
+        yield application
 
 
 def balance_of(login: str) -> wallet.Wallet:
@@ -51,7 +56,7 @@ def balance_of(login: str) -> wallet.Wallet:
     return wallet.state(user.customer_id)
 
 
-def test_anna_has_seen_everything(told, client):
+def test_anna_has_seen_everything(told):
     user = customers.find_user("demo")
     kinds = {
         row.kind
@@ -94,12 +99,6 @@ def test_support_finds_something_to_do_in_each_of_its_lists(told):
     assert bank.gaps() == []
 
 
-def test_the_second_approval_is_supports_to_give(told):
-    twice = next(case.refund.number for case in refunds.queue() if case.refund.approvals_needed == 2)
-    assert refunds.approve(twice, actor="staff:support") == "approved"
-    assert refunds.pay_out(twice) == "settled"
-
-
 def test_a_payment_that_was_lost_to_its_bank_left_a_debt(told):
     user = customers.find_user("kiosk")
     assert db.scalar("select balance from accounts where customer_id = %(id)s and kind = 'debt'", id=user.customer_id) < 0
@@ -110,7 +109,7 @@ def test_the_books_of_it_are_whole(told):
     assert list(ledger.check()) == []
 
 
-def test_all_logins_open_the_door(told, client):
+def test_all_logins_open_the_door(told):
     for login in ("demo", "support", "rita", "harbour", "kiosk"):
         assert customers.authenticate(login, demo.PASSWORD, ip="127.0.0.1") is not None
 
@@ -126,40 +125,10 @@ def test_no_money_came_from_nowhere(told):
     )
 
 
-@pytest.mark.parametrize("seed", [11, 11, 12])
-def test_the_same_seed_tells_the_same_story(app, facts, seed):
-    demo.seed(2, 3, seed, processor=processor(app))
-    told = {name: sorted(str(tuple(row)) for row in db.rows(sql)) for name, sql in FACTS.items()}
-    assert facts.setdefault(f"seed {seed}", told) == told
-    assert len({str(story) for story in facts.values()}) == len(facts)
-
-
-def test_it_is_refused_where_somebody_is_already(app):
-    person("real")
-    with pytest.raises(demo.Refused, match="empty one only"):
-        demo.seed(1, 1, processor=processor(app))
-
-
-def test_it_is_refused_without_the_sandbox(app, settings):
-    config.use(replace(settings, sandbox=False))
-    try:
-        with pytest.raises(demo.Refused, match="sandbox is off"):
-            demo.seed(1, 1, processor=processor(app))
-    finally:
-        config.use(settings)
-    assert db.scalar("select count(*) from users") == 0
-
-
-def test_progress_ends_at_the_last_day(app):
-    told: list[tuple[int, int]] = []
-    demo.seed(1, 2, processor=processor(app), progress=lambda done, total: told.append((done, total)))
-    assert told[-1][0] == told[-1][1] == len(told)
-
-
-def test_list_csv_and_beancount_say_what_the_ledger_says(told, client):
+def test_list_csv_and_beancount_say_what_the_ledger_says(told):
     """By kind, to the cent: what was topped up, and what services cost."""
     user = customers.find_user("demo")
-    file = sign_in(client, user).get("/invoices.csv?status=paid", buffered=True).text.removeprefix("\ufeff")
+    file = sign_in(told.test_client(), user).get("/invoices.csv?status=paid", buffered=True).text.removeprefix("\ufeff")
     rows = list(csv.DictReader(io.StringIO(file)))
     page = invoicing.search(user.customer_id, invoicing.Filter(status="paid"))
     listed = {({"service": "invoice"}.get(kind, kind), currency): Money(minor, currency).decimal for kind, sums in page.totals.items() for currency, minor in sums.items()}
@@ -198,3 +167,39 @@ def test_beancount_accepts_the_demos_export(told):
     links = {link for entry in entries if isinstance(entry, Transaction) for link in entry.links}
     paid = db.rows("select invoice_number from bills where paid_at is not null and kind = 'service'")
     assert {row.invoice_number for row in paid} <= links
+
+
+def test_the_second_approval_is_supports_to_give(told):
+    twice = next(case.refund.number for case in refunds.queue() if case.refund.approvals_needed == 2)
+    assert refunds.approve(twice, actor="staff:support") == "approved"
+    assert refunds.pay_out(twice) == "settled"
+
+
+@pytest.mark.parametrize("seed", [11, 11, 12])
+def test_the_same_seed_tells_the_same_story(app, facts, seed):
+    demo.seed(2, 3, seed, processor=processor(app))
+    told = {name: sorted(str(tuple(row)) for row in db.rows(sql)) for name, sql in FACTS.items()}
+    assert facts.setdefault(f"seed {seed}", told) == told
+    assert len({str(story) for story in facts.values()}) == len(facts)
+
+
+def test_it_is_refused_where_somebody_is_already(app):
+    person("real")
+    with pytest.raises(demo.Refused, match="empty one only"):
+        demo.seed(1, 1, processor=processor(app))
+
+
+def test_it_is_refused_without_the_sandbox(app, settings):
+    config.use(replace(settings, sandbox=False))
+    try:
+        with pytest.raises(demo.Refused, match="sandbox is off"):
+            demo.seed(1, 1, processor=processor(app))
+    finally:
+        config.use(settings)
+    assert db.scalar("select count(*) from users") == 0
+
+
+def test_progress_ends_at_the_last_day(app):
+    told: list[tuple[int, int]] = []
+    demo.seed(1, 2, processor=processor(app), progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] == len(told)

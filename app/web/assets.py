@@ -129,6 +129,7 @@ def _asset(name: str, body: bytes) -> Asset:
     )
 
 
+_OKLCH: Final = r"oklch\((\d[\d.]*% [\d.]+ [\d.]+(?: ?/ ?[\d.]+)?)\)"
 _PAIR = r"light-dark\(((?:[^(),]|\([^()]*\))+),\s*((?:[^(),]|\([^()]*\))+)\)"
 
 
@@ -152,8 +153,7 @@ def _with_plain_colours(css: str) -> str:
 def _plain_colour(css: str) -> str:
     """The light one of each pair, without functions that older browsers do not know."""
     light = re.sub(_PAIR, r"\1", css)
-    figures = r"oklch\((\d[\d.]*% [\d.]+ [\d.]+(?: ?/ ?[\d.]+)?)\)"
-    return re.sub(figures, lambda found: srgb(found[1]), light)
+    return re.sub(_OKLCH, lambda found: srgb(found[1]), light)
 
 
 def srgb(oklch: str) -> str:
