@@ -167,7 +167,7 @@ def test_a_bill_older_than_references_has_no_bank_details(app: Flask, demo_custo
         ("EUR | DE89370400440532013000 | COBA | A | B", "is not a BIC"),
         ("EUR | DE89370400440532013000 | COBADEFFXXX | A", "must be currency"),
         ("Euro | DE89370400440532013000 | COBADEFFXXX | A | B", "is not a currency"),
-        ("EUR | 1 | COBADEFFXXX | A | B; EUR | 2 | COBADEFFXXX | A | B", "two accounts"),
+        ("EUR | DE89370400440532013000 | COBADEFFXXX | A | B; EUR | FR1420041010050500013M02606 | PSSTFRPPXXX | A | B", "two accounts"),
     ],
 )
 def test_accounts_that_cannot_be_are_refused_at_the_start(text: str, says: str):
