@@ -600,7 +600,9 @@ def remind() -> int:
         since = min((arrear.since for arrear in ahead.arrears), default=today)
         behind = (today - since).days
         step = next((step for step in REMINDED_DAYS if step <= behind < step + CATCH_UP_DAYS), 0)
-        if step:
+        waiting = {arrear.service.waiting for arrear in ahead.arrears if arrear.service.waiting}
+        standings = invoicing.standings(row.customer_id, waiting) if step else {}
+        if step and not any(standing.sent for standing in standings.values()):
             with db.transaction():
                 _tell_arrears(row.customer_id, ahead, since, step)
             due_now += 1
@@ -897,7 +899,10 @@ def _bill_short(short: Sequence[tuple[db.Row, int]], day: date) -> None:
     bills = _bills(rows, periods, proforma=True)
     _write_periods(rows, periods, bills, [None] * len(bills))
     for (row, missing), bill, (start, _) in zip(short, bills, periods, strict=True):
-        if (day - start).days < REMINDED_DAYS[0] and not _read(row).card_stands_in(clock.today()):  # where a card stands in, it is charged next, and a decline has its own mail
+        # Where a card stands in, it is charged next, and a decline has its own mail.
+        silent = (day - start).days >= REMINDED_DAYS[0] or _read(row).card_stands_in(clock.today())
+        # A bill from before may be under review, or its money on its way.
+        if not silent and not (row.bill_id and invoicing.standing(bill).sent):
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 

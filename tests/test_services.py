@@ -452,6 +452,21 @@ def test_what_is_paid_of_the_arrears_leaves_the_rest_as_one_sum(anna):
         assert ahead.missing == EUR("46.60"), "one euro of it is there"
 
 
+@pytest.mark.parametrize(("gateway", "reminders"), [("stripe", 0), ("bank", 1)])
+def test_no_reminder_asks_for_money_that_is_on_its_way(anna, vandal, gateway, reminders):
+    """What a processor has is not asked for again; a transfer that was only announced is."""
+    with on(date(2026, 3, 10)):
+        services.order(anna, "vps-4", 1, label="web-1")
+        services.order(anna, "vps-4", 3, label="big", auto_renew=False)
+    with on(date(2026, 4, 10)):
+        services.renew_due()
+        payments.start(anna, db.scalar("select proforma_number from bills where status = 'unpaid'"), "bank-transfer")
+        vandal.execute("update payments set gateway = %s where state = 'pending'", (gateway,))
+    with on(date(2026, 4, 10) + timedelta(services.REMINDED_DAYS[0])):
+        assert services.remind() == reminders
+    assert len([each for each in mail.newest(20) if each.kind == "arrears"]) == reminders
+
+
 def test_reminders_follow_the_schedule_and_name_the_whole_sum(anna):
     with on(date(2026, 3, 10)):
         services.order(anna, "vps-4", 1, label="web-1")

@@ -106,6 +106,11 @@ class Standing:
         return self.code in BUSY
 
     @property
+    def sent(self) -> bool:
+        """Whether money surely left its payer: unlike a transfer, which is known only by its announcement."""
+        return self.code in {"review", "pending"}
+
+    @property
     def rest(self) -> Money:
         """What is still to be paid."""
         return Money(self.due, self.currency)
