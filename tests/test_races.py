@@ -20,7 +20,7 @@ from app.money import Money
 from app.payments import NotPayable, Payment, ProcessorDown
 from app.services import ServiceError
 from tests.conftest import BERLIN, person
-from tests.pay import begin
+from tests.pay import begin, topup
 from tests.trade import fund, offer_plans
 
 REFUSED = (InsufficientFunds, LedgerError, BillError, NotPayable, ProcessorDown, ServiceError)
@@ -165,3 +165,32 @@ def test_everything_at_once_neither_deadlocks_nor_loses_a_cent(app: Flask, super
     assert db.rows("select payment_id from transfers where kind = 'topup' group by 1 having count(*) > 1") == []
     assert db.scalar("select count(*) from bills where status = 'paid'") == db.scalar("select sum(last) from number_series where kind in ('invoice', 'topup_invoice')")
     assert db.rows("select service_id from renewals where transfer_id is not null group by transfer_id, service_id having count(*) > 1") == []
+
+
+def test_a_first_debt_and_who_holds_the_wallet_do_not_wait_for_each_other(app: Flask, superuser: psycopg.Connection):
+    """The debt account is opened behind the lock of the wallet; before it, opening and lock were a circle."""
+    user = person("anna", profile=BERLIN)
+    customer, payment = user.customer_id or 0, begin(topup(user, Money(25_00, "EUR")))
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=payment.money, paid_at=clock.now()))
+    (lot,) = wallet.lots(customer)
+
+    def take_back() -> None:
+        with app.app_context(), db.transaction():
+            counter = [(ledger.account("suspense", "EUR"), 5_00)]
+            wallet.seize(customer, lot.id, Money(5_00, "EUR"), reference="seized", counter=counter)
+
+    own = db.scalar("select id from accounts where customer_id = %(id)s and kind = 'wallet'", id=customer)
+    # As before anybody ever owed: settling opens the account, too.
+    superuser.execute("set session_replication_role = replica")
+    superuser.execute("delete from accounts where customer_id = %s and kind = 'debt'", (customer,))
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction():
+            ledger.lock((own,))
+            other = pool.submit(take_back)
+            waiting, until = False, clock.now() + timedelta(seconds=5)
+            while not waiting and clock.now() < until:
+                (waiting,) = superuser.execute("select exists (select from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0)").fetchone() or (False,)
+            assert waiting
+            assert wallet.settle_debts(customer, "EUR", cause="test") == Money(0, "EUR")
+        other.result()
+    assert wallet.state(customer).available == 20_00

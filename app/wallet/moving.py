@@ -162,9 +162,8 @@ def seize(
 
     `counter` sums to `amount`. Bonus is left alone.
     """
-    wallet, _, _ = ledger.accounts(customer_id, amount.currency)
-    debt = ledger.account("debt", amount.currency, customer_id=customer_id)
-    from_balance = min(ledger.lock((wallet, debt))[wallet], positive(amount))
+    wallet, debt, balances = _lock_with_debt(customer_id, amount.currency)
+    from_balance = min(balances[wallet], positive(amount))
     standing = ledger.find(reference)
     if standing:
         return standing
@@ -180,10 +179,8 @@ def settle_debts(customer_id: int, currency: str, *, cause: str, actor: str = "s
 
     A debt is what `seize` did not find, under that transfer's reference; each settlement stands under ``<reference>:settled:<cause>``.
     """
-    wallet, _, _ = ledger.accounts(customer_id, currency)
-    debt = ledger.account("debt", currency, customer_id=customer_id)
+    wallet, debt, balances = _lock_with_debt(customer_id, currency)
     left = paid = 0
-    balances = ledger.lock((wallet, debt))
     if balances[debt] < 0:
         left = balances[wallet]
     for owed in db.rows(_OWED, debt=debt) if left else ():
@@ -196,6 +193,18 @@ def settle_debts(customer_id: int, currency: str, *, cause: str, actor: str = "s
             lots.take_oldest(posted, wallet, part)
             left, paid = left - part, paid + part
     return Money(paid, currency)
+
+
+def _lock_with_debt(customer_id: int, currency: str) -> tuple[int, int, Mapping[int, int]]:
+    """Lock a customer's wallet and debt; their ids and balances.
+
+    The wallet comes first: a debt account that is opened before it makes whoever holds the wallet
+    wait for the opening, and the opener for the wallet.
+    """
+    wallet, _, _ = ledger.accounts(customer_id, currency)
+    balances = ledger.lock((wallet,))
+    debt = ledger.account("debt", currency, customer_id=customer_id)
+    return wallet, debt, balances | ledger.lock((debt,))
 
 
 def forgive(transfer_id: int, *, kind: str, description: str) -> Posted:
