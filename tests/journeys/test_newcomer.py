@@ -223,7 +223,8 @@ def test_a_second_click_on_pay_makes_one_payment(anna: User, anna_in: Page) -> N
     order(anna_in, "25")
     anna_in.locator("label", has_text="Bank card").click()
     anna_in.get_by_role("button", name=re.compile("^Pay ")).dblclick(no_wait_after=True)
-    anna_in.wait_for_url("**/sandbox/pay/**")
+    expect(anna_in).to_have_url(re.compile("/sandbox/pay/"))  # the second click ends the navigation of the first
+    anna_in.wait_for_load_state()
     anna_in.go_back()
     anna_in.get_by_role("button", name=re.compile("^Pay ")).click()
     anna_in.wait_for_url("**/sandbox/pay/**")
