@@ -902,7 +902,7 @@ def _bill_short(short: Sequence[tuple[db.Row, int]], day: date) -> None:
         # Where a card stands in, it is charged next, and a decline has its own mail.
         silent = (day - start).days >= REMINDED_DAYS[0] or _read(row).card_stands_in(clock.today())
         # A bill from before may be under review, or its money on its way.
-        if not silent and not (row.bill_id and invoicing.standing(bill).sent):
+        if not silent and not (row.bill_id and invoicing.standing(bill.id).sent):
             _tell_short(row, bill, Money(missing, bill.currency), start)
 
 

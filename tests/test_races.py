@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import clock, customers, db, invoicing, ledger, payments, services, wallet
+from app import clock, customers, db, invoicing, ledger, mail, payments, refunds, services, wallet
 from app.customers import User
 from app.gateways.base import Snapshot
 from app.invoicing import BillError, Line
@@ -187,10 +187,39 @@ def test_a_first_debt_and_who_holds_the_wallet_do_not_wait_for_each_other(app: F
         with db.transaction():
             ledger.lock((own,))
             other = pool.submit(take_back)
-            waiting, until = False, clock.now() + timedelta(seconds=5)
-            while not waiting and clock.now() < until:
-                (waiting,) = superuser.execute("select exists (select from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0)").fetchone() or (False,)
-            assert waiting
+            assert waits(superuser)
             assert wallet.settle_debts(customer, "EUR", cause="test") == Money(0, "EUR")
         other.result()
     assert wallet.state(customer).available == 20_00
+
+
+def test_a_transfer_taken_back_wants_its_bill_before_it_holds_the_money(app: Flask, superuser: psycopg.Connection):
+    """As who settles the bill: the other way round, each of the two would wait for the other."""
+    user = person("anna", profile=BERLIN)
+    bill = topup(user, Money(25_00, "EUR"))
+    payment = begin(bill)
+    payments.apply("sandbox", Snapshot(payment.gateway_reference or "", payment.public_id, "paid", received=payment.money, paid_at=clock.now()))
+
+    def take_back() -> None:
+        with app.app_context(), db.transaction():
+            suspense = ledger.account("suspense", "EUR", key=payments.SUSPENSE)
+            refunds.take_back(payment.id, payment.money, reference="bank:1:return", line=(suspense, payment.amount))
+
+    with ThreadPoolExecutor(1) as pool:
+        with superuser.transaction():
+            superuser.execute("select 1 from bills where id = %s for update", (bill.id,))
+            other = pool.submit(take_back)
+            assert waits(superuser)
+            superuser.execute("select 1 from accounts where customer_id = %s for update nowait", (user.customer_id,))
+        other.result()
+    assert wallet.state(user.customer_id or 0).available == 0
+    assert [letter.kind for letter in mail.newest(1)] == ["transfer_returned"]
+
+
+def waits(superuser: psycopg.Connection) -> bool:
+    """Whether somebody comes to wait for a lock within five seconds."""
+    until = clock.now() + timedelta(seconds=5)
+    while clock.now() < until:
+        if superuser.execute("select exists (select from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0)").fetchone() == (True,):
+            return True
+    return False

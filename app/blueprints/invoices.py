@@ -91,7 +91,7 @@ def bundle() -> Response:
 def show(number: str) -> Response:
     """One bill as its document, with what happened to it."""
     bill = _own(number)
-    standing = invoicing.standing(bill)
+    standing = invoicing.standing(bill.id)
     paper = invoicing.on_screen(bill, web.writer(), standing)
     link = payments.shared(bill.id) if bill.unpaid else None
     days = {bill.issued_at: bill.issued_on} | ({bill.paid_at: bill.paid_on} if bill.paid_at and bill.paid_on else {})
@@ -148,7 +148,7 @@ def ask_to_cancel(number: str) -> Response:
     if not bill.unpaid:
         web.toast(invoicing.not_cancellable(bill))
         return web.go(f"/invoices/{number}")
-    standing = invoicing.standing(bill)
+    standing = invoicing.standing(bill.id)
     word, question = ("Forget", "Forget this top-up?") if standing.code == "draft" else ("Cancel", f"Cancel {bill.number}?")
     renewing = services.renewing_by(number)[:1]
     return web.page("invoices/cancel.html", bill=bill, standing=standing, word=word, question=question, renewing=renewing)
@@ -163,7 +163,7 @@ def cancel(number: str) -> Response:
         web.toast(str(reason))
     else:
         bill = bill or abort(404)
-        charged = "" if invoicing.standing(bill).received else " Nothing was charged."
+        charged = "" if invoicing.standing(bill.id).received else " Nothing was charged."
         web.toast(f"{bill.number} is cancelled.{charged}{_still_renews(number)}")
     return web.go(f"/invoices/{number}")
 

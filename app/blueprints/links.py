@@ -136,7 +136,7 @@ def _bill_page(link: Link, bill: Bill, status_code: int = 200, problem: str = ""
         options=options,
         problem=problem,
         failed=failed,
-        standing=options.standing if options else invoicing.standing(bill),
+        standing=options.standing if options else invoicing.standing(bill.id),
         waiting=any(payment.state == "pending" and payment.gateway != payments.BANK for payment in payments.open_of(bill.id)) if bill.unpaid else False,
     )
 
@@ -222,7 +222,7 @@ def status(token: str) -> Response:
     guest = customers.get(payment.payer_id).guest
     receipt = payment.confirmed and (guest or payment.link_id is not None)
     return _page("links/status.html", "status", receipt=receipt, payment=payment, bill=bill, poll_s=poll_s(payment), token=token, guest=guest,
-                 again=_again(bill, payment), standing=invoicing.standing(bill),
+                 again=_again(bill, payment), standing=invoicing.standing(bill.id),
                  transfer=payments.instructions(payment), method=payments.method_of(payment))  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def _refused(number: str, problem: str) -> Response:
     bill = _bill(number)
     if bill.unpaid:
         return _choices(bill, 422, problem)
-    web.toast(f"{bill.number} is {invoicing.standing(bill).label.lower()}. There is nothing to pay any more.")
+    web.toast(f"{bill.number} is {invoicing.standing(bill.id).label.lower()}. There is nothing to pay any more.")
     return web.go(f"/invoices/{bill.number}")
 
 
@@ -123,7 +123,7 @@ def result(public_id: str) -> Response:
         steps=payments.timeline(payment),
         words=WORDS,
         due=payments.due(bill) if bill.unpaid else None,
-        standing=None if bill.unpaid or payment.confirmed else invoicing.standing(bill),
+        standing=None if bill.unpaid or payment.confirmed else invoicing.standing(bill.id),
         others=_other_ways(bill, payment),
         goes=_goes,
         receipts=invoicing.receipts_of(payment.id) if payment.kept or payment.state == "taken_back" else [],

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Final
 
 from app import db
-from app.invoicing.bills import Bill
 from app.money import Money
 
 STATES: Final = {
@@ -158,6 +157,6 @@ def standings(customer_id: int, numbers: Collection[str]) -> dict[str, Standing]
     return {row.number: read(row) for row in rows}
 
 
-def standing(bill: Bill) -> Standing:
-    """How a bill stands now. One statement."""
-    return read(db.rows(_STANDING, bill_id=bill.id)[0])
+def standing(bill_id: int) -> Standing:
+    """How a bill stands now. One statement, which holds nothing."""
+    return read(db.rows(_STANDING, bill_id=bill_id)[0])

@@ -120,7 +120,7 @@ def offer_for(bill: Bill, beneficiary: Customer | None = None, due: Money | None
 
 def options(bill: Bill, payer: Customer | None = None) -> Options:
     """What the payment page offers for a bill; `payer` where it is known already. No network, no writing."""
-    standing = invoicing.standing(bill)
+    standing = invoicing.standing(bill.id)
     due = standing.rest if standing.due else bill.amount
     methods = outages.judged(gateways.methods(bill.buyer["country"] or None, due))
     balance = _balance_for(bill)

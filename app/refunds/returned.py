@@ -21,6 +21,7 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
     payments.hold(payment_id)
     row = db.rows(_CREDITED, payment=payment_id)[0]
     customers.hold(row.customer_id)
+    invoicing.lock(row.bill_id)  # before the money, as who settles it does
     decline_unsent(payment_id, TAKEN)
     lots = of_payment(row.customer_id, payment_id)
     taken = taken_by(lots[0], received.minor)
@@ -33,7 +34,7 @@ def take_back(payment_id: int, received: Money, *, reference: str, line: tuple[i
 
 def _tell(row: db.Row, received: Money, taken: Money, reference: str) -> None:
     payer, owed, own = customers.get(row.payer_id), wallet.owed(row.customer_id, taken.currency), not row.by_another
-    write, standing = formats(payer.locale, payer.timezone), invoicing.standing(invoicing.lock(row.bill_id))
+    write, standing = formats(payer.locale, payer.timezone), invoicing.standing(row.bill_id)
     partly = standing.code == "partly_paid"
     page = "/balance" if own else payments.told_at(row.public_id) if payer.guest else f"/invoices/{row.document}"
     mail.inform(
