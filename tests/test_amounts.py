@@ -27,7 +27,7 @@ AFTER = {code: rate * Decimal("1.03") if code != "EUR" else rate for code, rate 
 ASKED = [Money.of("100", "EUR"), Money.of("100", "USD"), Money.of("400", "PLN"), Money.of("15000", "JPY"), Money.of("30", "KWD")]
 logins = count(1)
 WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
-"""A story of the database takes seconds: one that fails is told as it was found."""
+"""A run takes seconds: one that fails is reported as it was found."""
 
 
 def euros(minor: int, currency: str, rates: dict[str, Decimal]) -> int:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from app import clock, customers, db, invoicing, ledger, payments, services, wallet
 from app.invoicing import Bill, Line, Settlement, Totals, paper, press, total
-from app.invoicing.totals import lowered
 from app.money import Money
 from app.payments import settling
+from app.tax import Treatment
 from tests.conftest import BERLIN, Browser, person, sign_in
 from tests.pay import begin, carry, choose
 from tests.test_documents import content_of, printed, text_of
@@ -76,6 +76,11 @@ def browser(app, anna) -> Browser:
 
 
 # What is left of a price
+
+
+def lowered(before: Totals, rate: Decimal, by: int) -> Totals:
+    net, vat = Treatment("S", rate).split(Money(before.total - by, "EUR"))
+    return Totals(net.minor, vat.minor)
 
 
 @given(nets=st.lists(st.integers(0, 10**9), min_size=1, max_size=5), rate=RATES, share=st.fractions(0, 1))

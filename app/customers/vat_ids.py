@@ -75,7 +75,7 @@ def _check(row: db.Row) -> bool:
         if db.execute(_ANSWERED, **known):  # the number was changed meanwhile otherwise
             known_before = db.scalar(_WAS_KNOWN, id=row.id, vat_id=row.vat_id)
             _keep(row.id, row.vat_id, state, "register", answer)
-            if state == "invalid" != before:
+            if state == "invalid" and before != "invalid":
                 _tell_unknown(row.id, row.vat_id, known_before=known_before)
     return True
 

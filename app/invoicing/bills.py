@@ -15,8 +15,9 @@ from typing import Any
 import config
 from app import clock, db, fx, remittance, tax
 from app.invoicing import documents, series
-from app.invoicing.totals import Totals, lowered, total
+from app.invoicing.totals import Totals, total
 from app.money import Money
+from app.tax import Category
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Bill:
     net: int
     tax: int
     total: int
-    tax_category: str
+    tax_category: Category
     tax_rate: Decimal
     tax_note: str
     seller: dict[str, str]
@@ -158,14 +159,15 @@ class Bill:
             return self
         if self.allowance or not 0 < bonus <= self.total:
             raise BillError(f"{self.number} cannot be {bonus} cheaper: it is {self.total}")
-        left = lowered(Totals(self.net, self.tax), self.tax_rate, bonus)
+        treatment = tax.Treatment(self.tax_category, self.tax_rate)
+        net, vat = treatment.split(Money(self.total - bonus, self.currency))
         return replace(
             self,
-            net=left.net,
-            tax=left.tax,
-            total=left.total,
+            net=net.minor,
+            tax=vat.minor,
+            total=self.total - bonus,
             allowance=bonus,
-            allowance_net=self.net - left.net,
+            allowance_net=self.net - net.minor,
         )
 
     @property
@@ -484,7 +486,8 @@ def settle(bill: Bill, settlement: Settlement) -> str:
 
 
 def settle_many(paid: Sequence[tuple[Bill, Settlement]]) -> list[str]:
-    """`settle` for many bills in two statements; the invoice numbers in the same order. Within a transaction."""
+    """`settle` for many bills in two statements, and one for each other currency whose VAT is said in the
+    seller's; the invoice numbers in the same order. Within a transaction."""
     if not paid:
         return []
     _refuse_topups_from_balance(paid)
@@ -660,7 +663,8 @@ def _as_of(bill: Bill, snapshot: dict[str, str], day: date) -> Bill:
     try:
         treatment, sums = _taxed(bill.kind, bill.lines, buyer, day)
     except LookupError as unknown:
-        log.warning("%s keeps its tax: %s", bill.number, unknown)
+        # Asked by a job every few minutes: no warning each time.
+        log.debug("%s keeps its tax: %s", bill.number, unknown)
         return bill
     return replace(
         bill,

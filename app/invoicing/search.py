@@ -286,7 +286,14 @@ _CONDITIONS = {
     "highest": f" and {_FIGURE} <= %(highest)s",
     "kinds": " and b.kind = any(%(kinds)s)",
     "period": " and b.months = %(period)s",
-    "q": (f" and (b.words like %(q)s or lower(b.payment ->> 'method') like %(q)s or {_FIGURE} = %(figure)s or {_PRICE} = %(figure)s or {_NAMED})"),
+    "q": f"""
+ and (
+  b.words like %(q)s
+  or lower(b.payment ->> 'method') like %(q)s
+  or {_FIGURE} = %(figure)s
+  or {_PRICE} = %(figure)s
+  or {_NAMED}
+ )""",
 }
 _COUNT = """
 select '{option}' as option, kind, currency, count(*) as count, sum(total)::bigint as total, sum(due)::bigint as due from (

@@ -26,14 +26,3 @@ def total(nets: Iterable[int], rate: Decimal) -> Totals:
     net = sum(nets)
     tax = (net * rate / 100).quantize(Decimal(1), rounding=ROUND_HALF_UP)
     return Totals(net, int(tax))
-
-
-def lowered(before: Totals, rate: Decimal, by: int) -> Totals:
-    """What is left of totals whose price falls by `by` minor units, VAT included.
-
-    The VAT is what the rest contains at `rate` percent, rounded half up once; net and VAT add up
-    to the rest exactly. Lowered by nothing they are what they were.
-    """
-    left = before.total - by
-    tax = (left * rate / (100 + rate)).quantize(Decimal(1), rounding=ROUND_HALF_UP)
-    return Totals(left - int(tax), int(tax))

@@ -215,14 +215,12 @@ def _credit(cases: Sequence[_Case]) -> None:
 def _settle(cases: Sequence[_Case]) -> None:
     """Pay every bill of which all has arrived now, each once."""
     sums, paid = _counted([case.bill.id for case in cases]), set()
-    bills = [case.bill for case in cases]
-    then = invoicing.as_of(bills, [clock.day_of(case.arrival.paid_at) for case in cases])
-    now = invoicing.as_of(bills, [clock.today()] * len(bills))
+    made_out = settling.made_out([case.bill for case in cases], [case.arrival.paid_at for case in cases])
     for place, case in enumerate(cases):
         later = [other for other in cases[place + 1 :] if other.bill.id == case.bill.id] if len(sums) < len(cases) else []
         counted, credited = sums[case.bill.id]
         case.counted = counted - sum(_counts(other) for other in later)
-        case.bill = then[place] if case.counted >= then[place].total else now[place]  # as `settling.on_its_day`
+        case.bill = settling.on_its_day(*made_out[place], case.counted)
         case.note = _fate(case, already=case.bill.id in paid)
         if not case.note and _may_settle(case):
             paid.add(case.bill.id)

@@ -1,7 +1,7 @@
 """What a processor says becomes what we hold: one table of steps, and the one place where a payment is credited."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -129,7 +129,7 @@ def _fail(payment: Payment, snapshot: Snapshot) -> Payment:
 
 
 def _tell_failure(payment: Payment, bill: Bill) -> None:
-    payer, standing = customers.get(payment.payer_id), invoicing.standing(bill)
+    payer, standing = customers.get(payment.payer_id), invoicing.standing(bill.id)
     writer, link = formats(payer.locale, payer.timezone), links.shared(bill.id) if payer.guest else None
     again = (link.path if link else links.told_at(payment.public_id)) if payer.guest else f"/invoices/{bill.number}/pay"
     mail.inform(
@@ -435,7 +435,7 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
         return f"{bill.number} was {bill.status} already, so the money was added to the balance.", Fate(spare=True)
     before = book.came_for(bill)
     came = before.received + next((money.minor for money in (received, conversion.credited) if money.currency == bill.currency), 0)
-    bill = on_its_day(bill, facts.paid_at, came)
+    bill = on_its_day(*made_out([bill], [facts.paid_at])[0], came)
     if came < bill.total:
         rest = Money(bill.total - came, bill.currency)
         return f"{formats(bill.locale, bill.timezone).money(rest.minor, rest.currency)} of {bill.number} is still to be paid.", Fate(rest=rest)
@@ -459,10 +459,17 @@ def _pay_bill(bill: Bill, payment: Payment, conversion: Conversion, received: Mo
     return f"{number} was issued.", fate
 
 
-def on_its_day(bill: Bill, paid_at: datetime, came: int) -> Bill:
-    """A bill as its invoice has to say: with the VAT of the day on which it was paid, if what came (minor units) is enough, else with today's."""
-    paid, now = invoicing.as_of([bill, bill], [clock.day_of(paid_at), clock.today()])
-    return paid if came >= paid.total else now
+def made_out(bills: Sequence[Bill], paid_at: Sequence[datetime]) -> list[tuple[Bill, Bill]]:
+    """Each bill as made out on the day on which it was paid, and as made out today. One statement."""
+    days = [*map(clock.day_of, paid_at), *[clock.today()] * len(bills)]
+    found = invoicing.as_of([*bills, *bills], days)
+    return list(zip(found[: len(bills)], found[len(bills) :], strict=True))
+
+
+def on_its_day(then: Bill, now: Bill, came: int) -> Bill:
+    """Which of the two `made_out` the invoice has to say: that of the day of payment, if what came
+    (minor units) is enough for it, else that of today."""
+    return then if came >= then.total else now
 
 
 def takes_money(bill: Bill) -> bool:
@@ -508,9 +515,10 @@ def pay_from_balance(customer_id: int, number: str) -> Bill:
         bill = invoicing.lock(shown.id)
         if not bill.unpaid:
             raise NotPayable(f"{bill.number} is {bill.status} already.")
-        if bill.total != shown.total or not current.same_today(bill):
+        (today,) = invoicing.as_of([bill], [clock.today()])
+        if not shown.total == bill.total == today.total:
             raise NotPayable("The VAT changed a moment ago. Look at the invoice for payment again.")
-        (bill,) = invoicing.as_of([bill], [clock.today()])
+        bill = today
         if any(payment.card_id is not None for payment in book.open_of(bill.id)):
             raise NotPayable(f"{bill.number} is being charged to a saved card at this moment. Try again in a few minutes.")
         spent, now = charge(bill, ""), clock.now()
